@@ -1,0 +1,204 @@
+"""Warm host memory into which live bytes are copied in the pause, so that user code cannot change them any more.
+
+Turns (address, size) into a read-only view of a copy. Knows no tensors and no files. The first copy into fresh
+memory pays for the kernel's page faults; the area is kept between snapshots so that all later ones do not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from ipyrescue.errors import CheckpointError
+from ipyrescue.settings import format_size
+
+PAGE_BYTES = 4096
+"""Large holds begin and end at multiples of this, so that they can be written past the page cache."""
+
+_LARGE_BYTES = 64 << 10
+_SMALL_ALIGNMENT_BYTES = 64
+_SEGMENT_BYTES = 64 << 20
+_HUGE_PAGE_BYTES = 2 << 20
+_SPLIT_BYTES = 8 << 20
+_HEADROOM_BYTES = 128 << 20
+
+
+class StagingArea:
+    """Reusable memory in segments. One thread holds; any thread reads the views.
+
+    A view never changes and never dangles: memory whose views are still referenced is neither reused by `reset` nor
+    unmapped by `release`.
+    """
+
+    def __init__(self, *, available_bytes: Callable[[], int] | None = None) -> None:
+        """Make an empty area; *available_bytes* tells how much memory the machine could still give."""
+        self._available_bytes = available_bytes or available_memory_bytes
+        self._segments: list[_Segment] = []
+        self._first_with_room = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that the area has reserved, used or not."""
+        return sum(segment.size_bytes for segment in self._segments)
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory that holds copies since the last `reset`."""
+        return sum(segment.used_bytes for segment in self._segments)
+
+    def hold(self, address: int, size_bytes: int) -> memoryview:
+        """Copy *size_bytes* of live memory from *address* on; return a read-only view of the copy.
+
+        The caller vouches that the memory is readable. From 64 KiB on the copy begins at a multiple of `PAGE_BYTES`,
+        and what is left of its last page is zero.
+        """
+        if size_bytes <= 0:
+            return memoryview(b"")
+        segment = self._with_room(size_bytes)
+        target = segment.take(size_bytes)
+        _copy(segment.address + target, address, size_bytes)
+        return segment.view(target, size_bytes)
+
+    def reserve(self, size_bytes: int) -> None:
+        """Make sure that *size_bytes* more fit, or raise `CheckpointError` before a single byte is copied."""
+        room = sum(segment.room_bytes for segment in self._segments)
+        if size_bytes > room:
+            self._grow(size_bytes - room)
+
+    def reset(self) -> None:
+        """Forget all copies and keep the memory warm for the next ones."""
+        self._segments = [segment for segment in self._segments if not segment.viewed]
+        for segment in self._segments:
+            segment.used_bytes = 0
+        self._first_with_room = 0
+
+    def release(self) -> None:
+        """Give the memory back, now or when the last view of it is gone."""
+        self._segments = []
+        self._first_with_room = 0
+
+    def _with_room(self, size_bytes: int) -> _Segment:
+        segments = self._segments
+        while self._first_with_room < len(segments) and segments[self._first_with_room].room_bytes < _LARGE_BYTES:
+            self._first_with_room += 1
+        for position in range(self._first_with_room, len(segments)):
+            if segments[position].fits(size_bytes):
+                return segments[position]
+        return self._grow(size_bytes)
+
+    def _grow(self, size_bytes: int) -> _Segment:
+        needed = _round_up(max(size_bytes, _SEGMENT_BYTES), _HUGE_PAGE_BYTES)
+        available = self._available_bytes()
+        if needed + _HEADROOM_BYTES > available:
+            raise CheckpointError(_no_memory(size_bytes, available))
+        try:
+            segment = _Segment(needed)
+        except (OSError, MemoryError) as error:
+            raise CheckpointError(_no_memory(size_bytes, available)) from error
+        self._segments.append(segment)
+        return segment
+
+
+class _Segment:
+    """One anonymous private mapping, filled from its start."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._memory = _map(size_bytes)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self.size_bytes = size_bytes
+        self.used_bytes = 0
+        self._references_when_idle = sys.getrefcount(self._memory)
+
+    @property
+    def room_bytes(self) -> int:
+        return self.size_bytes - self.used_bytes
+
+    @property
+    def viewed(self) -> bool:
+        """Whether somebody still has a view: each, and all slices of it together, holds one reference to the map."""
+        return sys.getrefcount(self._memory) > self._references_when_idle
+
+    def fits(self, size_bytes: int) -> bool:
+        return self._start(size_bytes) + size_bytes <= self.size_bytes
+
+    def take(self, size_bytes: int) -> int:
+        """Set *size_bytes* aside and return where they begin; the rest of a large hold's last page is zeroed."""
+        start = self._start(size_bytes)
+        self.used_bytes = start + size_bytes
+        if size_bytes >= _LARGE_BYTES:
+            end = _round_up(self.used_bytes, PAGE_BYTES)
+            ctypes.memset(self.address + self.used_bytes, 0, end - self.used_bytes)
+            self.used_bytes = end
+        return start
+
+    def view(self, start: int, size_bytes: int) -> memoryview:
+        return memoryview(self._memory)[start : start + size_bytes].toreadonly()
+
+    def _start(self, size_bytes: int) -> int:
+        return _round_up(self.used_bytes, PAGE_BYTES if size_bytes >= _LARGE_BYTES else _SMALL_ALIGNMENT_BYTES)
+
+
+def available_memory_bytes() -> int:
+    """Return how much memory this process could still get: the machine's, or its container's where that is less."""
+    import psutil
+
+    return min(int(psutil.virtual_memory().available), _container_room_bytes(Path("/sys/fs/cgroup")))
+
+
+def _container_room_bytes(group: Path) -> int:
+    """What the memory limit of a version 2 control group leaves; file cache counts as room, for it can be dropped."""
+    try:
+        limit, current = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
+        if limit == "max":
+            return sys.maxsize
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(limit) - current + int(statistics.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return sys.maxsize
+
+
+def _map(size_bytes: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size_bytes)
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    advice = getattr(mmap, "MADV_HUGEPAGE", None)
+    if advice is not None:
+        try:
+            memory.madvise(advice)
+        except OSError:  # A kernel without huge pages: slower, no worse.
+            pass
+    return memory
+
+
+def _copy(target: int, source: int, size_bytes: int) -> None:
+    """Copy by two threads where it pays: one core alone does not use all of the memory's bandwidth."""
+    if size_bytes < _SPLIT_BYTES:
+        ctypes.memmove(target, source, size_bytes)
+        return
+    half = _round_up(size_bytes // 2, PAGE_BYTES)
+    upper = threading.Thread(target=ctypes.memmove, args=(target + half, source + half, size_bytes - half), daemon=True)
+    try:
+        upper.start()
+    except RuntimeError:  # No thread to be had, or Python is about to exit.
+        ctypes.memmove(target, source, size_bytes)
+        return
+    try:
+        ctypes.memmove(target, source, half)
+    finally:
+        upper.join()
+
+
+def _round_up(number: int, step: int) -> int:
+    return -(-number // step) * step
+
+
+def _no_memory(needed_bytes: int, available_bytes: int) -> str:
+    return (
+        f"The snapshot was not made: its copy needs {format_size(needed_bytes)} more memory, and only "
+        f"{format_size(max(available_bytes, 0))} is available. Delete what you no longer need (del NAME), or "
+        "leave it out: %checkpoint_vars -x NAME"
+    )

@@ -1,0 +1,178 @@
+"""A store to what stands in it: snapshots, and manifests that are none. Damage is an entry, never a gap."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from ipyrescue.cli.exits import Exit, NoStoreError
+from ipyrescue.cli.output import say
+from ipyrescue.errors import (
+    CorruptError,
+    RescueError,
+    SnapshotNotFoundError,
+    StoreError,
+    StoreFormatError,
+    UntrustedError,
+)
+from ipyrescue.manifest import Snapshot
+from ipyrescue.settings import format_age
+from ipyrescue.store import Store, layout, signing
+from ipyrescue.store.blobs import pack_signature
+from ipyrescue.store.catalog import Unreadable
+
+DEFAULT_FOLDER = ".ipyrescue"
+
+State = Literal["ok", "damaged", "untrusted", "newer"]
+"""*untrusted*: another key signed it, so all that is shown of it is hearsay; *newer*: a newer ipyrescue wrote it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One manifest of a store: what it says, where that can be read, and what is wrong with it."""
+
+    sequence: int
+    id: str
+    state: State
+    error: RescueError | None
+    snapshot: Snapshot | None
+
+    @property
+    def good(self) -> bool:
+        """Whether a restore would choose it."""
+        return self.state == "ok" and self.snapshot is not None and self.snapshot.consistent
+
+
+EXITS: dict[State, Exit] = {
+    "ok": Exit.OK,
+    "damaged": Exit.DAMAGED,
+    "untrusted": Exit.UNTRUSTED,
+    "newer": Exit.FAILED,
+}
+
+
+def open_store(path: Path | None, *, need_key: bool) -> Store:
+    """Open the store at *path*, or ./.ipyrescue. Without *need_key* a missing key makes all snapshots untrusted.
+
+    Raises NoStoreError, StoreError, UntrustedError.
+    """
+    root = (path or Path(DEFAULT_FOLDER)).absolute()
+    _require_store(root)
+    try:
+        key = signing.load_key()
+    except UntrustedError as error:
+        if need_key:
+            raise
+        say(f"No signature could be checked. {error}")
+        key = signing.Key(b"")
+    return Store.open(root, key)
+
+
+def _require_store(root: Path) -> None:
+    if (root / "format.json").exists():
+        return
+    inside = root / DEFAULT_FOLDER
+    if (inside / "format.json").exists():
+        raise NoStoreError(f"{root} is no ipyrescue store, but {inside} is: --store {inside}")
+    if layout.snapshots(root).is_dir() and layout.packs(root).is_dir():
+        raise CorruptError(f"{root} has lost its format.json, without which no signature can be checked.")
+    raise NoStoreError(
+        f"There is no ipyrescue store at {root}. Say where it is: --store PATH, or set IPYRESCUE_STORE. "
+        "In a notebook %checkpoint_vars makes one."
+    )
+
+
+def age(snapshot: Snapshot) -> str:
+    """How long ago it was made, by its own clock; that clock's words where they name no moment."""
+    try:
+        made = datetime.fromisoformat(snapshot.created.replace("Z", "+00:00"))
+        made = made if made.tzinfo else made.replace(tzinfo=timezone.utc)
+        return format_age((datetime.now(timezone.utc) - made).total_seconds())
+    except (ValueError, OverflowError):
+        return snapshot.created
+
+
+def entries(store: Store) -> list[Entry]:
+    """Everything in the store, newest first."""
+    found = [*map(_unreadable(store), store.unreadable()), *(of_snapshot(store, s) for s in store.snapshots())]
+    return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
+
+
+def choose(store: Store, spec: str) -> Entry:
+    """The entry that an id prefix, a label, `latest` or `latest~N` means. Raises SnapshotNotFoundError."""
+    try:
+        return of_snapshot(store, store.find(spec))
+    except SnapshotNotFoundError:
+        raise
+    except StoreError:
+        # One unreadable manifest was meant, and nothing else.
+        return next(entry for entry in entries(store) if entry.state != "ok" and entry.id.startswith(spec))
+
+
+def of_snapshot(store: Store, snapshot: Snapshot) -> Entry:
+    """The entry of a snapshot of ours, damaged when its packs are not all there at their full length."""
+    error = _incomplete(store.root, snapshot)
+    return Entry(snapshot.sequence, snapshot.id, "damaged" if error else "ok", error, snapshot)
+
+
+def _incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
+    ends: dict[str, int] = {}
+    for blob in snapshot.blobs:
+        if blob.size_bytes:
+            ends[blob.pack] = max(ends.get(blob.pack, 0), blob.offset + blob.size_bytes)
+    for pack, end in sorted(ends.items()):
+        signature = pack_signature(root, pack)
+        if signature is None:
+            return CorruptError(f"Pack {layout.pack_path(root, pack)} is missing.")
+        if signature[2] < end:
+            return CorruptError(f"Pack {layout.pack_path(root, pack)} was cut short.")
+    return None
+
+
+def _unreadable(store: Store) -> Any:
+    def entry(item: Unreadable) -> Entry:
+        parsed = layout.parse_snapshot_name(item.name)
+        assert parsed is not None, "the catalog lists only names that parse"
+        sequence, identifier = parsed
+        if isinstance(item.error, UntrustedError):
+            return Entry(sequence, identifier, "untrusted", item.error, _hearsay(store, identifier))
+        newer = isinstance(item.error, StoreFormatError)
+        return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None)
+
+    return entry
+
+
+def _hearsay(store: Store, identifier: str) -> Snapshot | None:
+    with contextlib.suppress(RescueError, FileNotFoundError):
+        return store.untrusted(identifier).snapshot
+    return None
+
+
+def summary(entry: Entry) -> dict[str, Any]:
+    """An entry as JSON: the same keys for every state, null for what cannot be known."""
+    s = entry.snapshot
+    return {
+        "id": entry.id,
+        "sequence": entry.sequence,
+        "state": entry.state,
+        "error": str(entry.error) if entry.error else None,
+        "notebook": s and s.notebook,
+        "incarnation": s and s.incarnation,
+        "created": s and s.created,
+        "label": s and s.label,
+        "trigger": s and s.trigger,
+        "cut": s and s.cut,
+        "consistent": s and s.consistent,
+        "reason": s and s.reason,
+        "cell": s and s.cell,
+        "host": s and s.host,
+        "variables": s and len(s.variables),
+        "imports": s and len(s.imports),
+        "skipped": s and len(s.skipped),
+        "size_bytes": s and s.size_bytes,
+        "new_bytes": s and s.new_bytes,
+        "pause_seconds": s and s.pause_seconds,
+    }

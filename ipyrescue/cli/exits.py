@@ -1,0 +1,46 @@
+"""Errors to exit codes. The table is part of the interface: codes are added, never changed."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from ipyrescue.errors import CorruptError, RescueError, SnapshotNotFoundError, StoreError, UntrustedError
+
+
+class Exit(IntEnum):
+    """How a command ended, for the shell."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    DAMAGED = 3
+    NOT_FOUND = 4
+    UNTRUSTED = 5
+    INTERRUPTED = 130
+
+
+MEANINGS = {
+    Exit.OK: "done, and nothing is wrong",
+    Exit.FAILED: "failed or refused; the message says why and what to type next",
+    Exit.USAGE: "the command line is wrong",
+    Exit.DAMAGED: "something in the store is damaged, or only a part was done",
+    Exit.NOT_FOUND: "no such snapshot, or no store there",
+    Exit.UNTRUSTED: "signed with a key that is not yours",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C",
+}
+"""Printed by `ipyrescue --help`."""
+
+
+class NoStoreError(StoreError):
+    """There is no store where the command was told to look."""
+
+
+def exit_code(error: RescueError) -> Exit:
+    """The code for an error that ends a command."""
+    if isinstance(error, (SnapshotNotFoundError, NoStoreError)):
+        return Exit.NOT_FOUND
+    if isinstance(error, CorruptError):
+        return Exit.DAMAGED
+    if isinstance(error, UntrustedError):
+        return Exit.UNTRUSTED
+    return Exit.FAILED

@@ -1,0 +1,63 @@
+"""`ipyrescue ls`: every snapshot of a store, newest first."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ipyrescue.cli.entries import Entry, age, entries, open_store, summary
+from ipyrescue.cli.output import Column, say, write_json, write_table
+from ipyrescue.cli.verb import JsonOption, StoreOption
+from ipyrescue.settings import format_size
+
+SHOWN = 20
+_COLUMNS = (
+    Column("ID"),
+    Column("MADE"),
+    Column("NOTEBOOK", fold=True),
+    Column("LABEL", fold=True),
+    Column("CUT"),
+    Column("VARS", right=True),
+    Column("SIZE", right=True),
+    Column("NEW", right=True),
+    Column("STATE"),
+)
+
+
+def ls(
+    notebook: Annotated[str | None, typer.Option(metavar="NB", help="Only the snapshots of this notebook.")] = None,
+    show_all: Annotated[bool, typer.Option("--all", help=f"Also those older than the newest {SHOWN}.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the snapshots of all notebooks in a store, newest first.
+
+    Damaged ones and those that another key signed are listed too, and marked in the last column; what is shown of the
+    latter is what they claim. --json always lists everything.
+    """
+    opened = open_store(store, need_key=False)
+    found = [entry for entry in entries(opened) if notebook is None or _may_be_of(entry, notebook)]
+    if as_json:
+        write_json({"store": str(opened.root), "snapshots": [summary(entry) for entry in found]})
+        return
+    shown = [entry for position, entry in enumerate(found) if show_all or position < SHOWN or entry.state != "ok"]
+    if not found:
+        say(f"There are no snapshots{f' of {notebook}' if notebook else ''} in {opened.root}.")
+        return
+    write_table(_COLUMNS, [_row(entry) for entry in shown], marked=[entry.state != "ok" for entry in shown])
+    if len(shown) < len(found):
+        say(f"{len(found) - len(shown)} older ones are not shown: ipyrescue ls --all")
+
+
+def _may_be_of(entry: Entry, notebook: str) -> bool:
+    """A manifest that cannot be read may be of any notebook, so it is never filtered away."""
+    return entry.snapshot is None or entry.snapshot.notebook == notebook
+
+
+def _row(entry: Entry) -> tuple[str, ...]:
+    s = entry.snapshot
+    if s is None:
+        return (entry.id[:8], "?", "?", "", "", "", "", "", entry.state)
+    size, new = format_size(s.size_bytes), format_size(s.new_bytes)
+    return entry.id[:8], age(s), s.notebook, s.label or "", s.cut, str(len(s.names)), size, new, entry.state

@@ -1,0 +1,93 @@
+"""`ipyrescue show`: one snapshot, what it holds and what it left out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+import typer
+
+from ipyrescue.cli.entries import EXITS, Entry, age, choose, open_store, summary
+from ipyrescue.cli.output import Column, printable, say, write, write_json, write_table
+from ipyrescue.cli.verb import JsonOption, StoreOption, finish
+from ipyrescue.manifest import Snapshot
+from ipyrescue.settings import format_duration, format_size
+
+
+def show(
+    snapshot: Annotated[str, typer.Argument(metavar="ID", help="An id or its beginning, a label, latest or latest~N.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one snapshot: its variables, what was left out and why, where it was made.
+
+    One that another key signed is shown as it describes itself, with exit code 5; a damaged one with exit code 3.
+    """
+    opened = open_store(store, need_key=False)
+    entry = choose(opened, snapshot)
+    if entry.snapshot is None:
+        assert entry.error is not None, "an entry without a snapshot has an error"
+        raise entry.error
+    if entry.error is not None:
+        say(str(entry.error))
+    if as_json:
+        write_json({"store": str(opened.root), "snapshot": {**summary(entry), **_contents(entry.snapshot)}})
+    else:
+        _write(entry, entry.snapshot)
+    finish(EXITS[entry.state])
+
+
+def _contents(s: Snapshot) -> dict[str, Any]:
+    """What `show` adds to the summary: lists in the place of their counts."""
+    return {
+        "variables": [
+            {"name": v.name, "type": v.type, "size_bytes": v.size_bytes, "cell": v.cell, "source": v.source}
+            for v in s.variables
+        ],
+        "imports": [dataclasses.asdict(i) for i in s.imports],
+        "skipped": [dataclasses.asdict(item) for item in s.skipped],
+        "warnings": list(s.warnings),
+        "groups": [list(group.names) for group in s.groups if group.names],
+        "tensors": [
+            {"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for g in s.groups for t in g.tensors if t.name
+        ],
+        "settings": dataclasses.asdict(s.settings),
+        "environment": s.environment,
+    }
+
+
+def _write(entry: Entry, s: Snapshot) -> None:
+    facts = {
+        "snapshot": s.id if entry.state == "ok" else f"{s.id}  {entry.state.upper()}",
+        "notebook": s.notebook,
+        "label": s.label or "",
+        "made": f"{s.created} ({age(s)}) on {s.host}",
+        "cut": f"{s.cut}, {s.trigger}" + (f", {s.reason}" if s.reason else ""),
+        "cell": f"[{s.cell}]" if s.cell is not None else "",
+        "size": f"{format_size(s.size_bytes)}, {format_size(s.new_bytes)} of it new",
+        "paused": format_duration(s.pause_seconds),
+    }
+    for title, fact in facts.items():
+        if fact:
+            write(f"{title:<10}{printable(fact)}")
+    write("")
+    write_table(
+        (Column("NAME", fold=True), Column("TYPE", fold=True), Column("SIZE", right=True), Column("CELL", right=True)),
+        [(v.name, v.type, format_size(v.size_bytes), _cell(v.cell)) for v in s.variables]
+        + [(i.name, f"module {i.module}", "", "") for i in s.imports],
+    )
+    together = [group.names for group in s.groups if group.kind == "data" and len(group.names) > 1]
+    _write_list("Share objects:", [", ".join(names) for names in together])
+    _write_list("Left out:", [str(item) for item in s.skipped])
+    _write_list("Warnings:", list(s.warnings))
+
+
+def _cell(cell: int | None) -> str:
+    return f"[{cell}]" if cell is not None else ""
+
+
+def _write_list(title: str, lines: list[str]) -> None:
+    if lines:
+        write(f"\n{title}")
+    for line in lines:
+        write(f"  {printable(line)}")

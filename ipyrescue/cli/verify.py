@@ -1,0 +1,124 @@
+"""`ipyrescue verify`: is what was written still there?"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from ipyrescue.cli.entries import EXITS, Entry, choose, entries, open_store
+from ipyrescue.cli.exits import Exit
+from ipyrescue.cli.output import Column, console, say, write_json, write_table
+from ipyrescue.cli.verb import JsonOption, StoreOption, finish
+from ipyrescue.settings import format_size
+from ipyrescue.store import Store
+from ipyrescue.store.verify import Damage
+
+_WORTH_A_BAR_BYTES = 500 * 10**6
+_WORST_FIRST = (Exit.DAMAGED, Exit.UNTRUSTED, Exit.FAILED)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found out about one entry."""
+
+    entry: Entry
+    damage: tuple[Damage, ...]
+
+    @property
+    def state(self) -> str:
+        """The entry's state, unless reading its data told more."""
+        return "damaged" if self.damage else self.entry.state
+
+    @property
+    def lost(self) -> str:
+        """Names that did not survive."""
+        return ", ".join(dict.fromkeys(name for d in self.damage for group in d.groups for name in group))
+
+
+def verify(
+    snapshot: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only this one; all when not given.")] = None,
+    read_data: Annotated[bool, typer.Option("--read-data", help="Read and hash every byte.")] = False,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the signatures of all manifests and that every pack is there at its full length; change nothing.
+
+    With --read-data every byte is read and compared with its hash, and the variables that are lost are named. Exit code
+    3 when something is damaged, else 5 when another key signed something, else 1 when a newer ipyrescue wrote it.
+    """
+    opened = open_store(store, need_key=True)
+    chosen = [choose(opened, snapshot)] if snapshot else entries(opened)
+    verdicts = list(_read(opened, chosen) if read_data else (Verdict(entry, ()) for entry in chosen))
+    if as_json:
+        write_json(_document(opened, verdicts, read_data=read_data))
+    else:
+        _write(verdicts, read_data=read_data)
+    codes = {EXITS["damaged"] if verdict.damage else EXITS[verdict.entry.state] for verdict in verdicts}
+    finish(next((code for code in _WORST_FIRST if code in codes), Exit.OK))
+
+
+def _read(store: Store, chosen: Sequence[Entry]) -> Iterator[Verdict]:
+    """Read each snapshot of ours, with a progress bar where a person waits for it."""
+    from rich.progress import Progress
+
+    total = sum(_bytes(entry) for entry in chosen)
+    hidden = total < _WORTH_A_BAR_BYTES or not sys.stderr.isatty()
+    with Progress(console=console(sys.stderr), transient=True, disable=hidden) as progress:
+        task = progress.add_task("Reading", total=total)
+        for entry in chosen:
+            yield Verdict(entry, _damage(store, entry))
+            progress.advance(task, _bytes(entry))
+
+
+def _damage(store: Store, entry: Entry) -> tuple[Damage, ...]:
+    if entry.snapshot is None or entry.state == "untrusted" or store.verified(entry.snapshot):
+        return ()
+    return tuple(store.verify(entry.snapshot))
+
+
+def _bytes(entry: Entry) -> int:
+    return entry.snapshot.size_bytes if entry.snapshot else 0
+
+
+def _document(store: Store, verdicts: Sequence[Verdict], *, read_data: bool) -> dict[str, Any]:
+    return {
+        "store": str(store.root),
+        "read_data": read_data,
+        "whole": all(verdict.state == "ok" for verdict in verdicts),
+        "snapshots": [
+            {
+                "id": verdict.entry.id,
+                "notebook": verdict.entry.snapshot and verdict.entry.snapshot.notebook,
+                "state": verdict.state,
+                "error": str(verdict.entry.error) if verdict.entry.error else None,
+                "damage": [
+                    {"names": [name for group in d.groups for name in group], "blob": d.blob, "reason": d.reason}
+                    for d in verdict.damage
+                ],
+            }
+            for verdict in verdicts
+        ],
+    }
+
+
+def _write(verdicts: Sequence[Verdict], *, read_data: bool) -> None:
+    columns = (Column("ID"), Column("NOTEBOOK", fold=True), Column("STATE"), Column("WHAT IS WRONG", fold=True))
+    bad = [verdict for verdict in verdicts if verdict.state != "ok"]
+    if bad:
+        write_table(columns, [_row(verdict) for verdict in bad], marked=[True] * len(bad))
+    size = format_size(sum(_bytes(verdict.entry) for verdict in verdicts))
+    how = f"every byte read ({size})" if read_data else "data not read; --read-data reads it"
+    if bad:
+        say(f"{len(bad)} of {len(verdicts)} snapshots are not as they should be; {how}.")
+    else:
+        say(f"{len(verdicts)} snapshots are whole; {how}.")
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    snapshot = verdict.entry.snapshot
+    wrong = f"lost: {verdict.lost or 'nothing that has a name'}" if verdict.damage else str(verdict.entry.error)
+    return verdict.entry.id[:8], snapshot.notebook if snapshot else "?", verdict.state, wrong

@@ -1,0 +1,51 @@
+"""The public functions: the verbs of the package, with this kernel's namespace and store filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ipyrescue.checkpointing import Occasion
+from ipyrescue.errors import RescueError
+from ipyrescue.kernel import extension
+from ipyrescue.kernel.recorder import Recorder
+from ipyrescue.manifest import Settings, Snapshot
+from ipyrescue.restoring import Restored, Scope
+
+
+def checkpoint(names: Sequence[str] = (), *, label: str | None = None) -> Snapshot:
+    """Make a snapshot of this kernel's namespace; it is durable when this returns.
+
+    *names* (globs allowed) must be in it: `CheckpointError` if one cannot be saved. The rest of the namespace
+    is saved as far as it can be; see the snapshot's `skipped`. Raises `StoreError` when the disk refuses.
+    """
+    return _recorder().checkpoint(Occasion(label=label), Settings(tagged=tuple(names)))
+
+
+def restore(source: str | None = None, *, names: Sequence[str] = (), keep_existing: bool = False) -> Restored:
+    """Bind a snapshot's variables into this kernel's namespace.
+
+    *source* is an id prefix, a label or `latest~N`; without it, the newest consistent snapshot of the kernel that
+    died, else of this notebook. Raises `SnapshotNotFoundError`, `UntrustedError`, `CorruptError` or `RestoreError`;
+    the namespace is then as it was.
+    """
+    return _recorder().restore(source, Scope(tuple(names), keep_existing))
+
+
+def snapshots(*, all_notebooks: bool = False) -> list[Snapshot]:
+    """The snapshots of this notebook, newest first; of every notebook in the store with *all_notebooks*."""
+    recorder = _recorder()
+    return recorder.store().snapshots(None if all_notebooks else recorder.identity.notebook)
+
+
+def _recorder() -> Recorder:
+    from IPython.core.getipython import get_ipython
+
+    shell: Any = get_ipython()
+    if shell is None:
+        raise RescueError("No IPython is running here. In a notebook or in `ipython`, type: %load_ext ipyrescue")
+    if extension.recorder_of(shell) is None:
+        shell.extension_manager.load_extension("ipyrescue")
+    recorder = extension.recorder_of(shell)
+    assert recorder is not None
+    return recorder

@@ -1,0 +1,309 @@
+"""The nouns: what a snapshot says about itself. Plain data; bytes in, bytes out; no files, no live objects.
+
+A `Snapshot` in memory and a manifest on disk are the same thing. The reader is strict: it accepts what
+`Snapshot.to_bytes` writes and nothing else, so that a damaged or hostile manifest ends in `CorruptError`
+and never in another exception. Signatures are not its business (see `ipyrescue.store.signing`): by the time
+a manifest is parsed for a restore, its MAC has been checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from ipyrescue.errors import CorruptError, StoreFormatError
+
+FORMAT_VERSION = 1
+BLOB_SIZE_BYTES = 1 << 20
+"""A buffer is cut into blobs of this size; the last one is shorter."""
+
+CUTS = ("boundary", "cell_end", "await", "line", "in_hook", "interrupted")
+"""Where in the program a snapshot was taken. All but the last are consistent."""
+
+_HASH = r"[0-9a-f]{64}"
+_ID = r"[0-9a-f]{16}"
+_MAX_INTEGER = (1 << 63) - 1
+
+
+def _matching(pattern: str) -> Any:
+    return field(metadata={"pattern": re.compile(pattern)})
+
+
+@dataclass(frozen=True)
+class BlobRef:
+    """Where immutable bytes stand: *size_bytes* at *offset* of a pack; *hash* is their BLAKE3-256 in hex."""
+
+    hash: str = _matching(_HASH)
+    pack: str = _matching(_ID)
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The pickle bytes of a group: blobs joined, then decompressed to *size_bytes*."""
+
+    blobs: tuple[int, ...]
+    size_bytes: int
+    codec: str = _matching("zstd|raw")
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Bytes left out of a stream: *size_bytes* from *offset* of the joined *blobs*."""
+
+    blobs: tuple[int, ...]
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Memory that objects of a group refer to: a part of one of its buffers. *kind* says who allocates it."""
+
+    buffer: int
+    offset: int
+    size_bytes: int
+    kind: str = _matching("torch|numpy|bytes|bytearray")
+    device: str
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor or array by its dotted name; *shape*, *stride* and *offset* count elements of *dtype*.
+
+    An array's stride and offset count bytes, as NumPy's do. *name* is empty where no path was found.
+    """
+
+    name: str
+    storage: int
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Names that share objects, encoded as one stream. *depends* are groups that must be decoded before it."""
+
+    names: tuple[str, ...]
+    kind: str = _matching("class|function|data|randomness")
+    encoder: str = _matching("pickle|dill")
+    stream: Stream
+    buffers: tuple[Buffer, ...]
+    storages: tuple[Storage, ...]
+    out_of_band: tuple[int, ...]
+    tensors: tuple[Tensor, ...]
+    depends: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Import:
+    """A name bound to a module; comes back as an import."""
+
+    name: str
+    module: str
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One name that the snapshot holds. *cell* is the execution count of the cell that bound it, if known."""
+
+    name: str
+    type: str
+    size_bytes: int
+    cell: int | None
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A variable that was left out, with its type, the reason and, where known, the cell that makes it again."""
+
+    name: str
+    type: str
+    reason: str
+    cell: int | None = None
+
+    def __str__(self) -> str:
+        made = f", made in cell [{self.cell}]" if self.cell is not None else ""
+        return f"{self.name} ({self.reason}{made})"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the kernel was armed when the snapshot was taken, so that a restore can arm it again."""
+
+    every_seconds: float | None = None
+    keep: int | None = None
+    max_size_bytes: int | None = None
+    only: bool = False
+    tagged: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The variables of one notebook at one moment, on disk, complete, signed.
+
+    *sequence* orders snapshots within a store (clocks do not); *incarnation* is the kernel process that made it;
+    *groups* stand in an order in which they can be decoded.
+    """
+
+    format: int
+    id: str = _matching(_ID)
+    sequence: int
+    notebook: str
+    incarnation: str = _matching(_ID)
+    created: str
+    label: str | None
+    trigger: str
+    cut: str = _matching("|".join(CUTS))
+    reason: str | None
+    cell: int | None
+    host: str
+    settings: Settings
+    environment: dict[str, str]
+    imports: tuple[Import, ...]
+    variables: tuple[Variable, ...]
+    skipped: tuple[Skipped, ...]
+    warnings: tuple[str, ...]
+    groups: tuple[Group, ...]
+    blobs: tuple[BlobRef, ...]
+    new_bytes: int
+    pause_seconds: float
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the snapshot was cut between two steps of the program, not in the middle of one."""
+        return self.cut != "interrupted"
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that a restore reads: every blob once."""
+        return sum({blob.hash: blob.size_bytes for blob in self.blobs}.values())
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name that a full restore binds."""
+        return tuple(v.name for v in self.variables) + tuple(i.name for i in self.imports)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces, ASCII, no NaN."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return text.encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> Snapshot:
+        """Parse what `to_bytes` wrote; raise `CorruptError` or `StoreFormatError` for everything else."""
+        fields = _parse(raw)
+        version = fields.get("format")
+        if type(version) is int and version > FORMAT_VERSION:
+            raise StoreFormatError(
+                f"This snapshot has format {version}; this ipyrescue reads up to {FORMAT_VERSION}. "
+                "Upgrade it: pip install -U ipyrescue"
+            )
+        snapshot: Snapshot = _build(cls, fields, "manifest")
+        _check_references(snapshot)
+        return snapshot
+
+
+def _parse(raw: bytes) -> dict[str, Any]:
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(pairs) != len({key for key, _ in pairs}):
+            raise CorruptError("A manifest has the same key twice.")
+        return dict(pairs)
+
+    def no_constants(text: str) -> Any:
+        raise CorruptError(f"A manifest holds {text}, which is no JSON.")
+
+    try:
+        fields = json.loads(raw.decode("ascii"), object_pairs_hook=no_duplicates, parse_constant=no_constants)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"A manifest is not readable as JSON: {error}") from error
+    if type(fields) is not dict:
+        raise CorruptError("A manifest is not a JSON object.")
+    return fields
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Turn JSON into *kind*, or raise: exact keys, exact types, patterns matched whole."""
+    if kind in (int, float, str, bool):
+        return _scalar(kind, value, where)
+    if dataclasses.is_dataclass(kind):
+        return _record(typing.cast(type, kind), value, where)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and type(value) is list:
+        return tuple(_build(arguments[0], item, where) for item in value)
+    if origin is dict and type(value) is dict:
+        return {key: _scalar(str, item, where) for key, item in value.items()}
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _build(arguments[0], value, where)
+    raise CorruptError(f"A manifest's {where} has the wrong shape.")
+
+
+def _scalar(kind: type, value: Any, where: str) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value) if abs(value) <= _MAX_INTEGER else math.inf
+    good = type(value) is kind
+    if good and kind is int:
+        good = -_MAX_INTEGER <= value <= _MAX_INTEGER
+    if good and kind is float:
+        good = math.isfinite(value)
+    if not good:
+        raise CorruptError(f"A manifest's {where} is not of type {kind.__name__}.")
+    return value
+
+
+def _record(cls: type, value: Any, where: str) -> Any:
+    hints = _hints(cls)
+    if type(value) is not dict or value.keys() != hints.keys():
+        raise CorruptError(f"A manifest's {where} has missing or unknown fields.")
+    built = {name: _build(kind, value[name], f"{where}.{name}") for name, kind in hints.items()}
+    for f in dataclasses.fields(cls):
+        pattern = f.metadata.get("pattern")
+        if pattern is not None and not pattern.fullmatch(built[f.name]):
+            raise CorruptError(f"A manifest's {where}.{f.name} is malformed.")
+    return cls(**built)
+
+
+def _check_references(snapshot: Snapshot) -> None:
+    """Every index points somewhere, every part lies within its whole, and sizes add up."""
+    sizes = [blob.size_bytes for blob in snapshot.blobs]
+    good = snapshot.format == FORMAT_VERSION and snapshot.sequence >= 0
+    good = good and all(b.offset >= 0 and 0 <= b.size_bytes <= BLOB_SIZE_BYTES for b in snapshot.blobs)
+    for position, group in enumerate(snapshot.groups):
+        good = good and all(0 <= d < position for d in group.depends)
+        good = good and all(0 <= i < len(sizes) for i in group.stream.blobs) and group.stream.size_bytes >= 0
+        good = good and all(_within_blobs(buffer, sizes) for buffer in group.buffers)
+        good = good and all(_within_buffers(storage, group.buffers) for storage in group.storages)
+        good = good and all(0 <= i < len(group.storages) for i in group.out_of_band)
+        good = good and all(0 <= t.storage < len(group.storages) for t in group.tensors)
+    if not good:
+        raise CorruptError("A manifest refers to bytes that it does not list.")
+
+
+def _within_blobs(buffer: Buffer, sizes: list[int]) -> bool:
+    if not all(0 <= i < len(sizes) for i in buffer.blobs):
+        return False
+    return 0 <= buffer.offset and 0 <= buffer.size_bytes <= sum(sizes[i] for i in buffer.blobs) - buffer.offset
+
+
+def _within_buffers(storage: Storage, buffers: tuple[Buffer, ...]) -> bool:
+    if not 0 <= storage.buffer < len(buffers):
+        return False
+    return 0 <= storage.offset and 0 <= storage.size_bytes <= buffers[storage.buffer].size_bytes - storage.offset

@@ -1,0 +1,1 @@
+"""Objects to streams and buffers, and back. Knows no paths and no IPython."""

@@ -1,0 +1,156 @@
+"""Streams and placed memory to objects: imports first, then classes and functions, then the rest.
+
+Decoding always builds fresh classes. Groups are decoded one at a time, so that the caller can bind what one
+group brings before the next is decoded: a `__hash__` or `__setstate__` may look for a global of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ipyrescue.manifest import Group, Import, Storage
+from ipyrescue.pickling.encode import decompress
+from ipyrescue.pickling.pickler import GroupUnpickler, import_dill
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A group whose bytes are verified and whose memory is where it will live; *storages* by key.
+
+    *position* is the group's place in the snapshot, by which other groups depend on it.
+    """
+
+    position: int
+    group: Group
+    packed_stream: bytes
+    storages: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one group brought: values by name, or the reason why it brought nothing."""
+
+    group: Group
+    values: Mapping[str, Any]
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Writable host memory for one buffer, to be filled by the store before it is placed."""
+
+    view: memoryview
+    owner: Any
+    torch: bool
+
+
+def allocate(group: Group) -> list[Memory]:
+    """Allocate host memory for each buffer of a group, as the library whose object will own it does."""
+    owners = [{s.kind for s in group.storages if s.buffer == position} for position in range(len(group.buffers))]
+    return [_allocate(b.size_bytes, "torch" in kinds) for b, kinds in zip(group.buffers, owners, strict=True)]
+
+
+def _allocate(size_bytes: int, for_torch: bool) -> Memory:
+    if for_torch:
+        import torch
+
+        storage = torch.UntypedStorage(size_bytes)
+        flat = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return Memory(memoryview(flat.numpy()), storage, torch=True)
+    if "numpy" in sys.modules:
+        import numpy as np
+
+        array = np.empty(size_bytes, np.uint8)
+        return Memory(memoryview(array), array, torch=False)
+    block = bytearray(size_bytes)
+    return Memory(memoryview(block), block, torch=False)
+
+
+def place(
+    position: int, group: Group, packed_stream: bytes, memory: Sequence[Memory]
+) -> tuple[Placed, list[str]]:
+    """Turn filled memory into storages on their devices; return sentences about devices that are gone."""
+    warnings: list[str] = []
+    storages = tuple(_place(s, memory[s.buffer], warnings) for s in group.storages)
+    return Placed(position, group, packed_stream, storages), warnings
+
+
+def _place(storage: Storage, memory: Memory, warnings: list[str]) -> Any:
+    part = memory.view[storage.offset : storage.offset + storage.size_bytes]
+    if storage.kind == "torch":
+        return _on_device(_torch_storage(storage, memory, part), storage.device, warnings)
+    if storage.kind == "numpy":
+        import numpy as np
+
+        return np.frombuffer(part, np.uint8) if storage.size_bytes else np.empty(0, np.uint8)
+    return bytes(part) if storage.kind == "bytes" else bytearray(part)
+
+
+def _torch_storage(storage: Storage, memory: Memory, part: memoryview) -> Any:
+    import torch
+
+    if part.nbytes == memory.view.nbytes:
+        return memory.owner
+    return torch.frombuffer(part, dtype=torch.uint8).untyped_storage() if part.nbytes else torch.UntypedStorage(0)
+
+
+def _on_device(storage: Any, device: str, warnings: list[str]) -> Any:
+    if device == "cpu":
+        return storage
+    import torch
+
+    here = torch.device(device)
+    if here.type == "cuda" and torch.cuda.is_available() and (here.index or 0) < torch.cuda.device_count():
+        return storage.cuda(here)
+    sentence = f"{device} is not here: its tensors are on the CPU now."
+    if sentence not in warnings:
+        warnings.append(sentence)
+    return storage
+
+
+def import_modules(imports: Sequence[Import]) -> Iterator[tuple[str, Any, str | None]]:
+    """Import each module again; yield (name, module, None) or (name, None, reason)."""
+    for wanted in imports:
+        try:
+            yield wanted.name, importlib.import_module(wanted.module), None
+        except Exception as error:
+            yield wanted.name, None, f"import {wanted.module} failed: {error}"
+
+
+def decode(groups: Sequence[Placed], namespace: dict[str, Any]) -> Iterator[Decoded]:
+    """Decode groups in their order, one at each step; what fails is told, not raised."""
+    classes: dict[str, type] = {}
+    failed: set[int] = set()
+    for placed in groups:
+        missing = failed.intersection(placed.group.depends)
+        decoded = (
+            Decoded(placed.group, {}, "a class that it needs did not come back") if missing
+            else _decode(placed, namespace, classes)
+        )  # fmt: skip
+        if decoded.failure:
+            failed.add(placed.position)
+        yield decoded
+
+
+def _decode(placed: Placed, namespace: dict[str, Any], classes: dict[str, type]) -> Decoded:
+    session = {
+        "storage": placed.storages.__getitem__,
+        "namespace": lambda: namespace,
+        "cell_class": classes.__getitem__,
+    }
+    buffers = [placed.storages[key] for key in placed.group.out_of_band]
+    if placed.group.encoder == "dill":
+        import_dill()
+    try:
+        stream = decompress(placed.group.stream, placed.packed_stream)
+        values, defined = GroupUnpickler(stream, buffers, session).load()
+    except (Exception, SystemExit) as error:
+        return Decoded(placed.group, {}, f"{type(error).__name__}: {error}")
+    classes.update(defined)
+    if placed.group.kind == "randomness":
+        return Decoded(placed.group, {"": values[0]})
+    return Decoded(placed.group, dict(zip(placed.group.names, values, strict=True)))

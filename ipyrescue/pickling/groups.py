@@ -1,0 +1,197 @@
+"""Which names share objects, and in which order groups must be decoded.
+
+Two roots belong together when a stream of one holds an object (or memory) that the other holds too, immutable
+values aside. What a root holds is read off its pickler's memo. Copying the memo of a large plain container is
+slow, so the largest root is not copied but asked: a pickler that starts with its memo answers for an object with
+a reference instead of a stream.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import fractions
+import graphlib
+import io
+import logging
+import pathlib
+import pickle
+import sys
+import types
+import uuid
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
+
+from ipyrescue.pickling.buffers import overlapping
+from ipyrescue.pickling.pickler import PROTOCOL, GroupPickler
+from ipyrescue.pickling.reducers import LiveNamespace, ModuleGlobals, importable
+
+_IMMUTABLE = frozenset({
+    type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented),
+    types.ModuleType, types.CodeType, types.BuiltinFunctionType, types.GetSetDescriptorType,
+    types.MemberDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType,
+    datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone,
+    decimal.Decimal, fractions.Fraction, uuid.UUID, logging.Logger, logging.RootLogger,
+    LiveNamespace, ModuleGlobals,
+})  # fmt: skip
+_IMMUTABLE_BASES = (type, enum.Enum, pathlib.PurePath)
+
+
+class Partition:
+    """A union-find over roots (Tarjan 1975, path halving)."""
+
+    def __init__(self, items: Iterable[Hashable]) -> None:
+        self._parent: dict[Any, Any] = {item: item for item in items}
+
+    def find(self, item: Any) -> Any:
+        """Return the representative of the set that holds *item*."""
+        while self._parent[item] != item:
+            self._parent[item] = self._parent[self._parent[item]]
+            item = self._parent[item]
+        return item
+
+    def join(self, first: Any, second: Any) -> None:
+        """Put both into one set; the earlier representative stays."""
+        self._parent[self.find(second)] = self.find(first)
+
+    def sets(self) -> list[list[Any]]:
+        """Every set, members in their first order."""
+        members: dict[Any, list[Any]] = {}
+        for item in self._parent:
+            members.setdefault(self.find(item), []).append(item)
+        return list(members.values())
+
+
+def share_objects(picklers: Mapping[Hashable, Any], partition: Partition) -> None:
+    """Join the roots whose picklers met the same mutable object."""
+    by_size = sorted(picklers, key=lambda root: picklers[root].file.tell())
+    owners: dict[int, Hashable] = {}
+    held: dict[int, Any] = {}
+    for root in by_size[:-1]:
+        for identity, value in picklers[root].memoised().items():
+            if identity in owners:
+                if partition.find(owners[identity]) != partition.find(root) and not is_immutable(value):
+                    partition.join(owners[identity], root)
+            else:
+                owners[identity] = root
+                held[identity] = value
+    if by_size:
+        _ask_largest(picklers[by_size[-1]], by_size[-1], owners, held, partition)
+
+
+def _ask_largest(
+    pickler: Any, largest: Hashable, owners: dict[int, Hashable], held: dict[int, Any], partition: Partition
+) -> None:
+    has_met = _memory_of(pickler)
+    for identity, owner in owners.items():
+        value = held[identity]
+        if partition.find(owner) != partition.find(largest) and not is_immutable(value) and has_met(value):
+            partition.join(owner, largest)
+
+
+def _memory_of(pickler: Any) -> Callable[[Any], bool]:
+    """Return the question whether *pickler* has met an object."""
+    return MemoQuestion(pickler) if isinstance(pickler, GroupPickler) else lambda value: id(value) in pickler.memo
+
+
+class MemoQuestion(pickle.Pickler):
+    """Asks for objects in another pickler's memo at C speed: what it has met, it writes as a reference.
+
+    What it meets itself is memoised behind the other's last index and therefore told apart.
+    """
+
+    def __init__(self, pickler: GroupPickler) -> None:
+        self._answer = io.BytesIO()
+        super().__init__(self._answer, PROTOCOL)
+        self.memo = pickler.memo
+        marker: list[None] = []
+        self.dump(marker)
+        self._known = self._reference_to(marker)
+
+    def __call__(self, value: Any) -> bool:
+        return self._reference_to(value) < self._known
+
+    def reducer_override(self, value: Any) -> Any:
+        """Descend into plain containers only."""
+        return NotImplemented if value is str else (str, ())
+
+    def _reference_to(self, value: Any) -> int:
+        self._answer.seek(0)
+        self._answer.truncate()
+        self.dump(value)
+        return _memo_index(self._answer.getbuffer())
+
+
+def _memo_index(stream: memoryview) -> int:
+    """The memo index of a stream that is nothing but one reference, else a number above all."""
+    body = stream[2:]
+    if body[:1] == pickle.FRAME:
+        body = body[9:]
+    if body[:1] == pickle.BINGET and len(body) == 3:
+        return body[1]
+    if body[:1] == pickle.LONG_BINGET and len(body) == 6:
+        return int.from_bytes(body[1:5], "little")
+    return sys.maxsize
+
+
+def share_memory(picklers: Mapping[Hashable, Any], partition: Partition) -> None:
+    """Join the roots whose streams refer to memory that overlaps."""
+    owner = {id(r): root for root, p in picklers.items() for r in p.references.ranges()}
+    everything = [r for p in picklers.values() for r in p.references.ranges() if r.size_bytes]
+    for cluster in overlapping(everything):
+        for r in cluster[1:]:
+            partition.join(owner[id(cluster[0])], owner[id(r)])
+
+
+def decode_order(depends: Sequence[set[int]], rank: Sequence[int]) -> list[int]:
+    """Order positions so that each stands behind what it depends on, and lower ranks first where that leaves a choice.
+
+    Cycles must have been joined before (see `join_cycles`).
+    """
+    order: list[int] = []
+    placed: set[int] = set()
+
+    def place(position: int) -> None:
+        if position not in placed:
+            placed.add(position)
+            for needed in sorted(depends[position]):
+                place(needed)
+            order.append(position)
+
+    for position in sorted(range(len(depends)), key=lambda p: (rank[p], p)):
+        place(position)
+    return order
+
+
+def join_cycles(depends: Mapping[Hashable, set[Hashable]], partition: Partition) -> bool:
+    """Join sets that depend on each other in a circle; return whether there was one."""
+    graph: dict[Any, set[Any]] = {}
+    for root, needed in depends.items():
+        here = partition.find(root)
+        graph.setdefault(here, set()).update(partition.find(n) for n in needed if partition.find(n) != here)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        circle = error.args[1]
+        for member in circle[1:]:
+            partition.join(circle[0], member)
+        return True
+    return False
+
+
+def is_immutable(value: Any) -> bool:
+    """Whether sharing *value* cannot be noticed, so that it does not tie names together."""
+    kind = type(value)
+    if kind in _IMMUTABLE or isinstance(value, _IMMUTABLE_BASES):
+        return True
+    if kind in (tuple, frozenset) or (isinstance(value, tuple) and kind.__module__ == "torch"):
+        return all(is_immutable(item) for item in value)
+    if kind is types.FunctionType:
+        return importable(value)
+    return kind.__module__ == "numpy.dtypes" or (kind.__module__, kind.__name__) in _IMMUTABLE_NAMES
+
+
+_IMMUTABLE_NAMES = frozenset({
+    ("numpy", "dtype"), ("torch", "dtype"), ("torch", "device"), ("torch", "layout"), ("torch", "memory_format"),
+})  # fmt: skip

@@ -1,0 +1,159 @@
+"""The picklers of a group: objects to a stream around memory, and the way back.
+
+The first tier is the C pickler, protocol 5, whose `reducer_override` is called only for what is no builtin type,
+so that plain data keeps C speed. dill is the second tier, for what the first refuses; it runs under the same
+reducers, so tensors, functions and classes mean the same in both.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cloudpickle
+
+from ipyrescue.pickling import arrays, placeholders, reducers, tensors
+from ipyrescue.pickling.buffers import Reference, References
+
+PROTOCOL = 5
+_OUT_OF_BAND_BYTES = 64 << 10
+
+
+class ClassKeys:
+    """Names for the classes that cells define, one for each class of a snapshot: `Net`, or `Net#2` for a second."""
+
+    def __init__(self) -> None:
+        self.classes: dict[str, type] = {}
+        self._keys: dict[int, str] = {}
+
+    def key(self, cls: type) -> str:
+        """Return the key of *cls*, giving it one at first sight."""
+        if id(cls) not in self._keys:
+            key, number = cls.__qualname__, 1
+            while key in self.classes:
+                number += 1
+                key = f"{cls.__qualname__}#{number}"
+            self._keys[id(cls)] = key
+            self.classes[key] = cls
+        return self._keys[id(cls)]
+
+
+class Reducing:
+    """What both tiers do with objects that are not plain data.
+
+    *inside* are the ids of the cell classes that this group defines; other cell classes are referred to by key
+    and collected in *needs*. *described* collects every tensor and array with the reference to its memory.
+    """
+
+    def __init__(self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int]) -> None:
+        self.references = References()
+        self.described: list[tuple[Any, Reference]] = []
+        self.needs: set[str] = set()
+        self._namespace = namespace
+        self._class_keys = class_keys
+        self._inside = inside
+        self._other_globals: dict[int, dict[str, Any]] = {}
+        self._reducers: dict[type, Callable[[Any], Any]] = {
+            types.FunctionType: self._reduce_function,
+            types.CellType: reducers.reduce_cell,
+            weakref.ReferenceType: reducers.reduce_weak_reference,
+            **tensors.reducers(self.references, self._describe),
+            **arrays.reducers(self.references, self._describe),
+        }
+
+    def reducer_override(self, value: Any) -> Any:
+        """Reduce what has a reducer here; leave the rest to its own `__reduce_ex__`."""
+        kind = type(value)
+        reduce = self._reducers.get(kind)
+        if reduce is not None:
+            return reduce(value)
+        if isinstance(value, type):
+            return self._reduce_class(value)
+        if refusal := reducers.never_saved(kind):
+            raise reducers.Refused(refusal)
+        return NotImplemented
+
+    def _describe(self, value: Any, reference: Reference) -> None:
+        self.described.append((value, reference))
+
+    def _reduce_function(self, function: types.FunctionType) -> Any:
+        return reducers.reduce_function(function, self._namespace, self._other_globals)
+
+    def _reduce_class(self, cls: type) -> Any:
+        if not reducers.is_cell_class(cls):
+            return reducers.reduce_importable_class(cls)
+        if id(cls) in self._inside:
+            return reducers.reduce_class_by_value(cls)
+        key = self._class_keys.key(cls)
+        self.needs.add(key)
+        return placeholders.cell_class, (key,)
+
+    def leave_out(self, buffer: pickle.PickleBuffer) -> bool:
+        """Take a buffer out of band if it is large; true keeps it in the stream."""
+        view = buffer.raw()
+        if view.nbytes < _OUT_OF_BAND_BYTES:
+            return True
+        self.references.leave_out(view, "bytes" if view.readonly else "bytearray", buffer)
+        return False
+
+
+class GroupPickler(Reducing, cloudpickle.Pickler):
+    """The first tier: C pickler with cloudpickle's table of reducers."""
+
+    encoder = "pickle"
+
+    def __init__(self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int]) -> None:
+        self.file = io.BytesIO()
+        cloudpickle.Pickler.__init__(self, self.file, protocol=PROTOCOL, buffer_callback=self.leave_out)
+        Reducing.__init__(self, namespace, class_keys, inside)
+
+    def memoised(self) -> dict[int, Any]:
+        """Every object that the stream holds and could refer to again, by id."""
+        return {identity: entry[1] for identity, entry in self.memo.copy().items()}
+
+
+def import_dill() -> Any:
+    """Import dill without what its mere import does to `pickle`, on which the user's joblib stands."""
+    import dill
+
+    dill.extend(use_dill=False)
+    return dill
+
+
+def dill_pickler(namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int]) -> Any:
+    """Make a pickler of the second tier."""
+    dill = import_dill()
+
+    class DillGroupPickler(Reducing, dill.Pickler):  # type: ignore[misc]
+        encoder = "dill"
+
+        def __init__(self) -> None:
+            self.file = io.BytesIO()
+            dill.Pickler.__init__(self, self.file, protocol=PROTOCOL, buffer_callback=self.leave_out)
+            Reducing.__init__(self, namespace, class_keys, inside)
+
+        def memoised(self) -> dict[int, Any]:
+            return {identity: entry[1] for identity, entry in self.memo.items()}
+
+    return DillGroupPickler()
+
+
+class GroupUnpickler(pickle.Unpickler):
+    """Reads a stream, resolving placeholders to *session*: memory, the live namespace, cell classes.
+
+    The stream must have been verified: unpickling runs what it says.
+    """
+
+    def __init__(self, stream: bytes, buffers: list[Any], session: Mapping[str, Callable[..., Any]]) -> None:
+        super().__init__(io.BytesIO(stream), buffers=buffers)
+        self._session = session
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Resolve a name of a stream; those of `placeholders` mean this session."""
+        if module == placeholders.__name__:
+            return self._session[name]
+        return super().find_class(module, name)

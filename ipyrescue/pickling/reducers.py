@@ -1,0 +1,192 @@
+"""How things refuse or come apart: functions, closures, classes and modules that no import brings back.
+
+What a cell defines goes by value. A function's globals come back as the live namespace, so it sees every later
+change; closure cells are created empty and filled once the function stands, so that cells shared by two closures
+stay shared and recursion through a closure closes again. Classes, code objects and the odd types of `typing`
+come apart by cloudpickle's reducers (https://github.com/cloudpipe/cloudpickle), without its class tracker, which
+would rewrite a live class of the same id while decoding.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import socket
+import sys
+import threading
+import types
+import weakref
+from typing import Any
+
+import cloudpickle.cloudpickle as cp
+
+from ipyrescue.pickling import placeholders
+
+Reduced = tuple[Any, ...]
+
+
+class Refused(TypeError):  # noqa: N818 - a refusal is data in the end, not an error
+    """An object of a kind that is never saved: *args[0]* is the reason in words."""
+
+
+_NEVER = {
+    io.TextIOWrapper: "an open file",
+    io.BufferedReader: "an open file",
+    io.BufferedWriter: "an open file",
+    io.BufferedRandom: "an open file",
+    io.FileIO: "an open file",
+    socket.socket: "a socket",
+    threading.Thread: "a thread",
+    types.GeneratorType: "generator",
+    types.CoroutineType: "coroutine",
+    types.AsyncGeneratorType: "async generator",
+    types.FrameType: "a running frame",
+    types.TracebackType: "a traceback",
+}
+_SINGLETON_TYPES = (type(None), type(...), type(NotImplemented))
+
+
+class LiveNamespace:
+    """Stands in a stream for the globals of cell functions: the namespace into which a restore binds."""
+
+    def __reduce__(self) -> Reduced:
+        return placeholders.namespace, ()
+
+
+LIVE_NAMESPACE = LiveNamespace()
+
+
+def never_saved(kind: type) -> str | None:
+    """Why objects of *kind* are never saved: open files, sockets, threads, what is bound to the interpreter."""
+    return next((_NEVER[base] for base in kind.__mro__ if base in _NEVER), None)
+
+
+def importable(value: Any) -> bool:
+    """Whether an import brings this very function, class or module back."""
+    return bool(cp._should_pickle_by_reference(value))
+
+
+def is_cell_class(value: Any) -> bool:
+    """Whether *value* is a class that no import brings back."""
+    return isinstance(value, type) and not _is_builtin_class(value) and not importable(value)
+
+
+def _is_builtin_class(cls: type) -> bool:
+    return cls in _SINGLETON_TYPES or (type(cls) is type and cls in cp._BUILTIN_TYPE_NAMES)
+
+
+def reduce_importable_class(cls: type) -> Any:
+    """Reduce a class by reference, the interpreter's own nameless ones included.
+
+    A string is a name to `pickle`, which keeps dill from taking the class apart after all.
+    """
+    return cp._class_reduce(cls) if _is_builtin_class(cls) else cls.__qualname__
+
+
+def reduce_class_by_value(cls: type) -> Reduced:
+    """Take a class of a cell apart; decoding always builds a fresh one."""
+    make, arguments, *rest = cp._dynamic_class_reduce(cls)
+    *first, _tracker_id, extra = arguments
+    return (make, (*first, None, extra), *rest)
+
+
+def reduce_function(
+    function: types.FunctionType, namespace: dict[str, Any], other_globals: dict[int, dict[str, Any]]
+) -> Any:
+    """Take a function of a cell apart, or say that an import brings it back."""
+    if importable(function):
+        return function.__qualname__
+    home, captured = _globals_of(function, namespace, other_globals)
+    state = {
+        "captured": captured,
+        "cells": [(cell, cell.cell_contents) for cell in function.__closure__ or () if _is_filled(cell)],
+        "attributes": function.__dict__ or None,
+        "fields": {name: getattr(function, name) for name in _FUNCTION_FIELDS if hasattr(function, name)},
+    }
+    arguments = (function.__code__, home, function.__name__, None, function.__closure__)
+    return make_function, arguments, state, None, None, set_function_state
+
+
+_FUNCTION_FIELDS = (
+    "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__", "__annotations__", "__type_params__",
+)  # fmt: skip
+
+
+def _globals_of(
+    function: types.FunctionType, namespace: dict[str, Any], other_globals: dict[int, dict[str, Any]]
+) -> tuple[Any, dict[str, Any] | None]:
+    """A function's globals as what a stream can hold, and those of their entries that must travel with it."""
+    live = function.__globals__
+    if live is namespace:
+        return LIVE_NAMESPACE, None
+    module = sys.modules.get(live.get("__name__", ""))
+    if module is not None and module.__dict__ is live:
+        return ModuleGlobals(module.__name__), None
+    shared = other_globals.setdefault(id(live), {})
+    return shared, {name: live[name] for name in cp._extract_code_globals(function.__code__) if name in live}
+
+
+class ModuleGlobals:
+    """Stands in a stream for the globals of an importable module, home of a nameless function."""
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __reduce__(self) -> Reduced:
+        return module_globals, (self.module,)
+
+
+def module_globals(name: str) -> dict[str, Any]:
+    """Import a module and return its namespace."""
+    return importlib.import_module(name).__dict__
+
+
+def make_function(
+    code: types.CodeType, home: dict[str, Any], name: str, _defaults: None, closure: tuple[Any, ...] | None
+) -> types.FunctionType:
+    """Make a function whose closure cells may still be empty."""
+    return types.FunctionType(code, home, name, None, closure)
+
+
+def set_function_state(function: types.FunctionType, state: dict[str, Any]) -> None:
+    """Fill what a function refers to, once the function itself can be referred to."""
+    if state["captured"] is not None:
+        function.__globals__.update(state["captured"])
+        function.__globals__.setdefault("__builtins__", __builtins__)
+    for cell, contents in state["cells"]:
+        cell.cell_contents = contents
+    function.__dict__.update(state["attributes"] or {})
+    for name, value in state["fields"].items():
+        setattr(function, name, value)
+
+
+def reduce_cell(_cell: types.CellType) -> Reduced:
+    """Reduce a closure cell to an empty one; the function that owns it fills it."""
+    return make_cell, ()
+
+
+def make_cell() -> types.CellType:
+    """Make an empty closure cell."""
+    return types.CellType()
+
+
+def reduce_weak_reference(reference: weakref.ReferenceType[Any]) -> Reduced:
+    """Reduce a weak reference to one to the same object; a callback is not kept."""
+    return make_weak_reference, (reference(),)
+
+
+def make_weak_reference(value: Any) -> Any:
+    """Make a weak reference; a dead one where its object was gone already."""
+    return weakref.ref(_Gone() if value is None else value)
+
+
+class _Gone:
+    """Something that dies at once, for a weak reference to point at."""
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True

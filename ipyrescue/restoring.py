@@ -1,0 +1,398 @@
+"""restore: a snapshot becomes a namespace again, in five stages.
+
+    find -> get -> place -> decode -> bind
+
+`find` follows one rule (`candidates`). `get` reads bytes into the memory where they will live and verifies those
+very bytes; nothing is unpickled before. `decode` and `bind` go group by group, under a journal that is rolled
+back whole when anything unforeseen happens.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ipyrescue import environment
+from ipyrescue.environment import WORKING_DIRECTORY
+from ipyrescue.errors import CorruptError, RestoreError, SnapshotNotFoundError
+from ipyrescue.manifest import BlobRef, Group, Skipped, Snapshot
+from ipyrescue.pickling import decode as decoding
+from ipyrescue.pickling import randomness
+from ipyrescue.pickling.decode import Decoded, Memory, Placed
+from ipyrescue.pickling.sources import remember_source, source_of
+from ipyrescue.store import Store
+from ipyrescue.store.upkeep import awaiting_restore
+
+_ABSENT = object()
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What a restore bound, what it could not bring back, and what the user should know."""
+
+    snapshot: Snapshot
+    names: tuple[str, ...]
+    skipped: tuple[Skipped, ...]
+    warnings: tuple[str, ...]
+    full: bool
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which part of a snapshot is wanted: *names* (all when empty), sparing names that exist if *keep_existing*."""
+
+    names: tuple[str, ...] = ()
+    keep_existing: bool = False
+
+    def wanted(self, snapshot: Snapshot, namespace: Collection[str]) -> frozenset[str]:
+        """The names of *snapshot* to bind."""
+        names = frozenset(self.names or snapshot.names)
+        return names - frozenset(namespace) if self.keep_existing else names
+
+
+@dataclass(frozen=True)
+class Got:
+    """Verified bytes of the wanted groups, by position: the packed stream and filled memory."""
+
+    snapshot: Snapshot
+    wanted: frozenset[str]
+    parts: dict[int, tuple[bytes, list[Memory]]]
+    damaged: dict[int, str]
+
+
+def restore(namespace: dict[str, Any], store: Store, snapshots: Sequence[Snapshot], scope: Scope) -> Restored:
+    """Bind the first of *snapshots* whose bytes are good; a damaged one is named and the next one taken.
+
+    Raises `RestoreError` when nothing could be bound; the namespace is then as it was.
+    """
+    refuse_to_separate(snapshots[0], scope)
+    got, passed_over = get_first_good(store, snapshots, scope.wanted, namespace)
+    placed, warnings = place(got)
+    warnings = [*passed_over, *edited_classes(namespace, got), *separated(got), *warnings]
+    with _journal(namespace) as journal:
+        skipped = bind(journal, got, decode(placed, namespace))
+        if not scope.names:
+            warnings += rewind(placed, namespace)
+    remember_sources(namespace, got)
+    return _report(journal, got, skipped, warnings, scope)
+
+
+# --- find -------------------------------------------------------------------------------------------------------
+
+
+def candidates(snapshots: Sequence[Snapshot], unrestored: Collection[str], notebook: str) -> list[Snapshot]:
+    """The snapshots that a plain restore may take, best first.
+
+    The newest consistent one of the incarnation that died and was not restored yet; when there is none, the newest
+    consistent one of this notebook. Behind it stand the others, for when the first is damaged.
+    *snapshots* are newest first; order is by sequence number, never by clock. *unrestored* are the incarnations
+    that died and await a restore.
+    """
+    mine = [s for s in snapshots if s.notebook == notebook and s.consistent]
+    newest_dead = next((s.incarnation for s in mine if s.incarnation in unrestored), None)
+    return sorted(mine, key=lambda s: s.incarnation != newest_dead)
+
+
+def find(store: Store, spec: str | None, *, notebook: str, incarnation: str) -> list[Snapshot]:
+    """Find what a user means: an id prefix, a label or `latest~N`; without a word, what died here."""
+    if spec:
+        return [store.find(spec, notebook)]
+    found = candidates(store.snapshots(notebook), awaiting_restore(store.root, incarnation), notebook)
+    if not found:
+        raise SnapshotNotFoundError(_nothing_to_restore(store, notebook))
+    return found
+
+
+def _nothing_to_restore(store: Store, notebook: str) -> str:
+    others = sorted({s.notebook for s in store.snapshots()} - {notebook})
+    unreadable = [str(u.error) for u in store.unreadable()]
+    sentences = [f"There is no snapshot of {notebook} in {store.root}."]
+    if unreadable:
+        sentences.append(f"{len(unreadable)} cannot be read; the first: {unreadable[0]}")
+    if others:
+        sentences.append(f"It holds snapshots of {', '.join(others)}: %snapshots --all")
+    return " ".join(sentences)
+
+
+def refuse_to_separate(snapshot: Snapshot, scope: Scope) -> None:
+    """Refuse names that the snapshot does not hold, and names that live together with others (an optimizer's model)."""
+    unknown = [name for name in scope.names if name not in snapshot.names]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], snapshot.names, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(snapshot.names)}."
+        raise RestoreError(f"Snapshot {snapshot.id[:8]} has no variable {', '.join(unknown)}. {hint}")
+    for group in snapshot.groups:
+        torn = set(group.names) - set(scope.names)
+        if group.kind == "data" and torn and set(scope.names) & set(group.names):
+            together = [*scope.names, *(n for n in group.names if n in torn)]
+            raise RestoreError(
+                f"{', '.join(sorted(set(group.names) & set(scope.names)))} shares objects with "
+                f"{', '.join(sorted(torn))}; restoring one without the other would separate them. "
+                f"Together: %restore_vars {' '.join(together)}"
+            )
+
+
+# --- get --------------------------------------------------------------------------------------------------------
+
+
+def get_first_good(
+    store: Store, snapshots: Sequence[Snapshot], wanted: Any, namespace: Collection[str]
+) -> tuple[Got, list[str]]:
+    """Read the first snapshot whose bytes are all good, naming those passed over.
+
+    The only one there is, or one that the user named, is read as far as it is good.
+    """
+    passed_over: list[str] = []
+    for snapshot in snapshots[:-1]:
+        got = get(store, snapshot, wanted(snapshot, namespace))
+        if not got.damaged:
+            return got, passed_over
+        reason = next(iter(got.damaged.values()))
+        passed_over.append(f"Snapshot {snapshot.id[:8]} ({snapshot.created}) is damaged and was passed over: {reason}")
+    last = snapshots[-1]
+    got = get(store, last, wanted(last, namespace))
+    if got.damaged and not got.parts:
+        raise RestoreError(f"Nothing of snapshot {last.id[:8]} is readable: {next(iter(got.damaged.values()))}")
+    return got, passed_over
+
+
+def get(store: Store, snapshot: Snapshot, wanted: frozenset[str]) -> Got:
+    """Read and verify the groups that hold *wanted* names, those they depend on, and the random streams."""
+    positions = _needed(snapshot, wanted)
+    try:
+        return Got(snapshot, wanted, _read(store, snapshot, positions), {})
+    except CorruptError:
+        return _get_one_by_one(store, snapshot, wanted, positions)
+
+
+def _needed(snapshot: Snapshot, wanted: frozenset[str]) -> list[int]:
+    needed = {i for i, g in enumerate(snapshot.groups) if wanted.intersection(g.names) or g.kind == "randomness"}
+    for position in range(len(snapshot.groups) - 1, -1, -1):
+        if position in needed:
+            needed.update(snapshot.groups[position].depends)
+    return sorted(needed)
+
+
+def _get_one_by_one(store: Store, snapshot: Snapshot, wanted: frozenset[str], positions: list[int]) -> Got:
+    got = Got(snapshot, wanted, {}, {})
+    for position in positions:
+        try:
+            got.parts.update(_read(store, snapshot, [position]))
+        except CorruptError as error:
+            got.damaged[position] = str(error)
+    return got
+
+
+def _read(store: Store, snapshot: Snapshot, positions: Sequence[int]) -> dict[int, tuple[bytes, list[Memory]]]:
+    """Read groups in one sweep, each blob straight into the memory where it will live."""
+    parts: dict[int, tuple[bytearray, list[Memory]]] = {}
+    sweep = _Sweep(snapshot)
+    for position in positions:
+        group = snapshot.groups[position]
+        stream = bytearray(sum(snapshot.blobs[i].size_bytes for i in group.stream.blobs))
+        memory = decoding.allocate(group)
+        sweep.fill(group.stream.blobs, memoryview(stream))
+        for buffer, home in zip(group.buffers, memory, strict=True):
+            sweep.fill_part(buffer.blobs, buffer.offset, home.view)
+        parts[position] = stream, memory
+    sweep.run(store)
+    return {position: (bytes(stream), memory) for position, (stream, memory) in parts.items()}
+
+
+class _Sweep:
+    """Collects which blob goes where, so that the store can read them all in one go."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._blobs = snapshot.blobs
+        self._refs: list[BlobRef] = []
+        self._into: list[memoryview] = []
+        self._joined: dict[tuple[int, ...], bytearray] = {}
+        self._copies: list[tuple[bytearray, int, memoryview]] = []
+
+    def fill(self, numbers: tuple[int, ...], home: memoryview) -> None:
+        """Read blobs one behind the other into *home*, which they fill exactly."""
+        at = 0
+        for ref in (self._blobs[i] for i in numbers):
+            self._refs.append(ref)
+            self._into.append(home[at : at + ref.size_bytes])
+            at += ref.size_bytes
+
+    def fill_part(self, numbers: tuple[int, ...], offset: int, home: memoryview) -> None:
+        """Read a part of joined blobs into *home*."""
+        total = sum(self._blobs[i].size_bytes for i in numbers)
+        if offset == 0 and total == len(home):
+            self.fill(numbers, home)
+            return
+        if numbers not in self._joined:
+            self._joined[numbers] = bytearray(total)
+            self.fill(numbers, memoryview(self._joined[numbers]))
+        self._copies.append((self._joined[numbers], offset, home))
+
+    def run(self, store: Store) -> None:
+        """Read and verify everything; `CorruptError` when any of it is not what was written."""
+        store.get(self._refs, self._into)
+        for joined, offset, home in self._copies:
+            home[:] = memoryview(joined)[offset : offset + len(home)]
+
+
+# --- place and decode -------------------------------------------------------------------------------------------
+
+
+def place(got: Got) -> tuple[list[Placed], list[str]]:
+    """Put verified bytes where they will live; tell of devices that are gone."""
+    placed, warnings = [], []
+    for position, (stream, memory) in got.parts.items():
+        group, sentences = decoding.place(position, got.snapshot.groups[position], stream, memory)
+        placed.append(group)
+        warnings += [s for s in sentences if s not in warnings]
+    return placed, warnings
+
+
+def decode(placed: Sequence[Placed], namespace: dict[str, Any]) -> Iterator[Decoded]:
+    """Decode group by group, so that each can be bound before the next is decoded."""
+    return decoding.decode([p for p in placed if p.group.kind != "randomness"], namespace)
+
+
+# --- bind -------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """Binds names into a live namespace and remembers what was there, so that all of it can be undone."""
+
+    def __init__(self, namespace: dict[str, Any]) -> None:
+        self._namespace = namespace
+        self._before: dict[str, Any] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names bound so far."""
+        return tuple(self._before)
+
+    def bind(self, name: str, value: Any) -> None:
+        """Bind one name."""
+        self._before.setdefault(name, self._namespace.get(name, _ABSENT))
+        self._namespace[name] = value
+
+    def roll_back(self) -> None:
+        """Make the namespace what it was."""
+        for name, value in self._before.items():
+            if value is _ABSENT:
+                self._namespace.pop(name, None)
+            else:
+                self._namespace[name] = value
+
+
+@contextmanager
+def _journal(namespace: dict[str, Any]) -> Iterator[Journal]:
+    journal = Journal(namespace)
+    try:
+        yield journal
+    except BaseException as error:
+        journal.roll_back()
+        if isinstance(error, Exception):
+            raise RestoreError(f"Nothing was restored, the namespace is as it was: {error}") from error
+        raise
+
+
+def bind(journal: Journal, got: Got, decoded: Iterable[Decoded]) -> list[Skipped]:
+    """Bind imports, then each group as it is decoded; return what did not come back."""
+    skipped = [*_bind_imports(journal, got)]
+    for group in decoded:
+        for name in _wanted_names(got, group.group) if group.failure else ():
+            skipped.append(_not_restored(got.snapshot, name, group.failure or ""))
+        for name, value in group.values.items():
+            if name in got.wanted:
+                journal.bind(name, value)
+    for position, reason in got.damaged.items():
+        names = _wanted_names(got, got.snapshot.groups[position])
+        skipped += [_not_restored(got.snapshot, name, reason) for name in names]
+    return skipped
+
+
+def _bind_imports(journal: Journal, got: Got) -> Iterator[Skipped]:
+    wanted = [i for i in got.snapshot.imports if i.name in got.wanted]
+    for name, module, failure in decoding.import_modules(wanted):
+        if failure is None:
+            journal.bind(name, module)
+        else:
+            yield Skipped(name, "module", failure)
+
+
+def _wanted_names(got: Got, group: Group) -> list[str]:
+    return [name for name in group.names if name in got.wanted]
+
+
+def _not_restored(snapshot: Snapshot, name: str, reason: str) -> Skipped:
+    variable = next(v for v in snapshot.variables if v.name == name)
+    return Skipped(name, variable.type, reason, variable.cell)
+
+
+def rewind(placed: Sequence[Placed], namespace: dict[str, Any]) -> list[str]:
+    """Rewind the global random streams: the last act of a full restore."""
+    streams = [p for p in placed if p.group.kind == "randomness"]
+    for decoded in decoding.decode(streams, namespace):
+        if decoded.failure is None:
+            return randomness.rewind(decoded.values[""])
+    return ["The random streams did not come back: continuing will not be bit for bit."]
+
+
+# --- what the user should know ----------------------------------------------------------------------------------
+
+
+def edited_classes(namespace: dict[str, Any], got: Got) -> list[str]:
+    """Tell of classes that were edited and run again since the snapshot: the restore binds the snapshot's."""
+    told = []
+    for variable in got.snapshot.variables:
+        live = namespace.get(variable.name)
+        if variable.source is None or not isinstance(live, type) or variable.name not in got.wanted:
+            continue
+        now = source_of(live)
+        if now is not None and now != variable.source:
+            told.append(_difference(variable.name, variable.source, now))
+    return told
+
+
+def separated(got: Got) -> list[str]:
+    """Tell of groups of which a part is kept as it is in the namespace (--keep-existing)."""
+    told = []
+    for group in got.snapshot.groups:
+        bound = _wanted_names(got, group)
+        if group.kind == "data" and bound and len(bound) < len(group.names):
+            kept = ", ".join(name for name in group.names if name not in got.wanted)
+            told.append(f"{', '.join(bound)} shared objects with {kept}, which was kept: they are separate now.")
+    return told
+
+
+def _difference(name: str, then: str, now: str) -> str:
+    lines = difflib.unified_diff(
+        now.splitlines(), then.splitlines(), "yours, replaced", "the snapshot's, bound now", n=0, lineterm=""
+    )
+    shown = "\n".join(f"    {line}" for line in list(lines)[:12])
+    told = f"class {name} was edited since the snapshot. The snapshot's is bound; run your cell again to have yours:"
+    return f"{told}\n{shown}"
+
+
+def remember_sources(namespace: dict[str, Any], got: Got) -> None:
+    """Let tracebacks through restored functions and classes show their lines."""
+    for variable in got.snapshot.variables:
+        if variable.source is not None and variable.name in got.wanted and variable.name in namespace:
+            remember_source(namespace[variable.name], variable.source)
+
+
+def _report(journal: Journal, got: Got, skipped: list[Skipped], warnings: list[str], scope: Scope) -> Restored:
+    then = got.snapshot.environment
+    warnings = [*warnings, *environment.differences(then, environment.fingerprint(then))]
+    directory = then.get(WORKING_DIRECTORY, os.getcwd())
+    if directory != os.getcwd():
+        warnings.append(f"The working directory was {directory} and is {os.getcwd()} now.")
+    return Restored(
+        snapshot=got.snapshot,
+        names=tuple(sorted(journal.names)),
+        skipped=(*got.snapshot.skipped, *skipped),
+        warnings=tuple(warnings),
+        full=not scope.names and not scope.keep_existing,
+    )

@@ -1,0 +1,221 @@
+"""Bytes to durable files, all or nothing, and back. Knows no packs, no manifests, no keys.
+
+A file is born in a temporary place as a `Draft` and gets its name by `Draft.publish` only when every byte of it is
+durable. An error of fsync is never retried: the kernel may have dropped the dirty pages, so the draft is thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipyrescue.errors import CorruptError, StoreError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment,unused-ignore]
+
+SAFE_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+READ_FLAGS = os.O_RDONLY | SAFE_FLAGS | getattr(os, "O_NONBLOCK", 0)
+CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS
+
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+_SYMLINK = {errno.ELOOP, errno.EMLINK}
+
+
+class Draft:
+    """A file in the making: nameless to readers until `publish`, gone if that never happens."""
+
+    def __init__(self, folder: Path, *, extra_flags: int = 0) -> None:
+        self.path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
+        self.fd = os.open(self.path, CREATE_FLAGS | extra_flags, 0o600)
+        self._open = True
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+    def publish(self, final: Path, *, mode: int = 0o400) -> None:
+        """Make the bytes durable, then the name. Raises OSError; FileExistsError where *final* is taken."""
+        _chmod(self.fd, mode)
+        sync_file(self.fd)
+        self._close()
+        _name(self.path, final)
+        sync_folder(final.parent)
+
+    def discard(self) -> None:
+        """Remove what is left of the draft; nothing, once it was published."""
+        with contextlib.suppress(OSError):
+            self._close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+    def _close(self) -> None:
+        # NFS reports ENOSPC and EDQUOT here, so the error must reach the caller.
+        if self._open:
+            self._open = False
+            os.close(self.fd)
+
+
+def publish(folder: Path, final: Path, data: bytes, *, mode: int = 0o400) -> None:
+    """Write *data* to *final*, which must not exist, by way of a draft in *folder*. Raises OSError."""
+    with Draft(folder) as draft:
+        write_all(draft.fd, data)
+        draft.publish(final, mode=mode)
+
+
+def replace(final: Path, data: bytes, *, durable: bool = False) -> None:
+    """Put *data* in the place of *final* at once, whether it exists or not. Raises OSError.
+
+    The temporary file stands beside *final* under a dotted name: `prune` empties tmp/, this needs no lock.
+    """
+    temporary = final.parent / f".{final.name}.{secrets.token_hex(4)}"
+    fd = os.open(temporary, CREATE_FLAGS, 0o600)
+    try:
+        try:
+            write_all(fd, data)
+            if durable:
+                sync_file(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, final)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_folder(final.parent)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write every byte: short writes are legal, a write of nothing is an error. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.write(fd, view)
+        if written <= 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        view = view[written:]
+
+
+def sync_file(fd: int) -> None:
+    """Return when the bytes of *fd* are on the medium. Raises OSError."""
+    full_sync = getattr(fcntl, "F_FULLFSYNC", None)
+    if sys.platform == "darwin" and full_sync is not None:
+        # macOS: fsync stops at the drive's cache.
+        fcntl.fcntl(fd, full_sync)
+    else:
+        os.fsync(fd)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the names in *folder* are on the medium. Raises OSError."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(fd)
+
+
+def open_regular(path: Path) -> tuple[int, os.stat_result]:
+    """Open a plain file to read it; follow no link, hang on no pipe. Raises FileNotFoundError, StoreError."""
+    with explained("read", path):
+        try:
+            fd = os.open(path, READ_FLAGS)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            if error.errno in _SYMLINK:
+                raise CorruptError(f"{path} is a symbolic link, where ipyrescue writes plain files.") from error
+            raise
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise CorruptError(f"{path} is not a plain file.")
+    return fd, status
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The bytes of a plain file of at most *limit* bytes. Raises FileNotFoundError, StoreError."""
+    fd, status = open_regular(path)
+    with explained("read", path), os.fdopen(fd, "rb") as file:
+        if status.st_size > limit:
+            raise CorruptError(f"{path} has {status.st_size} bytes; more than {limit} are not read.")
+        return file.read(limit + 1)
+
+
+@contextlib.contextmanager
+def explained(verb: str, path: Path, *, needed_bytes: int = 0) -> Iterator[None]:
+    """Turn an OSError into a StoreError that says what to do. FileNotFoundError passes when reading."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except FileNotFoundError:
+        if verb == "read":
+            raise
+        raise StoreError(
+            f"Could not {verb} {path}: a folder of the store is missing. Was it moved or deleted?"
+        ) from None
+    except OSError as error:
+        raise StoreError(_sentence(error, verb, path, needed_bytes)) from error
+
+
+def _sentence(error: OSError, verb: str, path: Path, needed_bytes: int) -> str:
+    what = f"Could not {verb} {path}"
+    if error.errno in _FULL:
+        return (
+            f"{what}: no space left ({_needed(needed_bytes)}{_free(path)}). Older snapshots are intact. "
+            "Free some space, lower keep= or max_size=, or set IPYRESCUE_STORE to a larger disk."
+        )
+    if error.errno in _READ_ONLY and verb != "read":
+        return f"{what}: {error.strerror}. Restoring still works; to save, set IPYRESCUE_STORE to a writable folder."
+    if error.errno == errno.EIO:
+        return f"{what}: the disk reports an I/O error. Run `ipyrescue verify` to see which snapshots are whole."
+    return f"{what}: {error.strerror or error}."
+
+
+def _needed(size_bytes: int) -> str:
+    return f"up to {size_bytes / 1e6:,.1f} MB needed, " if size_bytes else ""
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
+    except OSError:
+        return "free space unknown"
+
+
+def _chmod(fd: int, mode: int) -> None:
+    if sys.platform != "win32":
+        os.fchmod(fd, mode)
+
+
+def _name(path: Path, final: Path) -> None:
+    """Give the file its name without ever overwriting: link where there are links, else rename."""
+    try:
+        os.link(path, final)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if os.path.lexists(final):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+        os.rename(path, final)
+    else:
+        os.unlink(path)

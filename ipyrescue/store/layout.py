@@ -1,0 +1,231 @@
+"""Where everything stands: a root directory to the paths and names in it. Knows no contents but `format.json`'s.
+
+Names on disk come from ids in hex and sequence numbers only; no text of a user ever becomes a path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import stat
+import sys
+from pathlib import Path
+
+from ipyrescue.errors import CorruptError, StoreError, StoreFormatError
+from ipyrescue.store import atomic
+
+STORE_FORMAT = 1
+EMPTY_PACK = "0" * 16
+"""The pack of blobs without bytes; it has no file."""
+
+FOLDERS = ("packs", "snapshots", "kernels", "runs", "tmp")
+
+_ID = re.compile(r"[0-9a-f]{16}")
+_SNAPSHOT = re.compile(r"([0-9]{10})-([0-9a-f]{16})\.json")
+_PACK = re.compile(r"([0-9a-f]{16})\.pack")
+_LIFE = re.compile(r"([0-9a-f]{16})\.json")
+_STORE_ID = re.compile(r"[0-9a-f]{32}")
+_MAX_SEQUENCE = 10**10 - 1
+
+_CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
+# This directory holds snapshots of Jupyter notebooks' variables, made by ipyrescue.
+"""
+
+_README = """Snapshots of Jupyter notebooks' variables, made by ipyrescue.
+
+  snapshots/<number>-<id>.json   one snapshot each: a signature line, then JSON that says where its bytes stand
+  packs/<id>.pack                the bytes, each blob at the offset, with the size and BLAKE3 hash, that the JSON names
+  kernels/                       which kernels ran, and how they ended
+  tmp/                           unfinished work; `ipyrescue prune` empties it
+
+List them:          ipyrescue ls --store THIS_DIRECTORY
+Without ipyrescue:  tensors and arrays are plain bytes; the JSON's "tensors" give dtype, shape, stride and place.
+                    FORMAT.md in ipyrescue's source has a reader of 20 lines.
+The streams are pickles: unpickle them only if you trust whoever could write here.
+"""
+
+
+def packs(root: Path) -> Path:
+    """The folder of packs."""
+    return root / "packs"
+
+
+def snapshots(root: Path) -> Path:
+    """The folder of manifests: what is visible here exists."""
+    return root / "snapshots"
+
+
+def kernels(root: Path) -> Path:
+    """The folder of life records."""
+    return root / "kernels"
+
+
+def temporary(root: Path) -> Path:
+    """The folder of drafts, on the same file system as all the rest."""
+    return root / "tmp"
+
+
+def lock_file(root: Path) -> Path:
+    """The file whose flock writers share and prune has alone. It is never unlinked."""
+    return root / "lock"
+
+
+def pack_path(root: Path, pack: str) -> Path:
+    """Where the pack with this id stands. Raises CorruptError for what is no id."""
+    return packs(root) / f"{_checked(pack)}.pack"
+
+
+def life_path(root: Path, incarnation: str) -> Path:
+    """Where the life record of this incarnation stands. Raises CorruptError for what is no id."""
+    return kernels(root) / f"{_checked(incarnation)}.json"
+
+
+def snapshot_name(sequence: int, identifier: str) -> str:
+    """The file name of a manifest. Raises StoreError when the numbers are used up."""
+    if not 0 <= sequence <= _MAX_SEQUENCE:
+        raise StoreError(f"Sequence number {sequence} does not fit into a file name. Begin a new store.")
+    return f"{sequence:010d}-{_checked(identifier)}.json"
+
+
+def parse_snapshot_name(name: str) -> tuple[int, str] | None:
+    """The sequence number and the id in a manifest's name; None for any other name."""
+    match = _SNAPSHOT.fullmatch(name)
+    return (int(match[1]), match[2]) if match else None
+
+
+def parse_pack_name(name: str) -> str | None:
+    """The id in a pack's name; None for any other name."""
+    match = _PACK.fullmatch(name)
+    return match[1] if match else None
+
+
+def parse_life_name(name: str) -> str | None:
+    """The incarnation in a life record's name; None for any other name."""
+    match = _LIFE.fullmatch(name)
+    return match[1] if match else None
+
+
+def create(root: Path) -> str:
+    """Make what is missing of a store, durably, and return its id. Raises StoreError.
+
+    Two processes that race agree on one id. An existing store is left as it is.
+    """
+    with atomic.explained("create the store", root):
+        if not (root / "format.json").exists():
+            _make_folders(root)
+            check_writable(root)
+            _make_files(root)
+            _write_format(root)
+        check_writable(root)
+    return read_store_id(root)
+
+
+def read_store_id(root: Path) -> str:
+    """The id in `format.json`. Writes nothing. Raises StoreError, CorruptError, StoreFormatError."""
+    path = root / "format.json"
+    try:
+        fields = json.loads(atomic.read_file(path, 4096))
+    except FileNotFoundError:
+        raise StoreError(f"There is no ipyrescue store at {root}. %checkpoint_vars makes one.") from None
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(f"{path} is damaged: {error}. `ipyrescue verify` tells what can be read.") from error
+    return _store_id(fields, path)
+
+
+def check_writable(root: Path) -> None:
+    """Refuse to write where somebody else could. Raises StoreError. Reading is never refused."""
+    if sys.platform == "win32":
+        return
+    for path in (root, *(root / name for name in FOLDERS)):
+        reason = _unsafe(path)
+        if reason:
+            raise StoreError(
+                f"{path} {reason}, so nothing is written to it (restoring works). "
+                f"Mend it with `chmod 700 {path}` as its owner, or set IPYRESCUE_STORE to another folder."
+            )
+
+
+def _checked(identifier: str) -> str:
+    if not _ID.fullmatch(identifier):
+        raise CorruptError(f"{identifier!r} is not an id of 16 hex digits.")
+    return identifier
+
+
+def _store_id(fields: object, path: Path) -> str:
+    version = fields.get("format") if isinstance(fields, dict) else None
+    if type(version) is int and version > STORE_FORMAT:
+        raise StoreFormatError(
+            f"{path.parent} has store format {version}; this ipyrescue reads up to {STORE_FORMAT}. "
+            "Upgrade it: pip install -U ipyrescue"
+        )
+    store_id = fields.get("store_id") if isinstance(fields, dict) else None
+    if version != STORE_FORMAT or type(version) is not int or type(store_id) is not str:
+        raise CorruptError(f"{path} is damaged: its fields are not format and store_id.")
+    if not _STORE_ID.fullmatch(store_id):
+        raise CorruptError(f"{path} is damaged: its store_id is malformed.")
+    return store_id
+
+
+def _make_folders(root: Path) -> None:
+    _refuse_strange(root)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    for path in (root, *(root / name for name in FOLDERS)):
+        path.mkdir(mode=0o700, exist_ok=True)
+        _own(path)
+    atomic.sync_folder(root)
+    atomic.sync_folder(root.parent)
+
+
+def _own(path: Path) -> None:
+    # The umask only takes bits away, and an empty folder that the user made is ours to close.
+    if sys.platform != "win32" and path.lstat().st_uid == os.geteuid() and not path.is_symlink():
+        path.chmod(0o700)
+
+
+def _refuse_strange(root: Path) -> None:
+    """A folder with other things in it is somebody's home or project, not a store in the making."""
+    ours = {*FOLDERS, "format.json", "lock", ".gitignore", "CACHEDIR.TAG", "README.txt"}
+    strange = sorted({entry.name for entry in root.iterdir()} - ours) if root.is_dir() else []
+    if strange:
+        raise StoreError(
+            f"{root} is not an ipyrescue store and not empty (it holds {strange[0]!r}). "
+            "Set IPYRESCUE_STORE to an empty or a new folder."
+        )
+
+
+def _make_files(root: Path) -> None:
+    texts = {".gitignore": "*\n", "CACHEDIR.TAG": _CACHEDIR_TAG, "README.txt": _README, "lock": ""}
+    for name, text in texts.items():
+        _publish_once(root, root / name, text, mode=0o600)
+
+
+def _write_format(root: Path) -> None:
+    fields = {"format": STORE_FORMAT, "store_id": secrets.token_hex(16)}
+    _publish_once(root, root / "format.json", json.dumps(fields, sort_keys=True) + "\n", mode=0o400)
+
+
+def _publish_once(root: Path, final: Path, text: str, *, mode: int) -> None:
+    """Publish unless a twin was quicker; a prune by that twin may even have swept our draft."""
+    try:
+        if not final.exists():
+            atomic.publish(temporary(root), final, text.encode("ascii"), mode=mode)
+    except (FileExistsError, FileNotFoundError):
+        if not final.exists():
+            raise
+
+
+def _unsafe(path: Path) -> str | None:
+    if sys.platform == "win32":
+        return None
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        return "is a symbolic link"
+    if not stat.S_ISDIR(status.st_mode):
+        return "is not a folder"
+    if status.st_uid != os.geteuid():
+        return f"belongs to uid {status.st_uid}, not to you (uid {os.geteuid()})"
+    if status.st_mode & 0o022:
+        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):03o})"
+    return None

@@ -1,0 +1,91 @@
+"""One file's flock: writers share it, prune has it alone. Knows no reason for either.
+
+A lock is held for one snapshot and released by name (LOCK_UN), since an flock leaks into forked workers and would
+outlive a mere close. The file's contents decide nothing, so a dead holder leaves nothing stale behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ipyrescue.errors import StoreBusyError
+from ipyrescue.store import atomic, layout
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment,unused-ignore]
+
+POLL_SECONDS = 0.02
+_BUSY = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
+
+
+@contextlib.contextmanager
+def shared(root: Path, timeout_seconds: float) -> Iterator[None]:
+    """Keep prune away while a snapshot is written. Raises StoreBusyError after *timeout_seconds*.
+
+    Where the file system has no flock this does nothing: there nobody gets the exclusive lock either.
+    """
+    with _opened(root) as fd:
+        if fcntl is None or not _acquire(fd, fcntl.LOCK_SH, root, timeout_seconds):
+            yield
+            return
+        with _held(fd):
+            yield
+
+
+@contextlib.contextmanager
+def exclusive(root: Path, *, blocking: bool = False) -> Iterator[None]:
+    """Keep everybody away while bytes are freed. Raises StoreBusyError: at once, unless *blocking*."""
+    with _opened(root) as fd:
+        if fcntl is None or not _acquire(fd, fcntl.LOCK_EX, root, float("inf") if blocking else 0.0):
+            raise StoreBusyError(f"{layout.lock_file(root)} cannot be locked on this file system; nothing is pruned.")
+        with _held(fd):
+            yield
+
+
+@contextlib.contextmanager
+def _opened(root: Path) -> Iterator[int]:
+    path = layout.lock_file(root)
+    with atomic.explained("open", path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | atomic.SAFE_FLAGS, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _acquire(fd: int, kind: int, root: Path, timeout_seconds: float) -> bool:
+    """Whether the lock is held now; False where the file system knows no locks."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return False
+            if error.errno not in _BUSY:
+                raise
+        if time.monotonic() >= deadline:
+            raise StoreBusyError(
+                f"{root} was locked by another process for {timeout_seconds:.0f} s; nothing was done. Try again."
+            )
+        time.sleep(POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def _held(fd: int) -> Iterator[None]:
+    owner = os.getpid()
+    try:
+        yield
+    finally:
+        # A forked child shares this lock: its unlock would take the parent's away.
+        if os.getpid() == owner:
+            fcntl.flock(fd, fcntl.LOCK_UN)

@@ -1,0 +1,178 @@
+"""Which snapshots stay: the snapshots of one notebook to those that may be forgotten. Pure: no files, no clock.
+
+What is wanted (`keep` the last, one an hour, one a day, a size) yields to what is promised: nothing goes unless two
+newer snapshots were verified by reading, and the newest good one of a dead kernel stays until it was restored or
+forgotten by hand, as does every label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from ipyrescue.manifest import Snapshot
+
+FLOOR = 2
+"""So many newer snapshots must be verified before one goes."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How many stay: the last *keep* of a kernel, one for each of so many hours and days, at most so many bytes."""
+
+    keep: int = 10
+    hourly: int = 24
+    daily: int = 7
+    max_size_bytes: int | None = None
+
+
+def to_forget(
+    snapshots: Sequence[Snapshot],
+    retention: Retention,
+    *,
+    current: str,
+    unrestored: AbstractSet[str],
+    verified: AbstractSet[str],
+    now: datetime,
+) -> tuple[Snapshot, ...]:
+    """The snapshots that may go now, oldest first.
+
+    *snapshots* are all of one notebook; *current* is the living incarnation, *unrestored* are those that died and
+    were not restored yet; every other one is finished. *verified* are the ids of snapshots read back whole.
+    """
+    newest_first = _ordered(snapshots)
+    promised = _promised(newest_first, current, unrestored) | _floor(newest_first, verified)
+    wanted = _wanted(newest_first, retention, current, unrestored, now)
+    kept = _shrunk(newest_first, wanted | promised, promised, retention.max_size_bytes)
+    return tuple(snapshot for snapshot in reversed(newest_first) if snapshot.id not in kept)
+
+
+def to_verify(
+    snapshots: Sequence[Snapshot],
+    retention: Retention,
+    *,
+    current: str,
+    unrestored: AbstractSet[str],
+    verified: AbstractSet[str],
+    now: datetime,
+    damaged: AbstractSet[str] = frozenset(),
+) -> tuple[Snapshot, ...]:
+    """The snapshots to verify so that what is wanted gone may go: of the newest two whole ones, those not yet read."""
+    whole = [s for s in _ordered(snapshots) if s.consistent and s.id not in damaged]
+    believed = frozenset(s.id for s in whole)
+
+    def forgotten(trusted: AbstractSet[str]) -> tuple[Snapshot, ...]:
+        return to_forget(snapshots, retention, current=current, unrestored=unrestored, verified=trusted, now=now)
+
+    if set(forgotten(believed)) == set(forgotten(verified)):
+        return ()
+    return tuple(s for s in whole[:FLOOR] if s.id not in verified)
+
+
+def _ordered(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
+    return sorted(snapshots, key=lambda s: (s.sequence, s.id), reverse=True)
+
+
+def _floor(newest_first: list[Snapshot], verified: AbstractSet[str]) -> set[str]:
+    """Those with fewer than two newer consistent snapshots that were verified."""
+    kept, seen = set(), 0
+    for snapshot in newest_first:
+        if seen < FLOOR:
+            kept.add(snapshot.id)
+        seen += snapshot.consistent and snapshot.id in verified
+    return kept
+
+
+def _promised(newest_first: list[Snapshot], current: str, unrestored: AbstractSet[str]) -> set[str]:
+    """Labels, the newest good one of the notebook, of the living kernel and of every dead one not restored."""
+    kept = {s.id for s in newest_first if s.label is not None}
+    kept |= _newest_good(newest_first)
+    for incarnation in {current, *unrestored}:
+        kept |= _newest_good(_of(newest_first, incarnation))
+    return kept
+
+
+def _wanted(
+    newest_first: list[Snapshot], retention: Retention, current: str, unrestored: AbstractSet[str], now: datetime
+) -> set[str]:
+    """What `keep`, `hourly` and `daily` ask for, size aside."""
+    dead = [s.incarnation for s in newest_first if s.incarnation in unrestored and s.incarnation != current]
+    wanted: set[str] = set()
+    for incarnation in {current, *dead[:1]}:
+        consistent = _consistent(_of(newest_first, incarnation))
+        wanted |= {s.id for s in consistent[: retention.keep]} | _thinned(consistent, retention, now)
+    live = {current, *unrestored}
+    wanted |= _thinned(_consistent(s for s in newest_first if s.incarnation not in live), retention, now)
+    return wanted | _interrupted(newest_first, retention.keep, live)
+
+
+def _interrupted(newest_first: list[Snapshot], keep: int, live: AbstractSet[str]) -> set[str]:
+    """The newest interrupted one of each incarnation, until *keep* newer consistent ones made it pointless.
+
+    They are counted in its own incarnation; in all of the notebook for one that is finished and makes no more.
+    """
+    newest: dict[str, Snapshot] = {}
+    for snapshot in newest_first:
+        if not snapshot.consistent:
+            newest.setdefault(snapshot.incarnation, snapshot)
+    kept = set()
+    for snapshot in newest.values():
+        others = _of(newest_first, snapshot.incarnation) if snapshot.incarnation in live else newest_first
+        newer = others[: others.index(snapshot)]
+        if len(_consistent(newer)) < max(1, keep):
+            kept.add(snapshot.id)
+    return kept
+
+
+def _thinned(consistent: list[Snapshot], retention: Retention, now: datetime) -> set[str]:
+    """The newest of each of the last hours and days, by the calendar in UTC."""
+    kept: dict[str, str] = {}
+    for snapshot in consistent:
+        made = _time(snapshot.created)
+        if made is not None and now - made < timedelta(hours=retention.hourly):
+            kept.setdefault(made.strftime("hour %Y-%m-%d %H"), snapshot.id)
+        if made is not None and now - made < timedelta(days=retention.daily):
+            kept.setdefault(made.strftime("day %Y-%m-%d"), snapshot.id)
+    return set(kept.values())
+
+
+def _shrunk(newest_first: list[Snapshot], kept: set[str], promised: set[str], max_size_bytes: int | None) -> set[str]:
+    """Give up the oldest that may go until the blobs of the rest, each counted once, fit."""
+    kept = set(kept)
+    if max_size_bytes is None:
+        return kept
+    for snapshot in reversed(newest_first):
+        if _size_bytes(s for s in newest_first if s.id in kept) <= max_size_bytes:
+            break
+        if snapshot.id not in promised:
+            kept.discard(snapshot.id)
+    return kept
+
+
+def _size_bytes(snapshots: Iterable[Snapshot]) -> int:
+    return sum({blob.hash: blob.size_bytes for s in snapshots for blob in s.blobs}.values())
+
+
+def _newest_good(newest_first: list[Snapshot]) -> set[str]:
+    """The newest consistent one's id; an interrupted one's where there is no other."""
+    good = _consistent(newest_first) or newest_first
+    return {s.id for s in good[:1]}
+
+
+def _of(newest_first: list[Snapshot], incarnation: str) -> list[Snapshot]:
+    return [s for s in newest_first if s.incarnation == incarnation]
+
+
+def _consistent(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
+    return [s for s in snapshots if s.consistent]
+
+
+def _time(created: str) -> datetime | None:
+    """The moment that *created* names; UTC where it names no zone; None where it names none."""
+    try:
+        moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)

@@ -1,0 +1,135 @@
+"""One directory that holds snapshots: bytes and Snapshots in, bytes and Snapshots out. Knows no Python objects.
+
+put makes bytes durable, commit makes them a snapshot; find chooses one, get brings its bytes back, checked.
+Reading creates, locks and writes nothing, so a read-only store restores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ipyrescue.errors import SnapshotNotFoundError, StoreError
+from ipyrescue.manifest import BlobRef, Snapshot
+from ipyrescue.store import atomic, blobs, catalog, layout, lock, trust
+from ipyrescue.store import verify as verifying
+from ipyrescue.store.blobs import Proofs, Put
+from ipyrescue.store.catalog import Catalog, Foreign, Unreadable
+from ipyrescue.store.signing import Key
+from ipyrescue.store.verify import Damage
+
+LOCK_TIMEOUT_SECONDS = 60.0
+
+
+class Store:
+    """A store that is open: what was read or written is remembered, no file stays open, no lock is held."""
+
+    def __init__(self, root: Path, store_id: str, key: Key) -> None:
+        self.root = root
+        self.id = store_id
+        self.key = key
+        self.proofs = Proofs()
+        self.catalog = Catalog(root, store_id, key)
+        self._locked = threading.local()
+
+    @classmethod
+    def open(cls, root: Path, key: Key, *, create: bool = False) -> Store:
+        """Open the store at *root*; without *create* nothing is created, locked or written. Raises StoreError."""
+        root = Path(root).absolute()
+        store_id = layout.create(root) if create else layout.read_store_id(root)
+        return cls(root, store_id, key)
+
+    def next_sequence(self) -> int:
+        """One more than the highest number in `snapshots/`, of whatever notebook."""
+        return 1 + max((int(name[:10]) for name in self.catalog.names()), default=0)
+
+    @contextlib.contextmanager
+    def writing(self, timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> Iterator[None]:
+        """Keep prune away: put and commit of one snapshot stand in one such block. May raise StoreBusyError."""
+        with atomic.explained("write to", self.root):
+            layout.check_writable(self.root)
+        with lock.shared(self.root, timeout_seconds):
+            before = self._holder()
+            self._locked.pid = os.getpid()
+            try:
+                yield
+            finally:
+                self._locked.pid = before
+
+    def put(self, views: Sequence[memoryview]) -> Put:
+        """Make bytes durable: new ones in one new pack, the others where they stand already. Raises StoreError."""
+        self._require_lock("put")
+        return blobs.put(self.root, views, self.catalog.known_blobs(), self.proofs)
+
+    def commit(self, snapshot: Snapshot) -> None:
+        """Publish *snapshot*: from here it exists, before it never did. Raises StoreError."""
+        self._require_lock("commit")
+        for pack in {blob.pack for blob in snapshot.blobs if blob.size_bytes}:
+            if blobs.pack_signature(self.root, pack) is None:
+                raise StoreError(f"Snapshot {snapshot.id[:8]} needs pack {pack}, which is gone. It was not saved.")
+        self.catalog.publish(snapshot)
+
+    def snapshots(self, notebook: str | None = None) -> list[Snapshot]:
+        """Those that carry our MAC, newest first; of one notebook, or of all."""
+        found = self.catalog.snapshots()
+        return [snapshot for snapshot in found if notebook is None or snapshot.notebook == notebook]
+
+    def unreadable(self) -> list[Unreadable]:
+        """The manifests that cannot be used: damaged, signed by another key, or newer than this ipyrescue."""
+        return self.catalog.unreadable()
+
+    def load(self, name_or_id: str) -> Snapshot:
+        """The snapshot with this file name or full id. Raises SnapshotNotFoundError, or its own error."""
+        identifier = name_or_id.removesuffix(".json")[-16:]
+        for snapshot in self.snapshots():
+            if snapshot.id == identifier:
+                return snapshot
+        for item in self.unreadable():
+            if item.name[11:27] == identifier:
+                raise item.error
+        raise SnapshotNotFoundError(f"There is no snapshot {name_or_id}. Type %snapshots or `ipyrescue ls` to see all.")
+
+    def find(self, spec: str, notebook: str | None = None) -> Snapshot:
+        """The snapshot meant by an id prefix, a label, `latest` or `latest~N`. Raises SnapshotNotFoundError."""
+        return catalog.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
+
+    def get(self, refs: Sequence[BlobRef], into: Sequence[memoryview]) -> None:
+        """Read each blob into its view and check those very bytes. Raises CorruptError, StoreError."""
+        blobs.get(self.root, refs, into, self.proofs)
+
+    def forget(self, snapshot_id: str) -> None:
+        """Remove a snapshot's manifest, also an unreadable one's; its bytes stay until prune. Raises StoreError."""
+        names = [name for name in self.catalog.names() if name[11:27] == snapshot_id]
+        if not names:
+            raise SnapshotNotFoundError(f"There is no snapshot {snapshot_id} to forget. `ipyrescue ls` lists all.")
+        for name in names:
+            self.catalog.forget(name)
+
+    def verify(self, snapshot: Snapshot) -> list[Damage]:
+        """Read every blob of *snapshot* and say what is damaged."""
+        return verifying.verify(self, snapshot)
+
+    def verified(self, snapshot: Snapshot) -> bool:
+        """Whether this process has read every blob of *snapshot*, and no pack of it changed since."""
+        packs = {blob.pack: blobs.pack_signature(self.root, blob.pack) for blob in snapshot.blobs if blob.size_bytes}
+        return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
+
+    def untrusted(self, id_prefix: str) -> Foreign:
+        """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""
+        return trust.untrusted(self.catalog, id_prefix)
+
+    def trust(self, id_prefix: str) -> Snapshot:
+        """Sign another key's snapshot with ours, once every blob of it proved right. Raises StoreError."""
+        return trust.trust(self, id_prefix)
+
+    def _holder(self) -> int | None:
+        holder: int | None = getattr(self._locked, "pid", None)
+        return holder
+
+    def _require_lock(self, verb: str) -> None:
+        # A forked child inherits this thread's mark, but shares the lock with a parent that may release it.
+        if self._holder() != os.getpid():
+            raise StoreError(f"{verb} needs the store's lock: `with store.writing(): ...` around put and commit.")

@@ -1,0 +1,51 @@
+"""Another key's snapshot to one of ours, after a person said so. Checks every blob; unpickles nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from typing import TYPE_CHECKING
+
+from ipyrescue.errors import CorruptError, SnapshotNotFoundError, UntrustedError
+from ipyrescue.manifest import Snapshot
+from ipyrescue.store import layout
+from ipyrescue.store.catalog import Catalog, Foreign
+
+if TYPE_CHECKING:
+    from ipyrescue.store.store import Store
+
+
+def untrusted(catalog: Catalog, id_prefix: str) -> Foreign:
+    """The one snapshot signed by another key whose id begins so, parsed strictly but without a check of its MAC."""
+    items = [item for item in catalog.unreadable() if isinstance(item.error, UntrustedError)]
+    names = [item.name for item in items if item.name[11:].startswith(id_prefix)]
+    if len(names) != 1:
+        there = ", ".join(item.name[11:19] for item in items) or "none"
+        raise SnapshotNotFoundError(
+            f"{id_prefix!r} is not the id of exactly one snapshot that another key signed. There are: {there}."
+        )
+    return _read(catalog, names[0])
+
+
+def trust(store: Store, id_prefix: str) -> Snapshot:
+    """Publish it again under a new id with our signature, then remove the other's file. Raises StoreError.
+
+    The sequence number stays, so that the order of snapshots does; the first damaged blob stops it.
+    """
+    with store.writing():
+        foreign = untrusted(store.catalog, id_prefix)
+        damage = store.verify(foreign.snapshot)
+        if damage:
+            raise CorruptError(f"Snapshot {foreign.snapshot.id[:8]} was not signed, for it is damaged: {damage[0]}.")
+        ours = dataclasses.replace(foreign.snapshot, id=secrets.token_hex(8))
+        store.commit(ours)
+        store.catalog.forget(foreign.path.name)
+    return ours
+
+
+def _read(catalog: Catalog, name: str) -> Foreign:
+    signed, status = catalog.body(name)
+    snapshot = Snapshot.from_bytes(signed.body)
+    if layout.snapshot_name(snapshot.sequence, snapshot.id) != name:
+        raise CorruptError(f"{catalog.path(name)} bears another snapshot's name.")
+    return Foreign(snapshot, catalog.path(name), status.st_uid, snapshot.host, signed.fingerprint, snapshot.created)

@@ -1,0 +1,76 @@
+"""Snapshots to a list of what is damaged in them, by reading every byte. Mends nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ipyrescue.errors import StoreError
+from ipyrescue.manifest import BlobRef, Group, Snapshot
+from ipyrescue.store import blobs
+from ipyrescue.store.catalog import Unreadable
+from ipyrescue.store.pack import PackReader
+
+if TYPE_CHECKING:
+    from ipyrescue.store.store import Store
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A blob that cannot be read, and the names that are lost with it."""
+
+    groups: tuple[tuple[str, ...], ...]
+    blob: str
+    reason: str
+
+    def __str__(self) -> str:
+        names = ", ".join(name for group in self.groups for name in group)
+        return f"{names or 'no variable'}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify_store` found: damage by snapshot (an empty tuple means whole), and manifests not readable at all."""
+
+    snapshots: tuple[tuple[Snapshot, tuple[Damage, ...]], ...]
+    unreadable: tuple[Unreadable, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is damaged."""
+        return not self.unreadable and not any(damage for _, damage in self.snapshots)
+
+
+def verify(store: Store, snapshot: Snapshot) -> list[Damage]:
+    """Read and hash every blob of *snapshot*. Good ones are remembered as read back while their pack stays as it is."""
+    distinct = list({(blob.hash, blob.pack, blob.offset): blob for blob in snapshot.blobs}.values())
+    with PackReader(store.root) as reader:
+        reasons = blobs.in_order(lambda blob: _reason(store, reader, blob), distinct, blobs.READERS)
+        return [
+            Damage(_groups(snapshot, blob), blob.hash, reason)
+            for blob, reason in zip(distinct, reasons, strict=True)
+            if reason is not None
+        ]
+
+
+def verify_store(store: Store) -> Report:
+    """Verify every snapshot, and name every manifest that is not one."""
+    found = tuple((snapshot, tuple(verify(store, snapshot))) for snapshot in store.snapshots())
+    return Report(found, tuple(store.unreadable()))
+
+
+def _reason(store: Store, reader: PackReader, blob: BlobRef) -> str | None:
+    try:
+        blobs.check(reader, blob, store.proofs)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _groups(snapshot: Snapshot, blob: BlobRef) -> tuple[tuple[str, ...], ...]:
+    indices = {index for index, other in enumerate(snapshot.blobs) if other.hash == blob.hash}
+    return tuple(group.names for group in snapshot.groups if indices & _used(group))
+
+
+def _used(group: Group) -> set[int]:
+    return set(group.stream.blobs).union(*(buffer.blobs for buffer in group.buffers))

@@ -1,0 +1,36 @@
+"""Pin the newest versions of all that a checkout needs but torch: one file in requirements/ per Python.
+
+    python tools/lock.py 3.10 3.11 3.12 3.13
+
+Torch is left out because its source differs from machine to machine (see tools/install.py); what torch
+itself requires is in. Neither addresses nor paths get into the files.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GROUPS = ("test", "lint", "bench", "build", "beside-torch")
+UV = "uv>=0.9,<1"
+
+
+def main(versions: list[str]) -> None:
+    """Write a lock for each of the Python *versions*."""
+    subprocess.run([sys.executable, "-m", "pip", "install", "-qq", UV], check=True)
+    for version in versions:
+        lock = f"requirements/py{version.replace('.', '')}.txt"
+        subprocess.run(compile_command(version, lock), cwd=ROOT, check=True)
+        print(lock)
+
+
+def compile_command(version: str, lock: str) -> list[str]:
+    """Spell the command that resolves pyproject.toml for one Python *version* on Linux."""
+    groups = [word for group in GROUPS for word in ("--group", group)]
+    command = [sys.executable, "-m", "uv", "pip", "compile", "pyproject.toml", *groups]
+    command += ["--python-version", version, "--python-platform", "linux", "--only-binary", ":all:", "--upgrade"]
+    return [*command, "--quiet", "--no-config", "--custom-compile-command", "make lock", "--output-file", lock]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
