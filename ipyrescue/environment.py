@@ -90,7 +90,7 @@ def _loaded(module: str) -> str | None:
     """The version of a module that is already imported; a module in the middle of its import has none yet."""
     try:
         version = getattr(sys.modules.get(module), "__version__", None)
-    except Exception:  # A module may have a `__getattr__` of its own, which may raise anything.
+    except Exception:  # noqa: BLE001 - A module may have a `__getattr__` of its own, which may raise anything.
         return None
     return str(version) if isinstance(version, str) else None
 

@@ -14,9 +14,9 @@ import math
 import re
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from ipyrescue.errors import CorruptError, StoreFormatError
 
@@ -27,21 +27,24 @@ BLOB_SIZE_BYTES = 1 << 20
 CUTS = ("boundary", "cell_end", "await", "line", "in_hook", "interrupted")
 """Where in the program a snapshot was taken. All but the last are consistent."""
 
-_HASH = r"[0-9a-f]{64}"
-_ID = r"[0-9a-f]{16}"
 _MAX_INTEGER = (1 << 63) - 1
 
-
-def _matching(pattern: str) -> Any:
-    return field(metadata={"pattern": re.compile(pattern)})
+Hash = Annotated[str, re.compile(r"[0-9a-f]{64}")]
+Id = Annotated[str, re.compile(r"[0-9a-f]{16}")]
+Cut = Annotated[str, re.compile("|".join(CUTS))]
+Codec = Annotated[str, re.compile("zstd|raw")]
+StorageKind = Annotated[str, re.compile("torch|numpy|bytes|bytearray")]
+GroupKind = Annotated[str, re.compile("class|function|data|randomness")]
+Encoder = Annotated[str, re.compile("pickle|dill")]
+"""Texts of a fixed shape; the reader matches them whole."""
 
 
 @dataclass(frozen=True)
 class BlobRef:
     """Where immutable bytes stand: *size_bytes* at *offset* of a pack; *hash* is their BLAKE3-256 in hex."""
 
-    hash: str = _matching(_HASH)
-    pack: str = _matching(_ID)
+    hash: Hash
+    pack: Id
     offset: int
     size_bytes: int
 
@@ -52,7 +55,7 @@ class Stream:
 
     blobs: tuple[int, ...]
     size_bytes: int
-    codec: str = _matching("zstd|raw")
+    codec: Codec
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Storage:
     buffer: int
     offset: int
     size_bytes: int
-    kind: str = _matching("torch|numpy|bytes|bytearray")
+    kind: StorageKind
     device: str
 
 
@@ -95,8 +98,8 @@ class Group:
     """Names that share objects, encoded as one stream. *depends* are groups that must be decoded before it."""
 
     names: tuple[str, ...]
-    kind: str = _matching("class|function|data|randomness")
-    encoder: str = _matching("pickle|dill")
+    kind: GroupKind
+    encoder: Encoder
     stream: Stream
     buffers: tuple[Buffer, ...]
     storages: tuple[Storage, ...]
@@ -160,14 +163,14 @@ class Snapshot:
     """
 
     format: int
-    id: str = _matching(_ID)
+    id: Id
     sequence: int
     notebook: str
-    incarnation: str = _matching(_ID)
+    incarnation: Id
     created: str
     label: str | None
     trigger: str
-    cut: str = _matching("|".join(CUTS))
+    cut: Cut
     reason: str | None
     cell: int | None
     host: str
@@ -237,7 +240,7 @@ def _parse(raw: bytes) -> dict[str, Any]:
 
 @cache
 def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
@@ -247,6 +250,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _record(typing.cast(type, kind), value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Annotated:
+        return _matched(arguments[1], _scalar(arguments[0], value, where), where)
     if origin is tuple and type(value) is list:
         return tuple(_build(arguments[0], item, where) for item in value)
     if origin is dict and type(value) is dict:
@@ -254,6 +259,12 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _build(arguments[0], value, where)
     raise CorruptError(f"A manifest's {where} has the wrong shape.")
+
+
+def _matched(pattern: re.Pattern[str], text: str, where: str) -> str:
+    if not pattern.fullmatch(text):
+        raise CorruptError(f"A manifest's {where} is malformed.")
+    return text
 
 
 def _scalar(kind: type, value: Any, where: str) -> Any:
@@ -273,12 +284,7 @@ def _record(cls: type, value: Any, where: str) -> Any:
     hints = _hints(cls)
     if type(value) is not dict or value.keys() != hints.keys():
         raise CorruptError(f"A manifest's {where} has missing or unknown fields.")
-    built = {name: _build(kind, value[name], f"{where}.{name}") for name, kind in hints.items()}
-    for f in dataclasses.fields(cls):
-        pattern = f.metadata.get("pattern")
-        if pattern is not None and not pattern.fullmatch(built[f.name]):
-            raise CorruptError(f"A manifest's {where}.{f.name} is malformed.")
-    return cls(**built)
+    return cls(**{name: _build(kind, value[name], f"{where}.{name}") for name, kind in hints.items()})
 
 
 def _check_references(snapshot: Snapshot) -> None:

@@ -2,7 +2,7 @@
 
     find -> get -> place -> decode -> bind
 
-`find` follows one rule (`candidates`). `get` reads bytes into the memory where they will live and verifies those
+`find` stands in `ipyrescue.finding`. `get` reads bytes into the memory where they will live and verifies those
 very bytes; nothing is unpickled before. `decode` and `bind` go group by group, under a journal that is rolled
 back whole when anything unforeseen happens.
 """
@@ -18,14 +18,16 @@ from typing import Any
 
 from ipyrescue import environment
 from ipyrescue.environment import WORKING_DIRECTORY
-from ipyrescue.errors import CorruptError, RestoreError, SnapshotNotFoundError
+from ipyrescue.errors import CorruptError, RestoreError
+from ipyrescue.finding import Scope, find, refuse_to_separate
 from ipyrescue.manifest import BlobRef, Group, Skipped, Snapshot
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling import randomness
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
 from ipyrescue.store import Store
-from ipyrescue.store.upkeep import awaiting_restore
+
+__all__ = ["Restored", "Scope", "find", "restore"]
 
 _ABSENT = object()
 
@@ -39,19 +41,6 @@ class Restored:
     skipped: tuple[Skipped, ...]
     warnings: tuple[str, ...]
     full: bool
-
-
-@dataclass(frozen=True)
-class Scope:
-    """Which part of a snapshot is wanted: *names* (all when empty), sparing names that exist if *keep_existing*."""
-
-    names: tuple[str, ...] = ()
-    keep_existing: bool = False
-
-    def wanted(self, snapshot: Snapshot, namespace: Collection[str]) -> frozenset[str]:
-        """The names of *snapshot* to bind."""
-        names = frozenset(self.names or snapshot.names)
-        return names - frozenset(namespace) if self.keep_existing else names
 
 
 @dataclass(frozen=True)
@@ -70,7 +59,7 @@ def restore(namespace: dict[str, Any], store: Store, snapshots: Sequence[Snapsho
     Raises `RestoreError` when nothing could be bound; the namespace is then as it was.
     """
     refuse_to_separate(snapshots[0], scope)
-    got, passed_over = get_first_good(store, snapshots, scope.wanted, namespace)
+    got, passed_over = get_first_good(store, snapshots, scope, namespace)
     placed, warnings = place(got)
     warnings = [*passed_over, *edited_classes(namespace, got), *separated(got), *warnings]
     with _journal(namespace) as journal:
@@ -81,66 +70,11 @@ def restore(namespace: dict[str, Any], store: Store, snapshots: Sequence[Snapsho
     return _report(journal, got, skipped, warnings, scope)
 
 
-# --- find -------------------------------------------------------------------------------------------------------
-
-
-def candidates(snapshots: Sequence[Snapshot], unrestored: Collection[str], notebook: str) -> list[Snapshot]:
-    """The snapshots that a plain restore may take, best first.
-
-    The newest consistent one of the incarnation that died and was not restored yet; when there is none, the newest
-    consistent one of this notebook. Behind it stand the others, for when the first is damaged.
-    *snapshots* are newest first; order is by sequence number, never by clock. *unrestored* are the incarnations
-    that died and await a restore.
-    """
-    mine = [s for s in snapshots if s.notebook == notebook and s.consistent]
-    newest_dead = next((s.incarnation for s in mine if s.incarnation in unrestored), None)
-    return sorted(mine, key=lambda s: s.incarnation != newest_dead)
-
-
-def find(store: Store, spec: str | None, *, notebook: str, incarnation: str) -> list[Snapshot]:
-    """Find what a user means: an id prefix, a label or `latest~N`; without a word, what died here."""
-    if spec:
-        return [store.find(spec, notebook)]
-    found = candidates(store.snapshots(notebook), awaiting_restore(store.root, incarnation), notebook)
-    if not found:
-        raise SnapshotNotFoundError(_nothing_to_restore(store, notebook))
-    return found
-
-
-def _nothing_to_restore(store: Store, notebook: str) -> str:
-    others = sorted({s.notebook for s in store.snapshots()} - {notebook})
-    unreadable = [str(u.error) for u in store.unreadable()]
-    sentences = [f"There is no snapshot of {notebook} in {store.root}."]
-    if unreadable:
-        sentences.append(f"{len(unreadable)} cannot be read; the first: {unreadable[0]}")
-    if others:
-        sentences.append(f"It holds snapshots of {', '.join(others)}: %snapshots --all")
-    return " ".join(sentences)
-
-
-def refuse_to_separate(snapshot: Snapshot, scope: Scope) -> None:
-    """Refuse names that the snapshot does not hold, and names that live together with others (an optimizer's model)."""
-    unknown = [name for name in scope.names if name not in snapshot.names]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], snapshot.names, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(snapshot.names)}."
-        raise RestoreError(f"Snapshot {snapshot.id[:8]} has no variable {', '.join(unknown)}. {hint}")
-    for group in snapshot.groups:
-        torn = set(group.names) - set(scope.names)
-        if group.kind == "data" and torn and set(scope.names) & set(group.names):
-            together = [*scope.names, *(n for n in group.names if n in torn)]
-            raise RestoreError(
-                f"{', '.join(sorted(set(group.names) & set(scope.names)))} shares objects with "
-                f"{', '.join(sorted(torn))}; restoring one without the other would separate them. "
-                f"Together: %restore_vars {' '.join(together)}"
-            )
-
-
 # --- get --------------------------------------------------------------------------------------------------------
 
 
 def get_first_good(
-    store: Store, snapshots: Sequence[Snapshot], wanted: Any, namespace: Collection[str]
+    store: Store, snapshots: Sequence[Snapshot], scope: Scope, namespace: Collection[str]
 ) -> tuple[Got, list[str]]:
     """Read the first snapshot whose bytes are all good, naming those passed over.
 
@@ -148,13 +82,13 @@ def get_first_good(
     """
     passed_over: list[str] = []
     for snapshot in snapshots[:-1]:
-        got = get(store, snapshot, wanted(snapshot, namespace))
+        got = get(store, snapshot, scope.wanted(snapshot, namespace))
         if not got.damaged:
             return got, passed_over
         reason = next(iter(got.damaged.values()))
         passed_over.append(f"Snapshot {snapshot.id[:8]} ({snapshot.created}) is damaged and was passed over: {reason}")
     last = snapshots[-1]
-    got = get(store, last, wanted(last, namespace))
+    got = get(store, last, scope.wanted(last, namespace))
     if got.damaged and not got.parts:
         raise RestoreError(f"Nothing of snapshot {last.id[:8]} is readable: {next(iter(got.damaged.values()))}")
     return got, passed_over
@@ -302,8 +236,9 @@ def bind(journal: Journal, got: Got, decoded: Iterable[Decoded]) -> list[Skipped
     """Bind imports, then each group as it is decoded; return what did not come back."""
     skipped = [*_bind_imports(journal, got)]
     for group in decoded:
-        for name in _wanted_names(got, group.group) if group.failure else ():
-            skipped.append(_not_restored(got.snapshot, name, group.failure or ""))
+        if group.failure:
+            names = _wanted_names(got, group.group)
+            skipped += [_not_restored(got.snapshot, name, group.failure) for name in names]
         for name, value in group.values.items():
             if name in got.wanted:
                 journal.bind(name, value)

@@ -125,20 +125,30 @@ def _largest(seconds: int) -> str:
     return next(f"{number}{unit}" for number, unit in zip(_split(seconds), units, strict=True) if number)
 
 
-def _knob(default: Any, parse: Callable[[str], Any], meaning: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "meaning": meaning})
+def _knob(parse: Callable[[str], Any], meaning: str) -> dict[str, Any]:
+    return {"parse": parse, "meaning": meaning}
 
 
 @dataclass(frozen=True)
 class Configuration:
     """What holds where a magic's argument says nothing. This is the table of every knob."""
 
-    store: Path | None = _knob(None, parse_path, "where snapshots go; .ipyrescue/ beside the notebook when not set")
-    key_file: Path | None = _knob(None, parse_path, "the signing key; <jupyter data dir>/ipyrescue/key when not set")
-    keep: int = _knob(10, parse_count, "how many of the last snapshots stay")
-    max_size_bytes: int | None = _knob(None, parse_size, "how large the store may grow; half of the free disk if not set")
-    every_seconds: float | None = _knob(None, parse_duration, "the interval of %checkpoint_vars; none arms nothing")
-    long_cell_seconds: float = _knob(60.0, parse_duration, "a cell that ran this long is followed by a snapshot")
+    store: Path | None = field(
+        default=None, metadata=_knob(parse_path, "where snapshots go; when not set, .ipyrescue/ beside the notebook")
+    )
+    key_file: Path | None = field(
+        default=None, metadata=_knob(parse_path, "the signing key; when not set, <jupyter data dir>/ipyrescue/key")
+    )
+    keep: int = field(default=10, metadata=_knob(parse_count, "how many of the last snapshots stay"))
+    max_size_bytes: int | None = field(
+        default=None, metadata=_knob(parse_size, "how large the store may grow; when not set, half of the free disk")
+    )
+    every_seconds: float | None = field(
+        default=None, metadata=_knob(parse_duration, "the interval of %checkpoint_vars; when not set, it arms nothing")
+    )
+    long_cell_seconds: float = field(
+        default=60.0, metadata=_knob(parse_duration, "a cell that ran this long is followed by a snapshot")
+    )
 
 
 @dataclass(frozen=True)

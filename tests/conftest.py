@@ -1,10 +1,16 @@
 """Fixtures for all tests. Kernels and commands that a test starts inherit the environment set here."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from namespaces import Life
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -26,3 +32,11 @@ def a_home_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path
 def store_root(tmp_path: Path) -> Path:
     """Where a test's store belongs; nothing is there yet."""
     return tmp_path / ".ipyrescue"
+
+
+@pytest.fixture
+def life(store_root: Path) -> Life:
+    """A kernel life without a kernel: names of its own over a store that nobody has used yet."""
+    from namespaces import Life, open_store
+
+    return Life(open_store(store_root))

@@ -14,9 +14,9 @@ from typing import Any
 
 from ipyrescue import checkpointing, restoring
 from ipyrescue.capture.staging import StagingArea
-from ipyrescue.checkpointing import Occasion, Origin
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
+from ipyrescue.selection import Occasion, Origin
 from ipyrescue.store import Store, signing
 
 

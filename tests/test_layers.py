@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {"errors", "settings", "manifest", "environment"}
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
-VERBS = {"checkpointing", "restoring"}
+VERBS = {"checkpointing", "restoring", "selection", "finding"}  # the two verbs, and the first stage of each
 
 # A unit (a folder or a top-level module) -> the units it may import.
 MAY_IMPORT = {
@@ -22,8 +22,10 @@ MAY_IMPORT = {
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,
-    "checkpointing": NOUNS | PARTS,
-    "restoring": NOUNS | PARTS,
+    "selection": NOUNS,
+    "finding": NOUNS | {"store"},
+    "checkpointing": NOUNS | PARTS | {"selection"},
+    "restoring": NOUNS | PARTS | {"finding"},
     "kernel": NOUNS | VERBS | {"store", "capture"},
     "training": NOUNS | VERBS | {"store", "capture"},
     # What follows never unpickles, so it never gets near what could.

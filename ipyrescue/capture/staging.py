@@ -6,11 +6,12 @@ memory pays for the kernel's page faults; the area is kept between snapshots so 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ipyrescue.errors import CheckpointError
@@ -25,6 +26,9 @@ _SEGMENT_BYTES = 64 << 20
 _HUGE_PAGE_BYTES = 2 << 20
 _SPLIT_BYTES = 8 << 20
 _HEADROOM_BYTES = 128 << 20
+
+_Move = tuple[int, int, int]
+"""To this address, from that one, so many bytes."""
 
 
 class StagingArea:
@@ -56,12 +60,22 @@ class StagingArea:
         The caller vouches that the memory is readable. From 64 KiB on the copy begins at a multiple of `PAGE_BYTES`,
         and what is left of its last page is zero.
         """
-        if size_bytes <= 0:
-            return memoryview(b"")
-        segment = self._with_room(size_bytes)
-        target = segment.take(size_bytes)
-        _copy(segment.address + target, address, size_bytes)
-        return segment.view(target, size_bytes)
+        return self.hold_all([(address, size_bytes)])[0]
+
+    def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
+        """Copy many (address, size_bytes) at once, as `hold` does each: two threads share the work evenly."""
+        views: list[memoryview] = []
+        moves: list[_Move] = []
+        for address, size_bytes in spans:
+            if size_bytes <= 0:
+                views.append(memoryview(b""))
+                continue
+            segment = self._with_room(size_bytes)
+            start = segment.take(size_bytes)
+            moves.append((segment.address + start, address, size_bytes))
+            views.append(segment.view(start, size_bytes))
+        _move_all(moves)
+        return views
 
     def reserve(self, size_bytes: int) -> None:
         """Make sure that *size_bytes* more fit, or raise `CheckpointError` before a single byte is copied."""
@@ -167,29 +181,44 @@ def _map(size_bytes: int) -> mmap.mmap:
     memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     if advice is not None:
-        try:
+        with contextlib.suppress(OSError):  # A kernel without huge pages: slower, no worse.
             memory.madvise(advice)
-        except OSError:  # A kernel without huge pages: slower, no worse.
-            pass
     return memory
 
 
-def _copy(target: int, source: int, size_bytes: int) -> None:
-    """Copy by two threads where it pays: one core alone does not use all of the memory's bandwidth."""
-    if size_bytes < _SPLIT_BYTES:
-        ctypes.memmove(target, source, size_bytes)
+def _move_all(moves: list[_Move]) -> None:
+    """Copy with two threads where it pays: one core alone does not use all of the memory's bandwidth."""
+    if sum(size_bytes for _, _, size_bytes in moves) < _SPLIT_BYTES:
+        _move(moves)
         return
-    half = _round_up(size_bytes // 2, PAGE_BYTES)
-    upper = threading.Thread(target=ctypes.memmove, args=(target + half, source + half, size_bytes - half), daemon=True)
+    mine, other = _halves(moves)
+    helper = threading.Thread(target=_move, args=(other,), name="ipyrescue-staging", daemon=True)
     try:
-        upper.start()
+        helper.start()
     except RuntimeError:  # No thread to be had, or Python is about to exit.
-        ctypes.memmove(target, source, size_bytes)
+        _move(moves)
         return
     try:
-        ctypes.memmove(target, source, half)
+        _move(mine)
     finally:
-        upper.join()
+        helper.join()
+
+
+def _move(moves: list[_Move]) -> None:
+    for target, source, size_bytes in moves:
+        ctypes.memmove(target, source, size_bytes)  # Releases the GIL.
+
+
+def _halves(moves: list[_Move]) -> tuple[list[_Move], list[_Move]]:
+    """Cut a list of copies into two of about equal bytes, a copy in the middle at a page boundary."""
+    left = sum(size_bytes for _, _, size_bytes in moves) // 2
+    for position, (target, source, size_bytes) in enumerate(moves):
+        if size_bytes > left:
+            cut = min(_round_up(left, PAGE_BYTES), size_bytes)
+            first, second = (target, source, cut), (target + cut, source + cut, size_bytes - cut)
+            return [*moves[:position], first], [second, *moves[position + 1 :]]
+        left -= size_bytes
+    return moves, []
 
 
 def _round_up(number: int, step: int) -> int:

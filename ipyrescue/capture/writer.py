@@ -42,7 +42,7 @@ class Ticket(Generic[Result]):
     def result(self, timeout_seconds: float | None = None) -> Result:
         """Return what the job returned, or raise what it raised; `CheckpointError` if it has not ended in time."""
         if not self.wait(timeout_seconds):
-            raise CheckpointError("The snapshot is still being written. Wait, or look again with %checkpoint_vars --status.")
+            raise CheckpointError("The snapshot is still being written. To look again: %checkpoint_vars --status")
         if self._error is not None:
             raise self._error
         return self._outcome[0]
@@ -65,6 +65,10 @@ class Ticket(Generic[Result]):
 class Writer:
     """A daemon thread and its single slot. The thread starts with the first job and ends with `close`."""
 
+    _thread: threading.Thread | None
+    _job: Callable[[], Any] | None
+    _ticket: Ticket[Any] | None
+
     def __init__(self, *, name: str = "ipyrescue-writer") -> None:
         """Make a writer whose thread, once it exists, is called *name*."""
         self._name = name
@@ -77,7 +81,7 @@ class Writer:
             if self._closed:
                 raise CheckpointError("The snapshot was not made: ipyrescue was unloaded. Type %load_ext ipyrescue.")
             if self.busy:
-                raise CheckpointError("The snapshot was not made: the one before is still being written. Try again later.")
+                raise CheckpointError("The snapshot was not made: the one before is still being written. Try again.")
             ticket: Ticket[Result] = Ticket()
             self._ticket, self._job = ticket, job
             started = self._thread is not None or self._start()
@@ -113,9 +117,9 @@ class Writer:
     def _start_over(self) -> None:
         self._process = os.getpid()
         self._condition = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._job: Callable[[], Any] | None = None
-        self._ticket: Ticket[Any] | None = None
+        self._thread = None
+        self._job = None
+        self._ticket = None
         self._closed = False
 
     def _notice_fork(self) -> None:

@@ -97,7 +97,10 @@ def age(snapshot: Snapshot) -> str:
 
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
-    found = [*map(_unreadable(store), store.unreadable()), *(of_snapshot(store, s) for s in store.snapshots())]
+    found = [
+        *(of_snapshot(store, snapshot) for snapshot in store.snapshots()),
+        *(_of_unreadable(store, item) for item in store.unreadable()),
+    ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
 
 
@@ -132,17 +135,14 @@ def _incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
     return None
 
 
-def _unreadable(store: Store) -> Any:
-    def entry(item: Unreadable) -> Entry:
-        parsed = layout.parse_snapshot_name(item.name)
-        assert parsed is not None, "the catalog lists only names that parse"
-        sequence, identifier = parsed
-        if isinstance(item.error, UntrustedError):
-            return Entry(sequence, identifier, "untrusted", item.error, _hearsay(store, identifier))
-        newer = isinstance(item.error, StoreFormatError)
-        return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None)
-
-    return entry
+def _of_unreadable(store: Store, item: Unreadable) -> Entry:
+    parsed = layout.parse_snapshot_name(item.name)
+    assert parsed is not None, "the catalog lists only names that parse"
+    sequence, identifier = parsed
+    if isinstance(item.error, UntrustedError):
+        return Entry(sequence, identifier, "untrusted", item.error, _hearsay(store, identifier))
+    newer = isinstance(item.error, StoreFormatError)
+    return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None)
 
 
 def _hearsay(store: Store, identifier: str) -> Snapshot | None:
@@ -169,9 +169,9 @@ def summary(entry: Entry) -> dict[str, Any]:
         "reason": s and s.reason,
         "cell": s and s.cell,
         "host": s and s.host,
-        "variables": s and len(s.variables),
-        "imports": s and len(s.imports),
-        "skipped": s and len(s.skipped),
+        "variable_count": s and len(s.variables),
+        "import_count": s and len(s.imports),
+        "skipped_count": s and len(s.skipped),
         "size_bytes": s and s.size_bytes,
         "new_bytes": s and s.new_bytes,
         "pause_seconds": s and s.pause_seconds,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -19,16 +19,16 @@ from ipyrescue.store.prune import prune
 
 
 def forget(
-    snapshots: Annotated[list[str], typer.Argument(metavar="ID...", help="Ids or their beginnings, or labels.")],
+    snapshots: Annotated[list[str], typer.Argument(metavar="ID", help="Ids or their beginnings, or labels.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Also the last good snapshot of a notebook.")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget snapshots for good, and free the bytes that no other snapshot needs.
+    """Forget snapshots for good and free their bytes.
 
-    The last good snapshot of a notebook goes only with --yes. Exit code 3 when they are forgotten but their bytes could
-    not be freed yet.
+    Bytes that other snapshots need stay. The last good snapshot of a notebook goes only with --yes. Exit code 3 when
+    they are forgotten but their bytes could not be freed yet.
     """
     opened = open_store(store, need_key=True)
     there = entries(opened)
@@ -56,8 +56,8 @@ def _refuse_the_last_good(there: Sequence[Entry], chosen: Sequence[Entry]) -> No
         )
 
 
-def _notebooks(found: Any) -> set[str]:
-    return {entry.snapshot.notebook for entry in found if entry.good}
+def _notebooks(found: Iterable[Entry]) -> set[str]:
+    return {entry.snapshot.notebook for entry in found if entry.good and entry.snapshot}
 
 
 def _freeable_bytes(store: Store, there: Sequence[Entry], chosen: Sequence[Entry]) -> int:
@@ -68,7 +68,7 @@ def _freeable_bytes(store: Store, there: Sequence[Entry], chosen: Sequence[Entry
     return sum(signature[2] for signature in signatures if signature is not None)
 
 
-def _packs(found: Any) -> Collection[str] | Any:
+def _packs(found: Iterable[Entry]) -> set[str]:
     return {blob.pack for entry in found if entry.snapshot for blob in entry.snapshot.blobs}
 
 

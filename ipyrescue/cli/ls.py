@@ -31,7 +31,7 @@ def ls(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the snapshots of all notebooks in a store, newest first.
+    """List all snapshots of a store, newest first.
 
     Damaged ones and those that another key signed are listed too, and marked in the last column; what is shown of the
     latter is what they claim. --json always lists everything.

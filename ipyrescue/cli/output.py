@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TextIO
 
 _WIDE_ENOUGH = 1_000_000
+_FOLDED_WIDTH = 8
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def write_table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, mar
             justify="right" if column.right else "left",
             no_wrap=not column.fold,
             overflow="fold" if column.fold else "ellipsis",
+            min_width=_FOLDED_WIDTH if column.fold else None,
         )
     for position, row in enumerate(rows):
         style = "red" if position < len(marked) and marked[position] else None

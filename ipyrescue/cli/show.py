@@ -19,7 +19,7 @@ def show(
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one snapshot: its variables, what was left out and why, where it was made.
+    """Show one snapshot: what it holds, what was left out.
 
     One that another key signed is shown as it describes itself, with exit code 5; a damaged one with exit code 3.
     """
@@ -38,7 +38,7 @@ def show(
 
 
 def _contents(s: Snapshot) -> dict[str, Any]:
-    """What `show` adds to the summary: lists in the place of their counts."""
+    """What `show` adds to the summary."""
     return {
         "variables": [
             {"name": v.name, "type": v.type, "size_bytes": v.size_bytes, "cell": v.cell, "source": v.source}

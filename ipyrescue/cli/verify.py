@@ -1,4 +1,4 @@
-"""`ipyrescue verify`: is what was written still there?"""
+"""`ipyrescue verify`: whether what was written is still there."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ class Verdict:
 
 
 def verify(
-    snapshot: Annotated[str | None, typer.Argument(metavar="[ID]", help="Only this one; all when not given.")] = None,
+    snapshot: Annotated[str | None, typer.Argument(metavar="ID", help="Only this one; all when not given.")] = None,
     read_data: Annotated[bool, typer.Option("--read-data", help="Read and hash every byte.")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the signatures of all manifests and that every pack is there at its full length; change nothing.
+    """Check every signature and every file; change nothing.
 
-    With --read-data every byte is read and compared with its hash, and the variables that are lost are named. Exit code
-    3 when something is damaged, else 5 when another key signed something, else 1 when a newer ipyrescue wrote it.
+    Without --read-data only manifests are read, and every pack must be there at its full length. With it every byte is
+    compared with its hash, and the variables that are lost are named. Exit code 3 when something is damaged, else 5 when
+    another key signed something, else 1 when a newer ipyrescue wrote it.
     """
     opened = open_store(store, need_key=True)
     chosen = [choose(opened, snapshot)] if snapshot else entries(opened)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import ast
-import linecache
-import sys
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
-from types import FrameType
 from typing import Any
 
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
-from ipyrescue.checkpointing import Occasion
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel import arguments, report
-from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
-from ipyrescue.kernel.recorder import Recorder, merged
-from ipyrescue.manifest import Settings, Snapshot
-from ipyrescue.restoring import Restored, Scope
+from ipyrescue.kernel.recorder import Recorder
+from ipyrescue.restoring import Scope
 
 
 def _shown(magic: Callable[..., Any]) -> Callable[..., Any]:

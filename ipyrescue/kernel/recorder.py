@@ -23,13 +23,14 @@ from ipyrescue import checkpointing, restoring
 from ipyrescue.capture.schedule import Schedule, due
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.capture.writer import Ticket, Writer
-from ipyrescue.checkpointing import Draft, Occasion, Origin
+from ipyrescue.checkpointing import Draft
 from ipyrescue.errors import CheckpointError, RescueError, SnapshotNotFoundError
 from ipyrescue.kernel import identity
 from ipyrescue.kernel.identity import Identity
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
+from ipyrescue.selection import Occasion, Origin
 from ipyrescue.settings import Configuration, format_size
 from ipyrescue.store import Store, signing
 from ipyrescue.store.prune import prune
@@ -401,5 +402,3 @@ def _occasion(trigger: str, error: BaseException | None) -> Occasion:
         return Occasion(trigger=trigger)
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:300]
     return Occasion(trigger=trigger, cut="interrupted", reason=reason)
-
-

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ipyrescue.checkpointing import Occasion
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel import extension
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
+from ipyrescue.selection import Occasion
 
 
 def checkpoint(names: Sequence[str] = (), *, label: str | None = None) -> Snapshot:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,14 +65,12 @@ def _allocate(size_bytes: int, for_torch: bool) -> Memory:
         import numpy as np
 
         array = np.empty(size_bytes, np.uint8)
-        return Memory(memoryview(array), array, torch=False)
+        return Memory(memoryview(array.data), array, torch=False)
     block = bytearray(size_bytes)
     return Memory(memoryview(block), block, torch=False)
 
 
-def place(
-    position: int, group: Group, packed_stream: bytes, memory: Sequence[Memory]
-) -> tuple[Placed, list[str]]:
+def place(position: int, group: Group, packed_stream: bytes, memory: Sequence[Memory]) -> tuple[Placed, list[str]]:
     """Turn filled memory into storages on their devices; return sentences about devices that are gone."""
     warnings: list[str] = []
     storages = tuple(_place(s, memory[s.buffer], warnings) for s in group.storages)
@@ -117,7 +115,7 @@ def import_modules(imports: Sequence[Import]) -> Iterator[tuple[str, Any, str | 
     for wanted in imports:
         try:
             yield wanted.name, importlib.import_module(wanted.module), None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an import may raise anything; the others go on
             yield wanted.name, None, f"import {wanted.module} failed: {error}"
 
 
@@ -137,7 +135,7 @@ def decode(groups: Sequence[Placed], namespace: dict[str, Any]) -> Iterator[Deco
 
 
 def _decode(placed: Placed, namespace: dict[str, Any], classes: dict[str, type]) -> Decoded:
-    session = {
+    session: dict[str, Callable[..., Any]] = {
         "storage": placed.storages.__getitem__,
         "namespace": lambda: namespace,
         "cell_class": classes.__getitem__,
@@ -148,7 +146,7 @@ def _decode(placed: Placed, namespace: dict[str, Any], classes: dict[str, type])
     try:
         stream = decompress(placed.group.stream, placed.packed_stream)
         values, defined = GroupUnpickler(stream, buffers, session).load()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - so may a reducer; it costs its group
         return Decoded(placed.group, {}, f"{type(error).__name__}: {error}")
     classes.update(defined)
     if placed.group.kind == "randomness":

@@ -63,7 +63,7 @@ class Partition:
         return list(members.values())
 
 
-def share_objects(picklers: Mapping[Hashable, Any], partition: Partition) -> None:
+def share_objects(picklers: Mapping[Any, Any], partition: Partition) -> None:
     """Join the roots whose picklers met the same mutable object."""
     by_size = sorted(picklers, key=lambda root: picklers[root].file.tell())
     owners: dict[int, Hashable] = {}
@@ -110,6 +110,7 @@ class MemoQuestion(pickle.Pickler):
         self._known = self._reference_to(marker)
 
     def __call__(self, value: Any) -> bool:
+        """Whether the other pickler has met *value*."""
         return self._reference_to(value) < self._known
 
     def reducer_override(self, value: Any) -> Any:
@@ -120,10 +121,10 @@ class MemoQuestion(pickle.Pickler):
         self._answer.seek(0)
         self._answer.truncate()
         self.dump(value)
-        return _memo_index(self._answer.getbuffer())
+        return _memo_index(self._answer.getvalue())
 
 
-def _memo_index(stream: memoryview) -> int:
+def _memo_index(stream: bytes) -> int:
     """The memo index of a stream that is nothing but one reference, else a number above all."""
     body = stream[2:]
     if body[:1] == pickle.FRAME:
@@ -135,7 +136,7 @@ def _memo_index(stream: memoryview) -> int:
     return sys.maxsize
 
 
-def share_memory(picklers: Mapping[Hashable, Any], partition: Partition) -> None:
+def share_memory(picklers: Mapping[Any, Any], partition: Partition) -> None:
     """Join the roots whose streams refer to memory that overlaps."""
     owner = {id(r): root for root, p in picklers.items() for r in p.references.ranges()}
     everything = [r for p in picklers.values() for r in p.references.ranges() if r.size_bytes]
@@ -164,7 +165,7 @@ def decode_order(depends: Sequence[set[int]], rank: Sequence[int]) -> list[int]:
     return order
 
 
-def join_cycles(depends: Mapping[Hashable, set[Hashable]], partition: Partition) -> bool:
+def join_cycles(depends: Mapping[Any, set[Any]], partition: Partition) -> bool:
     """Join sets that depend on each other in a circle; return whether there was one."""
     graph: dict[Any, set[Any]] = {}
     for root, needed in depends.items():

@@ -101,7 +101,7 @@ class Reducing:
         return False
 
 
-class GroupPickler(Reducing, cloudpickle.Pickler):
+class GroupPickler(Reducing, cloudpickle.Pickler):  # type: ignore[misc]
     """The first tier: C pickler with cloudpickle's table of reducers."""
 
     encoder = "pickle"
@@ -128,7 +128,7 @@ def dill_pickler(namespace: dict[str, Any], class_keys: ClassKeys, inside: froze
     """Make a pickler of the second tier."""
     dill = import_dill()
 
-    class DillGroupPickler(Reducing, dill.Pickler):  # type: ignore[misc]
+    class DillGroupPickler(Reducing, dill.Pickler):  # type: ignore[misc, name-defined]
         encoder = "dill"
 
         def __init__(self) -> None:

@@ -1,0 +1,330 @@
+"""The demo: a training run in a real Jupyter kernel dies by SIGKILL and goes on, bit for bit, in a new one.
+
+    train -> SIGKILL -> a new kernel -> %restore_vars -> train on -> compare with a run that nobody killed
+
+Run by `make demo`. The exit status is 0 only if every bit is the same; see `--help`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kernel import Kernel, KernelError
+
+IMPORTS = """\
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+"""
+
+DATA = """\
+torch.manual_seed(7)
+torch.set_num_threads(1)
+digits = load_digits()
+images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
+data = TensorDataset(images, torch.tensor(digits.target))
+loader = DataLoader(data, batch_size=32, shuffle=True)
+"""
+
+MODEL = """\
+class Net(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.norm = nn.BatchNorm2d(2 * width)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(2 * width * 16, 10)
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x))
+        x = F.max_pool2d(F.relu(self.norm(self.conv2(x))), 2)
+        return self.head(self.dropout(x.flatten(1)))
+
+model = Net(width=WIDTH)
+opt = torch.optim.AdamW(model.parameters(), lr=2e-3)
+sched = torch.optim.lr_scheduler.ExponentialLR(opt, gamma=0.9)
+losses, epoch = [], 0
+"""
+
+STEP = """\
+def train_one_epoch():
+    for images, labels in loader:
+        opt.zero_grad()
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        opt.step()
+        losses.append(loss.item())
+    sched.step()
+"""
+
+TRAIN = """\
+while epoch < LAST:
+    train_one_epoch()
+    epoch += 1
+    print(f"epoch {epoch:2}  loss {losses[-1]:.4f}", flush=True)
+"""
+
+SCORE = """\
+model.eval()
+right = (model(images).argmax(1) == torch.tensor(digits.target)).float().mean()
+print(f"{right:.1%} of the digits are read correctly after epoch {epoch}.")
+"""
+
+# What is compared: every tensor of model and optimizer by name, all that is not a tensor, and the random stream.
+STATE = """\
+def state():
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for number, slots in opt.state_dict()["state"].items():
+        tensors |= {f"opt.{number}.{name}": tensor for name, tensor in slots.items()}
+    tensors["random stream"] = torch.get_rng_state()
+    rest = [epoch, losses, sched.state_dict(), opt.state_dict()["param_groups"]]
+    return tensors, rest
+"""
+
+DIGEST = """\
+import hashlib, json
+tensors, rest = state()
+every_bit = {name: hashlib.sha256(t.detach().numpy().tobytes()).hexdigest() for name, t in tensors.items()}
+print(json.dumps({"tensors": every_bit, "rest": repr(rest)}))
+"""
+
+KEEP = """\
+torch.save(state(), "rescued.pt")
+"""
+
+COMPARE = """\
+(rescued, rescued_rest), (tensors, rest) = torch.load("rescued.pt"), state()
+assert rescued_rest == rest and rescued.keys() == tensors.keys()
+assert all(torch.equal(rescued[name], tensors[name]) for name in tensors)
+print(sum(tensor.numel() for tensor in tensors.values()))
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much work the training is: *width* of the network, *epochs* of one cell."""
+
+    width: int = 48
+    epochs: int = 4
+
+    @property
+    def cells(self) -> list[str]:
+        """The cells that a user types before training begins."""
+        return [IMPORTS, DATA, MODEL.replace("WIDTH", str(self.width)), STEP]
+
+
+SMALL = Size(width=8, epochs=2)
+SNAPSHOT_SECONDS = 3.0
+MOST_CELLS = 50
+
+
+class Story:
+    """Tells what happens: numbered steps, cells as `In [n]:`, what the kernel says indented below."""
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._cell = 0
+
+    def step(self, sentence: str) -> None:
+        """Begin the next step."""
+        self._step += 1
+        tell(f"\n{self._step}. {sentence}")
+
+    def new_kernel(self) -> None:
+        """Count cells from one again."""
+        self._cell = 0
+
+    def run(self, kernel: Kernel, cell: str, *, raises: str | None = None) -> Iterator[str]:
+        """Show *cell*, run it and show its lines as they come; yield each."""
+        self._cell += 1
+        tell(f"\n   In [{self._cell}]: {abbreviated(cell)}")
+        for line in kernel.run(cell, raises=raises):
+            tell(f"           {line}".rstrip())
+            yield line
+
+    def show(self, kernel: Kernel, cell: str, *, raises: str | None = None) -> list[str]:
+        """Run *cell* to its end."""
+        return list(self.run(kernel, cell, raises=raises))
+
+
+def tell(line: str) -> None:
+    """Print a line at once; what a terminal cannot show becomes a question mark."""
+    encoding = sys.stdout.encoding or "ascii"
+    print(line.encode(encoding, "replace").decode(encoding), flush=True)
+
+
+def abbreviated(cell: str) -> str:
+    """A cell's first line, and how much more there is; all of it if it is short."""
+    lines = cell.strip().splitlines()
+    if len(lines) <= 4:
+        return "\n           ".join(lines)
+    return f"{lines[0]}   ({len(lines) - 1} more lines)"
+
+
+def main() -> int:
+    """Run the demo and return its exit status."""
+    arguments = parsed()
+    started = time.monotonic()
+    try:
+        with folder(arguments.keep) as place:
+            same = tell_story(place, SMALL if arguments.small else Size())
+    except KernelError as error:
+        tell(f"\nThe demo failed. {error}")
+        return 1
+    except KeyboardInterrupt:
+        tell("\nInterrupted. The kernels are stopped.")
+        return 130
+    tell(f"It took {time.monotonic() - started:.0f} seconds.")
+    return 0 if same else 1
+
+
+def parsed() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="train a tiny network, for tests")
+    parser.add_argument("--keep", metavar="DIR", type=Path, help="work in DIR, which must not exist, and leave it there")
+    arguments = parser.parse_args()
+    if arguments.keep and arguments.keep.exists():
+        parser.error(f"{arguments.keep} exists already")
+    return arguments
+
+
+@contextmanager
+def folder(keep: Path | None) -> Iterator[Path]:
+    """Provide the folder of the notebook: a temporary one, or one that stays."""
+    if keep is None:
+        with tempfile.TemporaryDirectory(prefix="ipyrescue-demo-", ignore_cleanup_errors=True) as place:
+            yield Path(place).resolve()
+        return
+    keep.mkdir(parents=True)
+    yield keep.resolve()
+
+
+def tell_story(place: Path, size: Size) -> bool:
+    """Train, kill, restore, go on, compare; return whether every bit is the same."""
+    notebook, home, story = place / "digits.ipynb", place / "home", Story()
+    home.mkdir()
+    tell("A training run is killed in the middle of a cell and goes on, bit for bit, in a new kernel.")
+    with Kernel(notebook, home) as kernel:
+        prepare(story, kernel, size)
+        epoch = train_until_saved(story, kernel, place / ".ipyrescue", size)
+        last = epoch + 2 * size.epochs
+        kill_while_training(story, kernel, last, seen=epoch + size.epochs // 2)
+    with Kernel(notebook, home) as kernel:
+        come_back(story, kernel)
+        rescued = finish(story, kernel, last)
+    return compare(story, place, size, last, rescued)
+
+
+def prepare(story: Story, kernel: Kernel, size: Size) -> None:
+    """Load the extension, type the cells of the training, and ask for protection."""
+    story.step(f"A Jupyter kernel (process {kernel.pid}) starts for digits.ipynb and loads ipyrescue.")
+    story.show(kernel, "%load_ext ipyrescue")
+    story.step("Handwritten digits, a small CNN, AdamW, a scheduler and a shuffled DataLoader: ordinary cells.")
+    for cell in size.cells:
+        story.show(kernel, cell)
+    story.step("From here on the session is saved, at most every 2 seconds.")
+    story.show(kernel, "%checkpoint_vars model opt sched every=2s")
+
+
+def train_until_saved(story: Story, kernel: Kernel, store: Path, size: Size) -> int:
+    """Train, cell after cell, until one of them was followed by a snapshot; return the epoch reached."""
+    story.step("Training. After a cell, the session is saved beside the next one.")
+    before = manifests(store)
+    for number in range(1, MOST_CELLS):
+        story.show(kernel, TRAIN.replace("LAST", str(number * size.epochs)))
+        if appears_beside(before, store):
+            return number * size.epochs
+    raise KernelError(f"After {MOST_CELLS} cells there is no new snapshot in {store}.")
+
+
+def manifests(store: Path) -> set[str]:
+    """The snapshots that exist: a snapshot is there as soon as its manifest is."""
+    return {path.name for path in (store / "snapshots").glob("*.json")}
+
+
+def appears_beside(before: set[str], store: Path) -> bool:
+    """Wait a little for a snapshot that was not there before."""
+    deadline = time.monotonic() + SNAPSHOT_SECONDS
+    while time.monotonic() < deadline:
+        if manifests(store) - before:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def kill_while_training(story: Story, kernel: Kernel, last: int, *, seen: int) -> None:
+    """Let a cell train until it has told of epoch *seen*, then kill the kernel under it."""
+    story.step("The next cell is at work when the kernel gets SIGKILL.")
+    for line in story.run(kernel, TRAIN.replace("LAST", str(last))):
+        if line.startswith(f"epoch {seen:2} "):
+            kernel.kill()
+            break
+    else:
+        raise KernelError("The cell ended before the kernel could be killed.")
+    tell(f"\n   *** kill -9 {kernel.pid} ***   The process is gone, and with it every variable.")
+
+
+def come_back(story: Story, kernel: Kernel) -> None:
+    """Show an empty kernel, what it says about the dead one, and the restore."""
+    story.step(f"A new kernel (process {kernel.pid}). It knows nothing, but ipyrescue knows what happened.")
+    story.new_kernel()
+    story.show(kernel, "model", raises="NameError")
+    story.show(kernel, "%load_ext ipyrescue")
+    story.show(kernel, "%restore_vars")
+
+
+def finish(story: Story, kernel: Kernel, last: int) -> str:
+    """Run the cell again that was killed; return the digest of all that the training made."""
+    story.step("The cell that was killed, run again: it goes on where the snapshot was taken.")
+    story.show(kernel, TRAIN.replace("LAST", str(last)))
+    story.show(kernel, SCORE)
+    return digest(kernel, KEEP)
+
+
+def digest(kernel: Kernel, *also: str) -> str:
+    """Hash every tensor inside the kernel; nothing of this belongs to the story."""
+    for cell in (STATE, *also):
+        list(kernel.run(cell))
+    return "".join(kernel.run(DIGEST))
+
+
+def compare(story: Story, place: Path, size: Size, last: int, rescued: str) -> bool:
+    """Train without interruption and without ipyrescue, and hold the two results against each other."""
+    story.step("The same training in a third kernel, without ipyrescue and without interruption.")
+    story.new_kernel()
+    with Kernel(place / "uninterrupted.ipynb", place / "home") as kernel:
+        for cell in size.cells:
+            list(kernel.run(cell))
+        story.show(kernel, TRAIN.replace("LAST", str(last)))
+        undisturbed = digest(kernel)
+        elementwise = list(kernel.run(COMPARE, raises="AssertionError"))
+    return verdict(story, rescued, undisturbed, elementwise)
+
+
+def verdict(story: Story, rescued: str, undisturbed: str, elementwise: list[str]) -> bool:
+    """Say in one sentence whether the run that died equals the one that did not."""
+    story.step("The comparison: weights, optimizer, random stream, scheduler and every loss.")
+    ours, theirs = json.loads(rescued), json.loads(undisturbed)
+    different = [name for name in theirs["tensors"] if ours["tensors"].get(name) != theirs["tensors"][name]]
+    if different or ours != theirs or not elementwise[0].isdigit():
+        tell(f"\n   NOT the same: {', '.join(different) or 'losses, scheduler or settings'}; {elementwise[0]}")
+        return False
+    tensors, numbers = len(theirs["tensors"]), int(elementwise[0])
+    tell(f"\n   The same, bit for bit: {tensors} tensors, {numbers:,} numbers, equal one by one and by SHA-256.")
+    return True
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Which names a snapshot holds: those that the user made, without secrets and what was excluded.
+
+The first stage of a checkpoint. Knows names, values and patterns; no bytes, no IPython.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ipyrescue.manifest import Import, Settings, Skipped
+
+_IPYTHON_NAME = re.compile(r"_|__|___|_i{1,3}|_i?\d+|_[dios]h|_exit_code|__\w+__|In|Out|exit|quit|get_ipython")
+_SECRET_NAME = re.compile(
+    r"(?i)(^|_)(passw(or)?d|passphrase|secret|token|api_?key|access_?key|private_?key|credentials?)(_|$)"
+)
+_SECRET_VALUE = re.compile(
+    r"sk-[\w-]{16,}|gh[pousr]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[\w-]{10,}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\w+://[^/\s:@]+:[^/\s:@]+@|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which notebook and kernel process a snapshot comes from, and what the kernel knows about its names.
+
+    *hidden* are names with the values that IPython itself put there; *cells* maps a name to the execution count
+    of the cell that bound it.
+    """
+
+    notebook: str
+    incarnation: str
+    host: str
+    hidden: Mapping[str, Any] = field(default_factory=dict)
+    cells: Mapping[str, int] = field(default_factory=dict)
+    cell: int | None = None
+
+
+@dataclass(frozen=True)
+class Occasion:
+    """Why and where in the program a snapshot is taken."""
+
+    trigger: str = "command"
+    cut: str = "cell_end"
+    reason: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The names that a snapshot will hold, those that it will not, and its place in the order of snapshots."""
+
+    sequence: int
+    origin: Origin
+    occasion: Occasion
+    settings: Settings
+    namespace: dict[str, Any]
+    values: Mapping[str, Any]
+    imports: tuple[Import, ...]
+    skipped: tuple[Skipped, ...]
+    tagged: tuple[str, ...]
+
+
+def select(
+    namespace: dict[str, Any], sequence: int, origin: Origin, occasion: Occasion, settings: Settings
+) -> Selection:
+    """Choose the names that the user made; modules become imports, secrets and excluded names are Skipped."""
+    mine = {name: value for name, value in namespace.items() if _is_users(name, value, origin.hidden)}
+    tagged = expand(settings.tagged, mine)
+    wanted = {name: value for name, value in mine.items() if not settings.only or name in tagged}
+    values, imports, skipped = {}, [], [*_missing(settings.tagged, mine)]
+    for name, value in wanted.items():
+        reason = _reason_to_leave_out(name, value, tagged, settings)
+        if reason:
+            skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
+        elif isinstance(value, types.ModuleType):
+            imports.append(Import(name, value.__name__))
+        else:
+            values[name] = value
+    return Selection(sequence, origin, occasion, settings, namespace, values, tuple(imports), tuple(skipped), tagged)
+
+
+def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:
+    if name in hidden and hidden[name] is value:
+        return False
+    return not _IPYTHON_NAME.fullmatch(name)
+
+
+def expand(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """The names that the tagged names and globs mean, in the order of *patterns*."""
+    known = list(names)
+    found = [name for pattern in patterns for name in fnmatch.filter(known, pattern)]
+    return tuple(dict.fromkeys(found))
+
+
+def _missing(tagged: Iterable[str], names: Mapping[str, Any]) -> Iterator[Skipped]:
+    for name in tagged:
+        if not re.search(r"[*?\[]", name) and name not in names:
+            yield Skipped(name, "", "tagged, but not in the namespace")
+
+
+def _reason_to_leave_out(name: str, value: Any, tagged: tuple[str, ...], settings: Settings) -> str | None:
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.exclude):
+        return "excluded by -x"
+    if name in settings.allow or name in tagged or not isinstance(value, (str, bytes)):
+        return None
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if _SECRET_NAME.search(name) or _SECRET_VALUE.search(text[:4096]):
+        return f"looks like a secret; save it with --allow {name}"
+    return None
+
+
+def type_name(value: Any) -> str:
+    """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
+    kind = type(value)
+    name: str = kind.__qualname__
+    return name if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{name}"

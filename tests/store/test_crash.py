@@ -1,0 +1,144 @@
+"""A writer killed at any point: what was there stays, what was coming is whole or invisible."""
+
+import os
+import signal
+import sys
+import traceback
+
+import pytest
+
+from ipyrescue.store import Store, prune
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills forked children")
+
+CALLS = ("open", "write", "fsync", "fchmod", "close", "link", "unlink")
+
+
+def in_child(body):
+    """Run *body* in a forked child; return the signal that ended it, 0 for none."""
+    child = os.fork()
+    if child == 0:
+        try:
+            body()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(3)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
+    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+
+
+def killing(call, nth, half):
+    """Make the *nth* use of an os function the last thing this process does; *half*: it gets half of it done."""
+    real, left = getattr(os, call), [nth]
+
+    def hooked(*args, **kwargs):
+        left[0] -= 1
+        if left[0] == 0:
+            if half and call == "write":
+                real(args[0], args[1][: len(args[1]) // 8192 * 4096 or 1])
+            elif half:
+                real(*args, **kwargs)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(os, call, hooked)
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("call", CALLS)
+def test_sigkill_at_every_system_call(store, key, save, load, call, half):
+    """Each open, write, fsync, chmod, close, link and unlink of a snapshot is the last one once."""
+    old = save(store, b"old" * 5000, b"shared" * 1000)
+    nth, ended = 0, signal.SIGKILL
+
+    while ended == signal.SIGKILL:
+        nth += 1
+        assert nth < 60
+
+        def snapshot(nth=nth):
+            killing(call, nth, half)
+            save(Store.open(store.root, key), b"new%d" % nth * 9000, b"shared" * 1000)
+
+        ended = in_child(snapshot)
+        after = Store.open(store.root, key)
+        assert after.unreadable() == []
+        assert load(after, after.load(old.id)) == [b"old" * 5000, b"shared" * 1000]
+        for found in after.snapshots():
+            assert load(after, found)[-1] == b"shared" * 1000
+    assert nth > 1
+
+    newest = save(after, b"next")
+    prune.prune(after)
+    assert os.listdir(after.root / "tmp") == []
+    assert load(after, newest) == [b"next"]
+    assert load(after, after.load(old.id)) == [b"old" * 5000, b"shared" * 1000]
+
+
+@pytest.mark.parametrize("moment", ["before put", "between put and commit", "after commit"])
+def test_sigkill_between_the_stages(store, key, save, load, make_snapshot, moment):
+    """Before the commit the snapshot never was; after it, it is."""
+    old = save(store, b"old")
+
+    def snapshot():
+        opened = Store.open(store.root, key)
+        with opened.writing():
+            if moment == "before put":
+                os.kill(os.getpid(), signal.SIGKILL)
+            refs = opened.put([memoryview(b"new")]).refs
+            if moment == "between put and commit":
+                os.kill(os.getpid(), signal.SIGKILL)
+            opened.commit(make_snapshot(refs, sequence=2))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert in_child(snapshot) == signal.SIGKILL
+
+    after = Store.open(store.root, key)
+    assert [load(after, found) for found in after.snapshots()] == [[b"new"]] * (moment == "after commit") + [[b"old"]]
+    assert after.load(old.id) == old
+    assert prune.prune(after) is not None
+    assert len(os.listdir(after.root / "packs")) == len(after.snapshots())
+
+
+def test_two_writers_and_a_pruner(store, key, save, load):
+    """Two processes share blobs while a third frees bytes: nothing that is visible is unrestorable."""
+
+    def write(name):
+        opened = Store.open(store.root, key)
+        for number in range(100):
+            contents = [b"both %d" % (number % 7) * 900, b"%s %d" % (name, number) * 900, b"%s" % name * 900]
+            save(opened, *contents, notebook=name.decode())
+            for snapshot in opened.snapshots(name.decode())[3:]:
+                opened.forget(snapshot.id)
+
+    children = [fork_off(lambda name=name: write(name)) for name in (b"a", b"b")]
+    pruned, reader, living = 0, Store.open(store.root, key), list(children)
+    while living:
+        pruned += prune.prune(reader) is not None
+        living = [child for child in living if not reaped(child)]
+
+    after = Store.open(store.root, key)
+    assert after.unreadable() == []
+    assert len(after.snapshots("a")) == len(after.snapshots("b")) == 3
+    for snapshot in after.snapshots():
+        assert load(after, snapshot)[2] == snapshot.notebook.encode() * 900
+    assert pruned > 0
+
+
+def fork_off(body):
+    child = os.fork()
+    if child == 0:
+        try:
+            body()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(3)
+        os._exit(0)
+    return child
+
+
+def reaped(child):
+    pid, status = os.waitpid(child, os.WNOHANG)
+    assert status == 0
+    return pid != 0

@@ -1,0 +1,115 @@
+"""Only bytes that no manifest names are freed, and none at all where a manifest cannot be read."""
+
+import os
+import time
+
+import pytest
+
+from ipyrescue.errors import StoreError
+from ipyrescue.store import Store, lives, lock
+from ipyrescue.store.prune import Pruned, prune
+from ipyrescue.store.signing import Key
+
+
+def pack_names(store):
+    return set(os.listdir(store.root / "packs"))
+
+
+def test_bytes_of_forgotten_snapshots_are_freed(store, save, load):
+    one = save(store, b"1" * 5000)
+    two = save(store, b"2" * 5000)
+    store.forget(one.id)
+
+    assert prune(store) == Pruned(packs=1, bytes=8192)
+    assert prune(store) == Pruned(packs=0, bytes=0)
+    assert load(store, two) == [b"2" * 5000]
+
+
+def test_shared_bytes_stay(store, save, load):
+    one = save(store, b"shared", b"1")
+    two = save(store, b"shared")
+    store.forget(one.id)
+
+    prune(store)
+
+    assert load(store, two) == [b"shared"]
+
+
+def test_forgotten_bytes_are_not_used_again(store, save, load):
+    """A pack that nothing names may vanish at any moment, so a later put may not rely on it."""
+    store.forget(save(store, b"content").id)
+    with store.writing():
+        assert store.put([memoryview(b"content")]).new_bytes == 7
+
+    prune(store)
+
+    assert load(store, save(store, b"content")) == [b"content"]
+
+
+def test_unfinished_work_is_swept(store):
+    (store.root / "tmp" / "123-abc").write_bytes(b"x" * 10)
+
+    assert prune(store) == Pruned(packs=0, bytes=10)
+
+
+def test_prune_keeps_out_of_a_writers_way(store, save):
+    store.forget(save(store, b"content").id)
+
+    with store.writing():
+        assert prune(store) is None
+    assert prune(store) is not None
+
+
+def test_where_nothing_can_be_locked_nothing_is_pruned(store, save, monkeypatch):
+    store.forget(save(store, b"content").id)
+    monkeypatch.setattr(lock, "fcntl", None)
+
+    assert prune(store) is None
+    assert len(pack_names(store)) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"rubbish\n{}", None])
+def test_one_unreadable_manifest_stops_it(store, key, save, rewrite, damage):
+    """It may need any pack; the message says how to give it up."""
+    store.forget(save(store, b"garbage").id)
+    broken = save(store, b"content")
+    (path,) = (store.root / "snapshots").iterdir()
+    rewrite(path, path.read_bytes().replace(b"a.ipynb", b"b.ipynb") if damage is None else damage)
+    opened, before = Store.open(store.root, key), pack_names(store)
+
+    with pytest.raises(StoreError, match=f"ipyrescue forget {broken.id}"):
+        prune(opened)
+
+    assert pack_names(store) == before
+    opened.forget(broken.id)
+    assert prune(opened) == Pruned(packs=2, bytes=8192)
+
+
+def test_another_keys_snapshot_keeps_its_bytes(store, save, load):
+    theirs = save(store, b"theirs")
+    other = Store.open(store.root, Key(b"o" * 32))
+    other.forget(save(other, b"ours").id)
+
+    assert prune(other) == Pruned(packs=1, bytes=4096)
+    assert load(store, theirs) == [b"theirs"]
+
+
+def test_foreign_files_stay(store):
+    (store.root / "packs" / "notes.txt").write_text("mine")
+
+    prune(store)
+
+    assert pack_names(store) == {"notes.txt"}
+
+
+def test_life_records_stay_and_their_leftovers_go(store):
+    old = store.root / "kernels" / ".0123456789abcdef.json.0a0a0a0a"
+    new = store.root / "kernels" / ".0123456789abcdef.json.0b0b0b0b"
+    for path in (old, new):
+        path.write_text("{")
+    os.utime(old, (time.time() - 7200,) * 2)
+
+    prune(store)
+
+    assert os.listdir(store.root / "kernels") == [new.name]
+    assert lives.read_all(store.root) == []

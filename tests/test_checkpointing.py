@@ -1,0 +1,108 @@
+"""A namespace becomes a snapshot: which names, how many bytes, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+from namespaces import Life
+
+from ipyrescue.errors import CheckpointError
+from ipyrescue.selection import Occasion
+
+
+def test_the_whole_namespace_is_saved_but_for_ipythons_own(life: Life) -> None:
+    """Every name that the user made is in it, private ones too; `_`, `In`, `_i3` and dunders are not."""
+    life.run("x, _mine, In, _i3, _7, __secret__ = 1, 2, [], 'text', 3, 4")
+
+    snapshot = life.checkpoint()
+
+    assert {v.name for v in snapshot.variables} == {"x", "_mine"}
+
+
+def test_modules_become_imports(life: Life) -> None:
+    """A module is an import line, not bytes; `from math import pi` is a value."""
+    life.run("import numpy as np\nfrom math import pi\nimport os.path as p")
+
+    snapshot = life.checkpoint()
+
+    assert {(i.name, i.module) for i in snapshot.imports} == {("np", "numpy"), ("p", "posixpath")}
+    assert [v.name for v in snapshot.variables] == ["pi"]
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["api_key = 'abc'", "x = 'sk-' + 'a' * 30", "db = 'postgres://me:pass@host/db'", "HF_TOKEN = 'anything'"],
+)
+def test_secrets_are_left_out_by_name_and_by_value(life: Life, assignment: str) -> None:
+    """What looks like a key or a password is Skipped, and the reason says how to save it after all."""
+    life.run(assignment)
+
+    snapshot = life.checkpoint()
+
+    assert not snapshot.variables
+    assert "--allow" in snapshot.skipped[0].reason
+    assert life.checkpoint(allow=(snapshot.skipped[0].name,)).variables
+
+
+def test_ordinary_names_are_no_secrets(life: Life) -> None:
+    """`tokenizer`, `tokens` and `keyword` are no secrets, and neither are numbers called `token`."""
+    life.run("tokenizer, tokens, keyword, max_token, url = 'bpe', ['a'], 'k', 5, 'https://example.org/a'")
+
+    assert not life.checkpoint().skipped
+
+
+def test_excluded_names_are_skipped_and_only_means_only(life: Life) -> None:
+    """-x takes patterns; --only keeps nothing but the tagged names."""
+    life.run("a, b, tmp_c, tmp_d = 1, 2, 3, 4")
+
+    excluded, only = life.checkpoint(exclude=("tmp_*",)), life.checkpoint(tagged=("a", "tmp_c"), only=True)
+
+    assert {s.name for s in excluded.skipped} == {"tmp_c", "tmp_d"}
+    assert {v.name for v in only.variables} == {"a", "tmp_c"}
+
+
+def test_a_tagged_name_that_cannot_be_saved_stops_a_command(life: Life) -> None:
+    """What the user named must be in the snapshot; otherwise there is none, and the reason is told."""
+    life.run("gen = (i for i in range(3))\nx = 1")
+
+    with pytest.raises(CheckpointError, match="gen"):
+        life.checkpoint(tagged=("gen",))
+    with pytest.raises(CheckpointError, match="modle"):
+        life.checkpoint(tagged=("modle",))
+    assert not life.store.snapshots()
+
+
+def test_a_tagged_name_that_vanished_does_not_stop_a_scheduled_snapshot(life: Life) -> None:
+    """On schedule the rest is saved and the loss is in the manifest."""
+    life.run("x = 1")
+
+    snapshot = life.checkpoint(Occasion(trigger="every"), tagged=("gone",))
+
+    assert [v.name for v in snapshot.variables] == ["x"]
+    assert [s.name for s in snapshot.skipped] == ["gone"]
+
+
+def test_what_did_not_change_is_not_written_again(life: Life) -> None:
+    """A second snapshot after a small change writes the small change."""
+    life.run("import numpy as np\nbig = np.random.default_rng(0).random(1_000_000)\nsmall = 1")
+    first = life.checkpoint()
+    life.run("small = 2")
+
+    second = life.checkpoint()
+
+    assert first.new_bytes > 8_000_000
+    assert second.new_bytes < 100_000
+
+
+def test_one_changed_column_rewrites_that_column(life: Life) -> None:
+    """A frame's columns are blobs of their own."""
+    life.run("""
+import numpy as np, pandas as pd
+frame = pd.DataFrame({c: np.random.default_rng(i).random(300_000) for i, c in enumerate("abcd")})
+model = np.random.default_rng(9).random(300_000)
+""")
+    life.checkpoint()
+    life.run("frame.loc[5, 'b'] = 0.0")
+
+    second = life.checkpoint()
+
+    assert second.new_bytes < 4 * 300_000 * 8 + 200_000

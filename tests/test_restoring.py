@@ -1,0 +1,211 @@
+"""A snapshot becomes a namespace again: which one is taken, and what happens when part of it is bad."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from namespaces import Life, reborn
+
+from ipyrescue.errors import RestoreError, SnapshotNotFoundError
+from ipyrescue.finding import candidates
+from ipyrescue.manifest import Snapshot
+from ipyrescue.selection import Occasion
+
+
+def damage(life: Life, snapshot: Snapshot, position: int = 0) -> None:
+    """Flip one byte in the pack that holds a snapshot's blob."""
+    blob = snapshot.blobs[position]
+    pack = life.store.root / "packs" / f"{blob.pack}.pack"
+    raw = bytearray(pack.read_bytes())
+    raw[blob.offset] ^= 1
+    os.chmod(pack, 0o600)
+    pack.write_bytes(raw)
+
+
+def test_the_newest_consistent_snapshot_is_taken(life: Life) -> None:
+    """An interrupted one is saved and listed, but not chosen over a consistent one."""
+    life.run("x = 1")
+    life.checkpoint()
+    life.run("x = 2")
+    life.checkpoint(Occasion(trigger="exception", cut="interrupted", reason="ValueError: no"))
+    after = reborn(life)
+
+    restored = after.restore()
+
+    assert after.names["x"] == 1
+    assert restored.snapshot.consistent
+
+
+def test_the_dead_life_is_taken_before_the_living_one() -> None:
+    """People press Run All first: what the new kernel saved since does not hide what died."""
+
+    def made(sequence: int, incarnation: str, cut: str = "cell_end") -> Snapshot:
+        return replace(_EMPTY, sequence=sequence, incarnation=incarnation * 16, cut=cut, id=f"{sequence:016x}")
+
+    newest_first = [made(5, "b"), made(4, "b"), made(3, "a", "interrupted"), made(2, "a"), made(1, "c")]
+
+    dead = [s.sequence for s in candidates(newest_first, {"a" * 16}, "n.ipynb")]
+    none_dead = [s.sequence for s in candidates(newest_first, set(), "n.ipynb")]
+
+    assert dead == [2, 5, 4, 1]
+    assert none_dead == [5, 4, 2, 1]
+
+
+def test_snapshots_of_another_notebook_are_never_taken(life: Life) -> None:
+    """Two notebooks in one folder share a store and never each other's snapshots; the error names the other."""
+    life.run("x = 1")
+    life.checkpoint()
+    other = reborn(life)
+    other.notebook = "other.ipynb"
+
+    with pytest.raises(SnapshotNotFoundError, match=r"train\.ipynb"):
+        other.restore()
+
+
+def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(life: Life) -> None:
+    """The older one is bound and a sentence names the damaged one."""
+    life.run("import numpy as np\nx = np.zeros(100_000)")
+    life.checkpoint()
+    life.run("x = np.ones(100_000)")
+    newest = life.checkpoint()
+    damage(life, newest, position=len(newest.blobs) - 2)
+    after = reborn(life)
+
+    restored = after.restore()
+
+    assert after.names["x"].sum() == 0
+    assert newest.id[:8] in restored.warnings[0]
+    assert "damaged" in restored.warnings[0]
+
+
+def test_a_damaged_blob_costs_its_group_when_the_user_names_the_snapshot(life: Life) -> None:
+    """With from=, what is good comes back and what is not is named."""
+    life.run("import numpy as np\nx = np.arange(100_000)\ny = 2")
+    snapshot = life.checkpoint()
+    group = next(g for g in snapshot.groups if g.names == ("x",))
+    damage(life, snapshot, position=group.buffers[0].blobs[0])
+    after = reborn(life)
+
+    restored = after.restore(source=snapshot.id[:6])
+
+    assert after.names["y"] == 2
+    assert "x" not in after.names
+    assert [s.name for s in restored.skipped] == ["x"]
+
+
+def test_restoring_a_part_that_would_separate_objects_is_refused(life: Life) -> None:
+    """A model without its optimizer would be two models; the error says what to type."""
+    life.run("import torch\nmodel = torch.nn.Linear(2, 2)\nopt = torch.optim.Adam(model.parameters())\nx = 1")
+    life.checkpoint()
+    after = reborn(life)
+
+    with pytest.raises(RestoreError, match="%restore_vars model opt"):
+        after.restore("model")
+    assert "model" not in after.names
+    assert after.restore("x").names == ("x",)
+    assert after.restore("model", "opt").names == ("model", "opt")
+
+
+def test_an_unknown_name_gets_the_nearest_right_one(life: Life) -> None:
+    """A typing error is answered with what was meant."""
+    life.run("model = 1")
+    life.checkpoint()
+
+    with pytest.raises(RestoreError, match="Did you mean model"):
+        reborn(life).restore("modle")
+
+
+def test_keep_existing_binds_only_what_is_not_there(life: Life) -> None:
+    """Names that exist stay; separated objects are told."""
+    life.run("a = [1]\nb = {'a': a}\nc = 3")
+    life.checkpoint()
+    after = reborn(life)
+    after.run("a = 'mine'")
+
+    restored = after.restore(keep_existing=True)
+
+    assert after.names["a"] == "mine"
+    assert after.names["c"] == 3
+    assert any("separate" in warning for warning in restored.warnings)
+
+
+def test_nothing_is_bound_when_binding_fails(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failure halfway rolls the namespace back whole."""
+    life.run("a = 1\nb = 2\nc = 3")
+    life.checkpoint()
+    after = reborn(life)
+    after.run("a = 'before'")
+
+    class Stubborn(dict):
+        def __setitem__(self, name: str, value: object) -> None:
+            if name == "c":
+                raise MemoryError("no")
+            super().__setitem__(name, value)
+
+    stubborn = Stubborn(after.names)
+    from ipyrescue import restoring
+
+    found = restoring.find(after.store, None, notebook=after.notebook, incarnation=after.incarnation)
+    with pytest.raises(RestoreError, match="as it was"):
+        restoring.restore(stubborn, after.store, found, restoring.Scope())
+    assert stubborn["a"] == "before"
+    assert "b" not in stubborn
+
+
+def test_an_edited_class_is_told_not_overwritten_in_silence(life: Life) -> None:
+    """The difference between the live class and the snapshot's is shown."""
+    life.run("class Net:\n    def size(self):\n        return 1\nnet = Net()")
+    life.checkpoint()
+    life.run("class Net:\n    def size(self):\n        return 2\n")
+
+    restored = life.restore()
+
+    assert any("return 2" in warning and "return 1" in warning for warning in restored.warnings)
+
+
+def test_tracebacks_through_restored_functions_show_their_lines(life: Life) -> None:
+    """The text of a cell's function is known after a restore, and after a restore of that."""
+    import inspect
+
+    life.run("x = 0\n\ndef divide(a):\n    return a / x\n")
+    life.checkpoint()
+    import linecache
+
+    for name in [name for name in linecache.cache if name.startswith("<cell")]:
+        del linecache.cache[name]
+    after = reborn(life)
+    after.restore()
+
+    assert "return a / x" in inspect.getsource(after.names["divide"])
+
+
+def test_a_store_moved_to_another_path_restores(life: Life, tmp_path: Path) -> None:
+    """A store is known by what is in it, not by where it stands."""
+    life.run("x = [1, 2]")
+    life.checkpoint()
+    moved = tmp_path / "elsewhere" / ".ipyrescue"
+    moved.parent.mkdir()
+    life.store.root.rename(moved)
+    from namespaces import open_store
+
+    after = Life(open_store(moved))
+    after.restore()
+
+    assert after.names["x"] == [1, 2]
+
+
+def _template() -> Snapshot:
+    from ipyrescue.manifest import Settings
+
+    return Snapshot(
+        format=1, id="0" * 16, sequence=0, notebook="n.ipynb", incarnation="0" * 16, created="2026-01-01T00:00:00",
+        label=None, trigger="command", cut="cell_end", reason=None, cell=None, host="h", settings=Settings(),
+        environment={}, imports=(), variables=(), skipped=(), warnings=(), groups=(), blobs=(), new_bytes=0,
+        pause_seconds=0.0,
+    )  # fmt: skip
+
+
+_EMPTY = _template()
