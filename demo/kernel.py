@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,20 +27,24 @@ class KernelError(Exception):
 class Kernel:
     """The kernel of one notebook. It is killed when its `with` block ends, however that ends."""
 
-    def __init__(self, notebook: Path, home: Path) -> None:
-        """Prepare a kernel for *notebook*, with a *home* of its own for Jupyter's and IPython's files."""
-        # The kernel of this very Python, whatever kernels the user has installed.
-        installed = KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
-        self._manager = KernelManager(kernel_name="python3", kernel_spec_manager=installed)
-        self._manager.connection_file = str(home / f"kernel-{time.monotonic_ns()}.json")
+    def __init__(self, notebook: Path) -> None:
+        """Prepare a kernel for *notebook*, whose Jupyter and IPython keep their files in `home` beside it."""
+        home = notebook.parent / "home"
+        home.mkdir(exist_ok=True)
         self._folder = notebook.parent
         self._environment = {
             **os.environ,
             "JPY_SESSION_NAME": str(notebook),  # so Jupyter tells a kernel which notebook it serves
             "JUPYTER_DATA_DIR": str(home / "jupyter"),
             "IPYTHONDIR": str(home / "ipython"),
+            "OMP_NUM_THREADS": "1",  # sums in the same order everywhere, or no two runs are bit for bit the same
             "NO_COLOR": "1",
         }
+        self._sockets = tempfile.TemporaryDirectory(prefix="kernel-")
+        # The kernel of this very Python, whatever kernels the user has installed.
+        specs = KernelSpecManager(kernel_dirs=[], ensure_native_kernel=True)
+        self._manager = KernelManager(kernel_name="python3", kernel_spec_manager=specs, transport="ipc")
+        self._manager.connection_file = os.path.join(self._sockets.name, "kernel.json")
         self._client: Any = None
 
     def __enter__(self) -> Kernel:
@@ -48,11 +53,10 @@ class Kernel:
             self._client = self._manager.blocking_client()
             self._client.start_channels()
             self._client.wait_for_ready(timeout=START_SECONDS)
-        except RuntimeError as error:
+        except BaseException as error:
             self.close()
-            raise KernelError(f"The kernel did not start: {error}") from error
-        except BaseException:
-            self.close()
+            if isinstance(error, RuntimeError):
+                raise KernelError(f"The kernel did not start: {error}") from error
             raise
         return self
 
@@ -76,13 +80,21 @@ class Kernel:
             self._client.stop_channels()
         if self._manager.has_kernel:
             self._manager.shutdown_kernel(now=True)
+        self._sockets.cleanup()
 
     def run(self, cell: str, *, raises: str | None = None) -> Iterator[str]:
         """Run *cell* and yield its output line by line, as it comes.
 
         Raises `KernelError` if the cell raises anything but the exception called *raises*.
         """
-        request = self._client.execute(cell)
+        return self.output(self.begin(cell), raises=raises)
+
+    def begin(self, cell: str) -> str:
+        """Have the kernel run *cell* after those before it; return the name under which its output comes."""
+        return str(self._client.execute(cell))
+
+    def output(self, request: str, *, raises: str | None = None) -> Iterator[str]:
+        """Yield what a cell that was begun prints, until it is done. Ask in the order of the cells."""
         partial = ""
         for kind, content in self._messages(request):
             *lines, partial = (partial + _text(kind, content)).split("\n")

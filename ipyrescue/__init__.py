@@ -64,8 +64,16 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ipyrescue' has no attribute {name!r}")
     if name == "__version__":
-        return import_module("importlib.metadata").version("ipyrescue")
+        return _version()
     return getattr(import_module(_HOME.get(name, "ipyrescue.errors")), name)
+
+
+def _version() -> str:
+    metadata = import_module("importlib.metadata")
+    try:
+        return str(metadata.version("ipyrescue"))
+    except metadata.PackageNotFoundError:  # a source tree on the path, not installed
+        return "unknown"
 
 
 def __dir__() -> list[str]:
@@ -74,9 +82,9 @@ def __dir__() -> list[str]:
 
 def load_ipython_extension(shell: Any) -> None:
     """Answer `%load_ext ipyrescue`: register the magics, and say so if the last kernel died."""
-    import_module("ipyrescue.kernel.extension").load_ipython_extension(shell)
+    import_module("ipyrescue.kernel.extension").load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
     """Answer `%unload_ext ipyrescue`: leave nothing behind."""
-    import_module("ipyrescue.kernel.extension").unload_ipython_extension(shell)
+    import_module("ipyrescue.kernel.extension").unload(shell)

@@ -34,11 +34,15 @@ _ABSENT = object()
 
 @dataclass(frozen=True)
 class Restored:
-    """What a restore bound, what it could not bring back, and what the user should know."""
+    """What a restore bound, what it could not bring back, and what the user should know.
+
+    *kept* are names that were there and stayed (--keep-existing); *full*: every name, so the old life goes on.
+    """
 
     snapshot: Snapshot
     names: tuple[str, ...]
     skipped: tuple[Skipped, ...]
+    kept: tuple[str, ...]
     warnings: tuple[str, ...]
     full: bool
 
@@ -303,12 +307,17 @@ def separated(got: Got) -> list[str]:
 
 
 def _difference(name: str, then: str, now: str) -> str:
-    lines = difflib.unified_diff(
-        now.splitlines(), then.splitlines(), "yours, replaced", "the snapshot's, bound now", n=0, lineterm=""
+    changed = list(difflib.ndiff(now.splitlines(), then.splitlines()))
+    yours = [line[2:].strip() for line in changed if line.startswith("- ")]
+    theirs = [line[2:].strip() for line in changed if line.startswith("+ ")]
+    return (
+        f"class {name} was edited since the snapshot. Yours says `{_few(yours)}`, the snapshot's, bound now, says "
+        f"`{_few(theirs)}`. To have yours, run its cell again."
     )
-    shown = "\n".join(f"    {line}" for line in list(lines)[:12])
-    told = f"class {name} was edited since the snapshot. The snapshot's is bound; run your cell again to have yours:"
-    return f"{told}\n{shown}"
+
+
+def _few(lines: list[str]) -> str:
+    return "; ".join(lines[:3]) + ("; ..." if len(lines) > 3 else "")
 
 
 def remember_sources(namespace: dict[str, Any], got: Got) -> None:
@@ -328,6 +337,7 @@ def _report(journal: Journal, got: Got, skipped: list[Skipped], warnings: list[s
         snapshot=got.snapshot,
         names=tuple(sorted(journal.names)),
         skipped=(*got.snapshot.skipped, *skipped),
+        kept=tuple(n for n in got.snapshot.names if scope.keep_existing and n not in got.wanted),
         warnings=tuple(warnings),
         full=not scope.names and not scope.keep_existing,
     )

@@ -88,11 +88,10 @@ def format_size(size_bytes: int) -> str:
     """Say how many bytes, for people, in powers of ten: `812 B`, `41 MB`, `1.3 GB`."""
     if size_bytes < 1000:
         return f"{size_bytes} B"
-    value = float(size_bytes)
-    for unit in ("kB", "MB", "GB", "TB", "PB"):
-        value /= 1000
-        if value < 999.5:
-            break
+    value, units = size_bytes / 1000, ["kB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    unit = units[0]
     return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
 
 
@@ -125,8 +124,8 @@ def _largest(seconds: int) -> str:
     return next(f"{number}{unit}" for number, unit in zip(_split(seconds), units, strict=True) if number)
 
 
-def _knob(parse: Callable[[str], Any], meaning: str) -> dict[str, Any]:
-    return {"parse": parse, "meaning": meaning}
+def _knob(parse: Callable[[str], Any], help: str) -> dict[str, Any]:
+    return {"parse": parse, "help": help}
 
 
 @dataclass(frozen=True)
@@ -159,14 +158,14 @@ class Knob:
     variable: str
     field: str
     default: Any
-    meaning: str
+    help: str
     parse: Callable[[str], Any]
 
 
 def _as_knob(column: dataclasses.Field[Any]) -> Knob:
     name = re.sub("_(bytes|seconds)$", "", column.name)
-    meaning, parse = column.metadata["meaning"], column.metadata["parse"]
-    return Knob(name, f"IPYRESCUE_{name.upper()}", column.name, column.default, meaning, parse)
+    said, parse = column.metadata["help"], column.metadata["parse"]
+    return Knob(name, f"IPYRESCUE_{name.upper()}", column.name, column.default, said, parse)
 
 
 KNOBS: tuple[Knob, ...] = tuple(_as_knob(column) for column in dataclasses.fields(Configuration))

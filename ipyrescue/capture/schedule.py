@@ -42,7 +42,7 @@ def due(
     long = schedule.long_cell_seconds is not None and cell_seconds >= schedule.long_cell_seconds
     if not elapsed and (failures or not (raised or long)):
         return None
-    return Decision("exception" if raised else "long cell" if long else "every")
+    return Decision("exception" if raised else "every" if elapsed else "long cell")
 
 
 def interval_seconds(every_seconds: float, *, failures: int) -> float:

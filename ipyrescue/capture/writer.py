@@ -52,10 +52,11 @@ class Ticket(Generic[Result]):
         """What the job raised, if it has ended badly."""
         return self._error
 
-    def _settle(self, job: Callable[[], Result]) -> None:
+    def _settle(self, slot: list[Callable[[], Result]]) -> None:
         try:
-            self._outcome.append(job())
-        except BaseException as error:  # A thread has nobody to raise to: whoever holds the ticket decides.
+            # Popped, so that no frame that a traceback refers to holds the job.
+            self._outcome.append(slot.pop()())
+        except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to; the ticket's holder decides
             _free_locals(error)
             self._error = error
         finally:
@@ -147,9 +148,10 @@ class Writer:
 
     def _run_next(self) -> None:
         # The slot forgets the job before it runs: what the job holds must not outlive it here.
-        job, self._job = self._job, None
-        if job is not None and self._ticket is not None:
-            self._ticket._settle(job)
+        slot = [self._job] if self._job is not None else []
+        self._job = None
+        if slot and self._ticket is not None:
+            self._ticket._settle(slot)
 
 
 def _free_locals(error: BaseException | None) -> None:

@@ -14,6 +14,7 @@ from ipyrescue.settings import format_size
 SHOWN = 20
 _COLUMNS = (
     Column("ID"),
+    Column("STATE"),
     Column("MADE"),
     Column("NOTEBOOK", fold=True),
     Column("LABEL", fold=True),
@@ -21,7 +22,6 @@ _COLUMNS = (
     Column("VARS", right=True),
     Column("SIZE", right=True),
     Column("NEW", right=True),
-    Column("STATE"),
 )
 
 
@@ -33,7 +33,7 @@ def ls(
 ) -> None:
     """List all snapshots of a store, newest first.
 
-    Damaged ones and those that another key signed are listed too, and marked in the last column; what is shown of the
+    Damaged ones and those that another key signed are listed too, and marked; what is shown of the
     latter is what they claim. --json always lists everything.
     """
     opened = open_store(store, need_key=False)
@@ -58,6 +58,6 @@ def _may_be_of(entry: Entry, notebook: str) -> bool:
 def _row(entry: Entry) -> tuple[str, ...]:
     s = entry.snapshot
     if s is None:
-        return (entry.id[:8], "?", "?", "", "", "", "", "", entry.state)
+        return (entry.id[:8], entry.state, "?", "?", "", "", "", "", "")
     size, new = format_size(s.size_bytes), format_size(s.new_bytes)
-    return entry.id[:8], age(s), s.notebook, s.label or "", s.cut, str(len(s.names)), size, new, entry.state
+    return entry.id[:8], entry.state, age(s), s.notebook, s.label or "", s.cut, str(len(s.names)), size, new

@@ -48,8 +48,10 @@ def verify(
     """Check every signature and every file; change nothing.
 
     Without --read-data only manifests are read, and every pack must be there at its full length. With it every byte is
-    compared with its hash, and the variables that are lost are named. Exit code 3 when something is damaged, else 5 when
-    another key signed something, else 1 when a newer ipyrescue wrote it.
+    compared with its hash, and the variables that are lost are named.
+
+    Exit code 3 when something is damaged, else 5 when another key signed something, else 1 when a newer ipyrescue
+    wrote it.
     """
     opened = open_store(store, need_key=True)
     chosen = [choose(opened, snapshot)] if snapshot else entries(opened)

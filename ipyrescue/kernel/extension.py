@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime, timezone
+import types
+import time
 from typing import Any
 
 from traitlets import Unicode
 from traitlets.config import Configurable
 
+from ipyrescue import __version__
 from ipyrescue.errors import RescueError
-from ipyrescue.kernel import report
-from ipyrescue.kernel.life import describe_death, previous_death
+from ipyrescue.kernel.life import previous_death, still_alive
 from ipyrescue.kernel.magics import RescueMagics
+from ipyrescue.kernel.obituary import describe_alive, describe_death
 from ipyrescue.kernel.recorder import Recorder
+from ipyrescue.kernel.wording import count
 from ipyrescue.manifest import Snapshot
-from ipyrescue.settings import KNOBS, Configuration, resolve
+from ipyrescue.settings import KNOBS, Configuration, format_size, resolve
 
 _ATTRIBUTE = "_ipyrescue"
 
 
-class IPyRescue(Configurable):
+class _Settings(Configurable):
     """Settings of ipyrescue in IPython's own configuration: `%config IPyRescue` lists them.
 
     An empty value means the default; an IPYRESCUE_* environment variable or an argument of a magic wins.
@@ -31,16 +34,18 @@ class IPyRescue(Configurable):
         return {name: getattr(self, name) for name in self.trait_names(config=True) if getattr(self, name)}
 
 
-for _knob in KNOBS:
-    setattr(IPyRescue, _knob.name, Unicode("", help=_knob.help).tag(config=True))
-IPyRescue.setup_class(IPyRescue.__dict__.copy())  # type: ignore[attr-defined]
+def _configurable(shell: Any) -> Any:
+    """Make the `IPyRescue` of a shell: one text trait for each knob of `ipyrescue.settings`."""
+    traits = {knob.name: Unicode("", help=knob.help).tag(config=True) for knob in KNOBS}
+    kind: Any = types.new_class("IPyRescue", (_Settings,), exec_body=lambda body: body.update(traits))
+    return kind(parent=shell)
 
 
 def load(shell: Any) -> None:
     """Register the magics, begin the life record, and say in one line what is protected or what died."""
     if recorder_of(shell) is not None:
         return
-    configurable = IPyRescue(parent=shell)
+    configurable = _configurable(shell)
     shell.configurables.append(configurable)
 
     def configuration() -> Configuration:
@@ -50,7 +55,7 @@ def load(shell: Any) -> None:
     setattr(shell, _ATTRIBUTE, recorder)
     shell.register_magics(RescueMagics(shell, recorder))
     recorder.start()
-    print(greeting(recorder))
+    print(greeting(recorder))  # noqa: T201 - the answer to %load_ext
 
 
 def unload(shell: Any) -> None:
@@ -63,7 +68,7 @@ def unload(shell: Any) -> None:
         for name in RescueMagics.NAMES:
             table.pop(name, None)
     shell.magics_manager.registry.pop(RescueMagics.__name__, None)
-    shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, IPyRescue)]
+    shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, _Settings)]
     delattr(shell, _ATTRIBUTE)
 
 
@@ -75,22 +80,32 @@ def recorder_of(shell: Any) -> Recorder | None:
 
 def greeting(recorder: Recorder) -> str:
     """One line when nothing happened; after a death, what died, what is saved and what to type."""
-    where = recorder.identity
-    death = previous_death(where.store_root, where.notebook, recorder.incarnation)
-    try:
-        snapshots = recorder.store().snapshots(where.notebook)
-    except RescueError:
-        snapshots = []
+    notebook, where = recorder.notebook, recorder.notebook.identity
+    death = previous_death(where.store_root, where.notebook, notebook.incarnation)
+    snapshots = _readable(recorder)
     if death is None:
-        return report.loaded_line(where, recorder.free_bytes(), snapshots)
+        alive = still_alive(where.store_root, where.notebook, notebook.incarnation)
+        return describe_alive(alive) if alive else _loaded(recorder, snapshots)
     mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
-    return describe_death(death, _newest(mine, snapshots), _newer_interrupted(mine), datetime.now(timezone.utc))
+    newest = next((s for s in (*mine, *snapshots) if s.consistent), None)
+    interrupted = mine[0] if mine and not mine[0].consistent else None
+    return describe_death(death, newest, interrupted, time.time())
 
 
-def _newest(mine: list[Snapshot], all_of_notebook: list[Snapshot]) -> Snapshot | None:
-    consistent = [s for s in (*mine, *all_of_notebook) if s.consistent]
-    return consistent[0] if consistent else None
+def _readable(recorder: Recorder) -> list[Snapshot]:
+    """This notebook's snapshots; none where the key is not ready, which a first checkpoint will tell of."""
+    try:
+        return recorder.notebook.snapshots()
+    except RescueError:
+        return []
 
 
-def _newer_interrupted(mine: list[Snapshot]) -> Snapshot | None:
-    return mine[0] if mine and not mine[0].consistent else None
+def _loaded(recorder: Recorder, snapshots: list[Snapshot]) -> str:
+    where = recorder.notebook.identity
+    store = os.path.relpath(where.store_root, where.path.parent) if where.path else str(where.store_root)
+    there = f"{count(len(snapshots), 'snapshot')} there, " if snapshots else ""
+    free = format_size(recorder.notebook.free_bytes())
+    return (
+        f"ipyrescue {__version__}: {where.title}, snapshots in {store} ({there}{free} free). "
+        "Nothing is saved yet. To protect it: %checkpoint_vars every=5m   Help: %checkpoint_vars?"
+    )

@@ -12,7 +12,7 @@ import dataclasses
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -29,9 +29,7 @@ HEARTBEAT_SECONDS = 5.0
 class LifeRecorder:
     """Keeps the life record of this kernel process. Call `begin` once the notebook is known, again when it changes."""
 
-    def __init__(
-        self, incarnation: str, *, kernel: Any = None, heartbeat_seconds: float = HEARTBEAT_SECONDS
-    ) -> None:
+    def __init__(self, incarnation: str, *, kernel: Any = None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         """Make a recorder that has written nothing; *kernel* is ipykernel's, if there is one."""
         self.incarnation = incarnation
         self.warning: str | None = None
@@ -55,9 +53,9 @@ class LifeRecorder:
         """
         if not self._mine():
             return
-        known = {"notebook": identity.notebook, "kind": identity.kind}
         before, left = self._life, self._root
-        life = dataclasses.replace(before, **known) if before is not None else _newborn(self.incarnation, identity)
+        life = before or _newborn(self.incarnation, identity)
+        life = dataclasses.replace(life, notebook=identity.notebook, kind=identity.kind)
         with self._swallowed(), self._lock:
             self._life, self._root = life, root
             layout.create(root)
@@ -120,11 +118,13 @@ class LifeRecorder:
             lives.write(self._root, self._life, durable=durable)
 
     @contextlib.contextmanager
-    def _swallowed(self) -> Any:
+    def _swallowed(self) -> Iterator[None]:
         try:
             yield
         except (RescueError, OSError, ValueError) as error:
-            self.warning = f"A crash of this kernel might go unnoticed, because its life record was not written. {error}"
+            self.warning = (
+                f"A crash of this kernel might go unnoticed, because its life record was not written. {error}"
+            )
 
 
 class _ShutdownHook:

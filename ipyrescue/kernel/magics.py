@@ -1,9 +1,15 @@
-"""%checkpoint_vars, %restore_vars and %snapshots: words of a line to calls, results to reports."""
+"""%checkpoint_vars, %restore_vars and %snapshots: a line of words to calls, results to reports."""
 
 from __future__ import annotations
 
+import ast
+import linecache
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
+from types import FrameType
 from typing import Any
 
 from IPython.core.error import UsageError
@@ -11,25 +17,29 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from ipyrescue.errors import RescueError
-from ipyrescue.kernel import arguments, report
-from ipyrescue.kernel.recorder import Recorder
+from ipyrescue.kernel import arguments, reporting
+from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
+from ipyrescue.kernel.faces import AsJson, Report
+from ipyrescue.kernel.recorder import Recorder, merged
+from ipyrescue.manifest import Settings
 from ipyrescue.restoring import Scope
+from ipyrescue.selection import Occasion
 
 
-def _shown(magic: Callable[..., Any]) -> Callable[..., Any]:
-    """Show a magic's report also where IPython would not, and turn our errors into one line.
+def _told(magic: Callable[..., Report | None]) -> Callable[..., Report | None]:
+    """Turn our errors into one line, and show a report also where IPython would drop it.
 
-    IPython displays a value only if the magic is the last line of its cell; an assignment displays nothing.
+    IPython displays a magic's value only if it is the last expression of its cell.
     """
 
     @wraps(magic)
-    def run(self: RescueMagics, line: str, cell: str | None = None) -> Any:
+    def run(self: RescueMagics, line: str, cell: str | None = None) -> Report | None:
         try:
             found = magic(self, line) if cell is None else magic(self, line, cell)
         except RescueError as error:
             raise UsageError(str(error)) from error
-        if found is not None and _is_dropped(self.shell, _cell_frame()):
-            display(found)
+        if found is not None and _is_dropped(self.shell, sys._getframe(1)):
+            display(found)  # type: ignore[no-untyped-call]
         return found
 
     return run
@@ -44,46 +54,118 @@ class RescueMagics(Magics):
     def __init__(self, shell: Any, recorder: Recorder) -> None:
         super().__init__(shell)
         self._recorder = recorder
+        self._names = shell.user_ns
 
     @line_cell_magic
-    @_shown
-    def checkpoint_vars(self, line: str, cell: str | None = None) -> Any:
-        """Make a snapshot now; with every=, go on making them."""
+    @_told
+    def checkpoint_vars(self, line: str, cell: str | None = None) -> Report | None:
+        """Make a snapshot now; with every=, go on making them. The manual is put here from `arguments`."""
         if cell is not None:
-            raise UsageError(
-                "`%%checkpoint_vars` is not built yet. Write `%checkpoint_vars ...` with one % on a line of its own."
-            )
+            raise UsageError(arguments.CELL_MAGIC)
         wanted = arguments.parse_checkpoint(line)
         if wanted.off:
-            return self._turn_off(wanted)
+            return _form(self._turn_off(wanted), as_json=wanted.json)
         if wanted.status:
-            return self._form(report.StatusReport.of(self._recorder), wanted.json)
+            return _form(reporting.status(self._recorder), as_json=wanted.json)
         if wanted.dry_run:
-            return self._form(report.PlanReport.of_draft(self._recorder.plan(self._settings(wanted))), wanted.json)
-        return self._form(self._checkpoint(wanted), wanted.json)
+            plan = reporting.checkpoint_plan(self._recorder.plan(self._settings(wanted)))
+            return _form(plan, as_json=wanted.json)
+        return _form(self._checkpoint(wanted), as_json=wanted.json)
+
+    def _checkpoint(self, wanted: CheckpointArguments) -> Report:
+        settings = self._settings(wanted)
+        snapshot = self._recorder.checkpoint(Occasion(cut="line", label=wanted.label), settings)
+        if wanted.every_seconds is not None:
+            self._recorder.arm(settings)
+        return reporting.saved(self._recorder, snapshot, armed=wanted.every_seconds is not None)
+
+    def _settings(self, wanted: CheckpointArguments) -> Settings:
+        said = Settings(
+            every_seconds=wanted.every_seconds,
+            keep=wanted.keep,
+            max_size_bytes=wanted.max_size_bytes,
+            only=wanted.only,
+            tagged=wanted.names,
+            exclude=wanted.exclude,
+            allow=wanted.allow,
+        )
+        armed = self._recorder.armed
+        return merged(armed.settings, said) if armed is not None else said
+
+    def _turn_off(self, wanted: CheckpointArguments) -> Report:
+        armed = self._recorder.armed
+        if wanted.off_names and armed is not None:
+            left = tuple(name for name in armed.settings.tagged if name not in wanted.off_names)
+            self._recorder.arm(replace(armed.settings, tagged=left))
+        else:
+            self._recorder.disarm()
+        return reporting.status(self._recorder)
 
     @line_magic
-    @_shown
-    def restore_vars(self, line: str) -> Any:
-        """Bring a snapshot's variables back."""
+    @_told
+    def restore_vars(self, line: str) -> Report | None:
+        """Bring a snapshot's variables back. The manual is put here from `arguments`."""
         wanted = arguments.parse_restore(line)
         if wanted.list:
-            return self._form(self._table(wanted.all), wanted.json)
+            return _form(reporting.table(self._recorder, every_notebook=wanted.all), as_json=wanted.json)
         if wanted.trust:
-            self._trust(wanted)
+            wanted = replace(wanted, source=self._trust(wanted))
         scope = Scope(wanted.names, wanted.keep_existing)
         if wanted.dry_run:
-            chosen = self._recorder.find(wanted.source)[0]
-            return self._form(report.PlanReport.of_snapshot(chosen, scope.wanted(chosen, self.shell.user_ns)), wanted.json)
-        return self._form(self._restored(self._recorder.restore(wanted.source, scope)), wanted.json)
+            chosen = self._recorder.notebook.find(wanted.source)[0]
+            return _form(reporting.restore_plan(chosen, scope, self._names), as_json=wanted.json)
+        return _form(self._restore(wanted, scope), as_json=wanted.json)
+
+    def _restore(self, wanted: RestoreArguments, scope: Scope) -> Report:
+        started = time.perf_counter()
+        newest = next(iter(self._recorder.notebook.snapshots()), None)
+        restored = self._recorder.restore(wanted.source, scope)
+        return reporting.restored(self._recorder, restored, newest, time.perf_counter() - started)
+
+    def _trust(self, wanted: RestoreArguments) -> str:
+        """Show whose a foreign snapshot is, then sign it as ours; return its new id."""
+        if wanted.source is None:
+            raise UsageError("Say which snapshot you trust: %restore_vars from=ID --trust   (ids: %snapshots --all)")
+        store = self._recorder.notebook.store(create=True)
+        display(reporting.foreign(store.untrusted(wanted.source)))  # type: ignore[no-untyped-call]
+        return store.trust(wanted.source).id
 
     @line_magic
-    @_shown
-    def snapshots(self, line: str) -> Any:
-        """Show the snapshots of this notebook."""
+    @_told
+    def snapshots(self, line: str) -> Report | None:
+        """Show the snapshots of this notebook. The manual is put here from `arguments`."""
         wanted = arguments.parse_snapshots(line)
         if wanted.verb == "show":
-            return self._form(report.SnapshotReport(self._recorder.find(wanted.id)[0]), wanted.json)
+            found = self._recorder.notebook.find(wanted.id)[0]
+            return _form(reporting.one(found), as_json=wanted.json)
         if wanted.verb == "forget":
-            return self._form(self._recorder.forget(wanted.id), wanted.json)
-        return self._form(self._table(wanted.all), wanted.json)
+            self._recorder.forget(wanted.id or "")
+        return _form(reporting.table(self._recorder, every_notebook=wanted.all), as_json=wanted.json)
+
+
+RescueMagics.checkpoint_vars.__doc__ = arguments.CHECKPOINT_HELP
+RescueMagics.restore_vars.__doc__ = arguments.RESTORE_HELP
+RescueMagics.snapshots.__doc__ = arguments.SNAPSHOTS_HELP
+
+
+def _form(report: Report, *, as_json: bool) -> Report:
+    return AsJson(report) if as_json else report
+
+
+def _is_dropped(shell: Any, frame: FrameType | None) -> bool:
+    """Whether the statement that called a magic is one whose value nobody sees: neither last, nor assigned."""
+    while frame is not None and frame.f_code.co_name != "<module>":
+        frame = frame.f_back
+    if frame is None or shell.ast_node_interactivity != "last_expr":
+        return False
+    statements = _statements(frame.f_code.co_filename)
+    here = [s for s in statements if s.lineno <= frame.f_lineno <= (s.end_lineno or s.lineno)]
+    return bool(here) and here[-1] is not statements[-1] and isinstance(here[-1], ast.Expr)
+
+
+def _statements(filename: str) -> list[ast.stmt]:
+    """The statements of the running cell. IPython caches what it compiles: magics are calls there already."""
+    try:
+        return ast.parse("".join(linecache.getlines(filename))).body
+    except SyntaxError:
+        return []

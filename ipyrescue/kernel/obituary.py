@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
 from ipyrescue.kernel.life import Death
-from ipyrescue.kernel.tables import clean, count, seconds_of
+from ipyrescue.kernel.wording import age, clean, clock, count, seconds_of, shortened
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Life
@@ -24,7 +23,8 @@ def describe_death(death: Death, newest: Snapshot | None, interrupted: Snapshot 
     if newest is None and interrupted is None:
         lines.append("It left no snapshot. So that the next one does: %checkpoint_vars every=5m")
     if newest is not None:
-        lines.append(f"Its newest snapshot, {newest.id[:8]}, holds {_contents(newest)} and was made {_age(newest, now)}.")
+        made = age(newest.created, now=now)
+        lines.append(f"Its newest snapshot, {newest.id[:8]}, holds {_contents(newest)} and was made {made}.")
         lines.append("Bring it back: %restore_vars    Look first: %restore_vars --dry-run")
     if interrupted is not None:
         lines.append(_interrupted(interrupted, newer=newest is not None, now=now))
@@ -48,9 +48,7 @@ def title(life: Life) -> str:
 def _when(death: Death, now: float) -> str:
     if death.last_seen <= 0:
         return "at an unknown time"
-    moment, today = datetime.fromtimestamp(death.last_seen), datetime.fromtimestamp(now)
-    clock = f"{moment:%H:%M:%S}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
-    return f"at about {clock} ({format_age(now - death.last_seen)})"
+    return f"at about {clock(death.last_seen, now=now)} ({format_age(now - death.last_seen)})"
 
 
 def _in_which_cell(death: Death) -> str:
@@ -58,8 +56,7 @@ def _in_which_cell(death: Death) -> str:
     if not life.cell_running:
         return " while no cell was running"
     name = f"cell [{life.cell}]" if life.cell is not None else "a cell"
-    source = clean((life.cell_source or "").strip().partition("\n")[0])
-    shown = source if len(source) <= _SOURCE_CHARACTERS else source[: _SOURCE_CHARACTERS - 3] + "..."
+    shown = shortened(clean((life.cell_source or "").strip().partition("\n")[0]), _SOURCE_CHARACTERS)
     begun = seconds_of(life.cell_started)
     ran = f" had been running for {format_duration(max(0.0, death.last_seen - begun))}" if begun else " was running"
     return f" while {name}{ran}" + (f": {shown}" if shown else "")
@@ -69,21 +66,11 @@ def _contents(snapshot: Snapshot) -> str:
     return f"{count(len(snapshot.variables), 'variable')}, {format_size(snapshot.size_bytes)},"
 
 
-def _age(snapshot: Snapshot, now: float) -> str:
-    made = seconds_of(snapshot.created)
-    return format_age(now - made) if made is not None else "at an unknown time"
-
-
 def _interrupted(snapshot: Snapshot, *, newer: bool, now: float) -> str:
     reason = f" ({clean(snapshot.reason)})" if snapshot.reason else ""
     which = "A newer one" if newer else "Its only snapshot"
+    made = age(snapshot.created, now=now)
     return (
-        f"{which}, {snapshot.id[:8]}, was cut in the middle of a step{reason} {_age(snapshot, now)}, so it may be torn; "
+        f"{which}, {snapshot.id[:8]}, was cut in the middle of a step{reason} {made}, so it may be torn; "
         f"to take it: %restore_vars from={snapshot.id[:8]}"
     )
-
-
-def local_time(text: str) -> datetime | None:
-    """Turn a manifest's ISO 8601 into local time; `None` for what is no time."""
-    seconds = seconds_of(text)
-    return datetime.fromtimestamp(seconds, timezone.utc).astimezone() if seconds is not None else None

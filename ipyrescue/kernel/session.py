@@ -34,8 +34,8 @@ def restore(source: str | None = None, *, names: Sequence[str] = (), keep_existi
 
 def snapshots(*, all_notebooks: bool = False) -> list[Snapshot]:
     """The snapshots of this notebook, newest first; of every notebook in the store with *all_notebooks*."""
-    recorder = _recorder()
-    return recorder.store().snapshots(None if all_notebooks else recorder.identity.notebook)
+    notebook = _recorder().notebook
+    return notebook.store().snapshots() if all_notebooks else notebook.snapshots()
 
 
 def _recorder() -> Recorder:

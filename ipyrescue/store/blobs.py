@@ -7,7 +7,6 @@ while the pack had its present signature; any other is read and hashed first, an
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -38,28 +37,29 @@ class Put:
 
 
 class Proofs:
-    """What this process knows about bytes on disk: written by itself, or read back and found right."""
+    """What this process knows about bytes on disk: written by itself, or read back and found right.
+
+    No lock, which another thread could hold across a fork: threads that race may lose a proof, never invent one.
+    """
 
     def __init__(self) -> None:
         self._packs: dict[str, tuple[Signature, dict[tuple[str, int], bool]]] = {}
-        self._guard = threading.Lock()
 
     def add(self, blob: BlobRef, pack: Signature, *, read: bool) -> None:
         """Note that *blob* is good in a pack of this signature. What was known of an older signature is void."""
-        with self._guard:
-            known, blobs = self._packs.get(blob.pack, (None, {}))
-            if known != pack:
-                blobs = {}
-                self._packs[blob.pack] = (pack, blobs)
-            place = (blob.hash, blob.offset)
-            blobs[place] = read or blobs.get(place, False)
+        known = self._packs.get(blob.pack)
+        if known is None or known[0] != pack:
+            known = self._packs[blob.pack] = (pack, {})
+        place = (blob.hash, blob.offset)
+        known[1][place] = read or known[1].get(place, False)
 
     def has(self, blob: BlobRef, pack: Signature | None, *, read: bool = False) -> bool:
         """Whether *blob* is known to be good; with *read*, by having been read back."""
-        with self._guard:
-            known, blobs = self._packs.get(blob.pack, (None, {}))
-            proof = blobs.get((blob.hash, blob.offset))
-        return pack is not None and known == pack and proof is not None and (proof or not read)
+        known = self._packs.get(blob.pack)
+        if known is None or known[0] != pack:
+            return False
+        proof = known[1].get((blob.hash, blob.offset))
+        return proof is not None and (proof or not read)
 
 
 def put(root: Path, views: Sequence[memoryview], known: Mapping[str, BlobRef], proofs: Proofs) -> Put:
@@ -148,7 +148,7 @@ def check(reader: PackReader, blob: BlobRef, proofs: Proofs) -> None:
     """Read *blob* and throw its bytes away. Raises CorruptError, StoreError."""
     if blob.size_bytes > BLOB_SIZE_BYTES:
         raise CorruptError(f"Blob {blob.hash[:12]} claims {blob.size_bytes} bytes; no blob has that many.")
-    read_checked(reader, blob, memoryview(bytearray(blob.size_bytes)), proofs)
+    read_checked(reader, blob, reader.scratch(blob.size_bytes), proofs)
 
 
 def pack_signature(root: Path, pack: str) -> Signature | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +45,15 @@ class Foreign:
     created: str
 
 
+Entry = tuple[Signature, Snapshot | RescueError]
+
+
 class Catalog:
     """The `snapshots/` folder of one store, as the holder of one key sees it."""
 
     def __init__(self, root: Path, store_id: str, key: Key) -> None:
         self._root, self._store_id, self._key = root, store_id, key
-        self._entries: dict[str, tuple[Signature, Snapshot | RescueError]] = {}
+        self._entries: dict[str, Entry] = {}
         self._known: dict[str, BlobRef] = {}
 
     def path(self, name: str) -> Path:
@@ -68,14 +70,14 @@ class Catalog:
 
     def snapshots(self) -> list[Snapshot]:
         """All that carry our MAC, newest first."""
-        found = [entry for _, entry in self._refresh() if isinstance(entry, Snapshot)]
+        found = [entry for _, entry in self._refresh().values() if isinstance(entry, Snapshot)]
         return sorted(found, key=lambda snapshot: (snapshot.sequence, snapshot.id), reverse=True)
 
     def unreadable(self) -> list[Unreadable]:
         """All others: damaged, signed by another key, written by a newer ipyrescue."""
         return [
             Unreadable(name, self.path(name), entry)
-            for name, entry in self._refresh()
+            for name, (_, entry) in self._refresh().items()
             if not isinstance(entry, Snapshot)
         ]
 
@@ -89,8 +91,8 @@ class Catalog:
         status = os.lstat(self.path(name))
         return signing.unframe(atomic.read_file(self.path(name), MANIFEST_LIMIT_BYTES)), status
 
-    def publish(self, snapshot: Snapshot) -> Snapshot:
-        """Sign and publish: the only commit point. Returns the snapshot as readers see it. Raises StoreError."""
+    def publish(self, snapshot: Snapshot) -> None:
+        """Sign and publish: the only commit point. Raises StoreError."""
         name = layout.snapshot_name(snapshot.sequence, snapshot.id)
         body = snapshot.to_bytes()
         readable = Snapshot.from_bytes(body)  # what could not be read back is refused while it is still invisible
@@ -98,7 +100,9 @@ class Catalog:
         self._write(self.path(name), raw)
         if atomic.read_file(self.path(name), MANIFEST_LIMIT_BYTES) != raw:
             raise CorruptError(f"{self.path(name)} does not read back as it was written. Older snapshots are intact.")
-        return self._note(name, signature(os.lstat(self.path(name))), readable)
+        status = signature(os.lstat(self.path(name)))
+        self._entries = {**self._entries, name: (status, self._shared(readable))}
+        self._known = {**self._known, **{blob.hash: blob for blob in readable.blobs}}
 
     def _write(self, path: Path, raw: bytes) -> None:
         try:
@@ -120,29 +124,33 @@ class Catalog:
             return
         self._refresh()
 
-    def _refresh(self) -> list[tuple[str, Snapshot | RescueError]]:
+    def _refresh(self) -> dict[str, Entry]:
         """Read what is new, drop what is gone; the rest stays as parsed."""
-        names = self.names()
-        for gone in self._entries.keys() - set(names):
-            del self._entries[gone]
-            self._known.clear()
-        if not self._known:
-            self._learn(entry for _, entry in self._entries.values())
-        entries = [(name, self._entry(name)) for name in names]
-        return [(name, entry) for name, entry in entries if entry is not None]
+        before = self._entries
+        found = {name: self._entry(name, before.get(name)) for name in self.names()}
+        entries = {name: entry for name, entry in found.items() if entry is not None}
+        # Replaced, never changed in place: another thread may be iterating, and a lock could be held across a fork.
+        if all(entries.get(name) is entry for name, entry in before.items()):
+            known, new = dict(self._known), [entries[name] for name in entries.keys() - before.keys()]
+        else:
+            known, new = {}, list(entries.values())
+        if new or not known:
+            known.update((blob.hash, blob) for _, entry in new if isinstance(entry, Snapshot) for blob in entry.blobs)
+            self._known = known
+        self._entries = entries
+        return entries
 
-    def _entry(self, name: str) -> Snapshot | RescueError | None:
+    def _entry(self, name: str, before: Entry | None) -> Entry | None:
         """The manifest, or why it cannot be used; None when it was forgotten meanwhile."""
         try:
             now = signature(os.lstat(self.path(name)))
-            if name in self._entries and self._entries[name][0] == now:
-                return self._entries[name][1]
-            return self._note(name, now, self._verified(name))
+            if before is not None and before[0] == now:
+                return before
+            return now, self._shared(self._verified(name))
         except FileNotFoundError:
             return None
         except RescueError as error:
-            self._entries[name] = (now, error)
-            return error
+            return now, error
 
     def _verified(self, name: str) -> Snapshot:
         signed, status = self.body(name)
@@ -166,20 +174,10 @@ class Catalog:
             f"Set IPYRESCUE_KEY_FILE to that key, or if you trust its maker: %restore_vars from={identifier} --trust"
         )
 
-    def _note(self, name: str, status: Signature, snapshot: Snapshot) -> Snapshot:
-        self._learn([snapshot])
-        # Snapshots of one notebook share most blobs: one object each keeps hundreds of manifests small in memory.
-        shared = tuple(blob if self._known[blob.hash] != blob else self._known[blob.hash] for blob in snapshot.blobs)
-        snapshot = dataclasses.replace(snapshot, blobs=shared)
-        self._entries[name] = (status, snapshot)
-        return snapshot
-
-    def _learn(self, entries: Iterable[Snapshot | RescueError]) -> None:
-        for entry in entries:
-            if isinstance(entry, Snapshot):
-                for blob in entry.blobs:
-                    if self._known.get(blob.hash) != blob:
-                        self._known[blob.hash] = blob
+    def _shared(self, snapshot: Snapshot) -> Snapshot:
+        """The same, each blob that is known already as one object: hundreds of manifests stay small in memory."""
+        blobs = tuple(known if (known := self._known.get(b.hash)) == b else b for b in snapshot.blobs)
+        return dataclasses.replace(snapshot, blobs=blobs)
 
 
 def find(spec: str, mine: list[Snapshot], everyone: list[Snapshot], unreadable: list[Unreadable]) -> Snapshot:

@@ -113,12 +113,14 @@ def create(root: Path) -> str:
     Two processes that race agree on one id. An existing store is left as it is.
     """
     with atomic.explained("create the store", root):
-        if not (root / "format.json").exists():
-            _make_folders(root)
-            check_writable(root)
+        new = not (root / "format.json").exists()
+        if new:
+            _claim(root)
+        _make_folders(root)  # also those that a copy of an old store lost because they were empty
+        check_writable(root)
+        if new:
             _make_files(root)
             _write_format(root)
-        check_writable(root)
     return read_store_id(root)
 
 
@@ -168,20 +170,27 @@ def _store_id(fields: object, path: Path) -> str:
     return store_id
 
 
-def _make_folders(root: Path) -> None:
+def _claim(root: Path) -> None:
+    """Close an empty folder that the user made for us."""
     _refuse_strange(root)
+    if sys.platform != "win32" and root.is_dir() and not root.is_symlink() and root.lstat().st_uid == os.geteuid():
+        root.chmod(0o700)
+
+
+def _make_folders(root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
-    for path in (root, *(root / name for name in FOLDERS)):
-        path.mkdir(mode=0o700, exist_ok=True)
-        _own(path)
-    atomic.sync_folder(root)
-    atomic.sync_folder(root.parent)
+    made = [path for path in (root, *(root / name for name in FOLDERS)) if _make_folder(path)]
+    for path in made:
+        atomic.sync_folder(path.parent)
 
 
-def _own(path: Path) -> None:
-    # The umask only takes bits away, and an empty folder that the user made is ours to close.
-    if sys.platform != "win32" and path.lstat().st_uid == os.geteuid() and not path.is_symlink():
-        path.chmod(0o700)
+def _make_folder(path: Path) -> bool:
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        return False
+    path.chmod(0o700)  # a strange umask takes the owner's bits away
+    return True
 
 
 def _refuse_strange(root: Path) -> None:

@@ -185,7 +185,7 @@ class PackReader:
         self._root = root
         self._opened: dict[str, tuple[int, Signature]] = {}
         self._guard = threading.Lock()
-        self._bounce = threading.local()
+        self._buffers = threading.local()
 
     def __enter__(self) -> PackReader:
         return self
@@ -207,6 +207,10 @@ class PackReader:
                     raise CorruptError(f"Pack {path} ends before blob {blob.hash[:12]} does: it was cut short.")
                 view, offset = view[read:], offset + read
 
+    def scratch(self, size_bytes: int) -> memoryview:
+        """Room for one blob, of this thread, until it asks again."""
+        return memoryview(self._buffer("scratch"))[:size_bytes]
+
     def signature(self, pack: str) -> Signature:
         """The signature of the very file that `read_into` reads. Raises CorruptError when it is missing."""
         return self._fd(pack)[1]
@@ -223,7 +227,7 @@ class PackReader:
             return self._seek_and_read(fd, view, offset)
         if not _is_direct(fd):
             return os.preadv(fd, [view], offset)
-        bounce = self._aligned_buffer()
+        bounce = self._buffer("bounce")
         wanted = min(len(view), len(bounce))
         try:
             read = min(os.preadv(fd, [memoryview(bounce)[: _aligned(wanted)]], offset), wanted)
@@ -234,10 +238,11 @@ class PackReader:
         view[:read] = memoryview(bounce)[:read]
         return read
 
-    def _aligned_buffer(self) -> mmap.mmap:
-        if not hasattr(self._bounce, "buffer"):
-            self._bounce.buffer = mmap.mmap(-1, BLOB_SIZE_BYTES)
-        buffer: mmap.mmap = self._bounce.buffer
+    def _buffer(self, name: str) -> mmap.mmap:
+        """A page-aligned buffer of this thread, as large as the largest blob."""
+        if not hasattr(self._buffers, name):
+            setattr(self._buffers, name, mmap.mmap(-1, BLOB_SIZE_BYTES))
+        buffer: mmap.mmap = getattr(self._buffers, name)
         return buffer
 
     def _seek_and_read(self, fd: int, view: memoryview, offset: int) -> int:

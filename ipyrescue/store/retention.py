@@ -7,6 +7,7 @@ forgotten by hand, as does every label.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def to_verify(
     def forgotten(trusted: AbstractSet[str]) -> tuple[Snapshot, ...]:
         return to_forget(snapshots, retention, current=current, unrestored=unrestored, verified=trusted, now=now)
 
-    if set(forgotten(believed)) == set(forgotten(verified)):
+    if forgotten(believed) == forgotten(verified):
         return ()
     return tuple(s for s in whole[:FLOOR] if s.id not in verified)
 
@@ -140,19 +141,19 @@ def _thinned(consistent: list[Snapshot], retention: Retention, now: datetime) ->
 
 def _shrunk(newest_first: list[Snapshot], kept: set[str], promised: set[str], max_size_bytes: int | None) -> set[str]:
     """Give up the oldest that may go until the blobs of the rest, each counted once, fit."""
-    kept = set(kept)
     if max_size_bytes is None:
         return kept
+    kept, blobs = set(kept), {s.id: {b.hash: b.size_bytes for b in s.blobs} for s in newest_first if s.id in kept}
+    users = Counter(digest for held in blobs.values() for digest in held)
+    size_bytes = sum({digest: size for held in blobs.values() for digest, size in held.items()}.values())
     for snapshot in reversed(newest_first):
-        if _size_bytes(s for s in newest_first if s.id in kept) <= max_size_bytes:
+        if size_bytes <= max_size_bytes:
             break
-        if snapshot.id not in promised:
-            kept.discard(snapshot.id)
+        if snapshot.id in kept and snapshot.id not in promised:
+            kept.remove(snapshot.id)
+            users.subtract(blobs[snapshot.id].keys())
+            size_bytes -= sum(size for digest, size in blobs[snapshot.id].items() if not users[digest])
     return kept
-
-
-def _size_bytes(snapshots: Iterable[Snapshot]) -> int:
-    return sum({blob.hash: blob.size_bytes for s in snapshots for blob in s.blobs}.values())
 
 
 def _newest_good(newest_first: list[Snapshot]) -> set[str]:

@@ -50,8 +50,8 @@ def test_ls_lists_every_notebook_newest_first(make):
 
     lines = result.stdout.splitlines()
     assert result.exit_code == Exit.OK
-    assert lines[0].split() == ["ID", "MADE", "NOTEBOOK", "LABEL", "CUT", "VARS", "SIZE", "NEW", "STATE"]
-    assert re.match(rf"{second.id[:8]}  just now  b\.ipynb +warm +cell_end +1 +5\.0 kB +5\.0 kB  ok$", lines[1])
+    assert lines[0].split() == ["ID", "STATE", "MADE", "NOTEBOOK", "LABEL", "CUT", "VARS", "SIZE", "NEW"]
+    assert re.match(rf"{second.id[:8]}  ok     just now  b\.ipynb +warm +cell_end +1 +5\.0 kB +5\.0 kB$", lines[1])
     assert lines[2].startswith(first.id[:8])
 
 

@@ -33,7 +33,7 @@ def make_snapshot() -> Make:
 
 @pytest.fixture
 def save() -> Callable[..., Snapshot]:
-    """put and commit the given bytes, each as one blob."""
+    """Save the given bytes by put and commit, each as one blob."""
     return save_to
 
 

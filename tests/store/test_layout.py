@@ -109,3 +109,20 @@ def test_only_ids_become_paths(tmp_path, name):
         layout.life_path(tmp_path, name)
     assert layout.parse_snapshot_name(f"0000000001-{name}.json") is None
     assert layout.parse_pack_name(f"{name}.pack") is None
+
+
+def test_folders_that_a_copy_lost_are_made_again(store, key):
+    """Git and some copying tools drop empty folders."""
+    for name in ("tmp", "runs", "kernels"):
+        (store.root / name).rmdir()
+
+    with Store.open(store.root, key, create=True).writing():
+        pass
+
+
+def test_an_empty_folder_of_the_user_is_closed_to_others(tmp_path, key):
+    tmp_path.chmod(0o755)
+
+    Store.open(tmp_path, key, create=True)
+
+    assert mode(tmp_path) == 0o700

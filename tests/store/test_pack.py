@@ -40,7 +40,7 @@ def test_bytes_of_an_earlier_buffer_do_not_leak_into_gaps(store, save, monkeypat
 
 @pytest.mark.parametrize("refused", ["at open", "at the first write", "after a short write", "never"])
 def test_file_systems_without_direct_writing_serve_as_well(store, save, load, monkeypatch, refused):
-    """tmpfs refuses O_DIRECT when the file is opened, others when it is written."""
+    """Some, like tmpfs, refuse O_DIRECT when the file is opened, others when it is written."""
     contents = [secrets.token_bytes(300_000) for _ in range(5)]
     open_file, write = os.open, os.write
     buffered = []
@@ -96,9 +96,10 @@ def test_a_failed_put_leaves_nothing(store, save, load, monkeypatch, call, code)
     def fail(*_):
         raise OSError(code, os.strerror(code))
 
-    with monkeypatch.context() as patch, store.writing(), pytest.raises(StoreError):
+    with monkeypatch.context() as patch, store.writing():
         patch.setattr(os, call, fail)
-        store.put([memoryview(b"new" * 1000)])
+        with pytest.raises(StoreError):
+            store.put([memoryview(b"new" * 1000)])
 
     assert pack_files(store) == before
     assert os.listdir(store.root / "tmp") == []

@@ -1,0 +1,280 @@
+"""The lines of the three magics into frozen data: what was said, and nothing that was not. Pure.
+
+Also their manuals: `%checkpoint_vars?` shows what stands here, with an example session that a test runs.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from IPython.core.error import UsageError
+
+from ipyrescue.kernel.options import Grammar, Option
+from ipyrescue.settings import parse_count, parse_duration, parse_size
+
+
+@dataclass(frozen=True)
+class CheckpointArguments:
+    """A line of `%checkpoint_vars`. `None` means not said. With *off*, *off_names* are those to tag no longer."""
+
+    names: tuple[str, ...] = ()
+    every_seconds: float | None = None
+    keep: int | None = None
+    max_size_bytes: int | None = None
+    label: str | None = None
+    only: bool = False
+    exclude: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    off: bool = False
+    off_names: tuple[str, ...] = ()
+    status: bool = False
+    dry_run: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class RestoreArguments:
+    """A line of `%restore_vars`. *source* is an id prefix, a label or `latest~N`."""
+
+    names: tuple[str, ...] = ()
+    source: str | None = None
+    list: bool = False
+    all: bool = False
+    dry_run: bool = False
+    keep_existing: bool = False
+    trust: bool = False
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class SnapshotsArguments:
+    """A line of `%snapshots`. *verb* is `list`, `show` or `forget`; the last two have an *id*."""
+
+    verb: str = "list"
+    id: str | None = None
+    all: bool = False
+    json: bool = False
+
+
+def parse_checkpoint(line: str) -> CheckpointArguments:
+    """Read a line of `%checkpoint_vars`; raise `UsageError`."""
+    words, said = _CHECKPOINT.read(line)
+    names = _names(words, _CHECKPOINT)
+    for option, field in (("every", "every_seconds"), ("max_size", "max_size_bytes")):
+        if option in said:
+            said[field] = said.pop(option)
+    if said.get("off"):
+        _refuse_beside(said, "--off", allowed={"off", "json"})
+        return CheckpointArguments(off_names=names, **said)
+    if said.get("status"):
+        _refuse_beside(said | {"names": names} if names else said, "--status", allowed={"status", "json"})
+    return CheckpointArguments(names=names, **said)
+
+
+def parse_restore(line: str) -> RestoreArguments:
+    """Read a line of `%restore_vars`; raise `UsageError`."""
+    words, said = _RESTORE.read(line)
+    said["source"] = said.pop("from", None)
+    if said.get("all") and not said.get("list"):
+        raise UsageError("`--all` goes with `--list`: snapshots of other notebooks are taken by from=ID.")
+    if said.get("trust") and said["source"] is None:
+        raise UsageError("`--trust` needs to know which snapshot. Write from=ID; the ids stand in %snapshots")
+    return RestoreArguments(names=_names(words, _RESTORE), **said)
+
+
+def parse_snapshots(line: str) -> SnapshotsArguments:
+    """Read a line of `%snapshots`; raise `UsageError`."""
+    words, said = _SNAPSHOTS.read(line)
+    verb, rest = (words[0], words[1:]) if words else ("list", [])
+    if verb in _UNBUILT_VERBS:
+        raise UsageError(_UNBUILT_VERBS[verb])
+    if verb not in ("list", "show", "forget"):
+        hint = f"Did you mean `%snapshots show {verb}`?" if re.fullmatch("[0-9a-f]+|latest.*", verb) else ""
+        raise UsageError(f"`{verb}` is no verb of %snapshots: list, show and forget are. {hint}".rstrip())
+    if len(rest) != (0 if verb == "list" else 1):
+        takes = "takes no id" if verb == "list" else "takes one id"
+        raise UsageError(f"`%snapshots {verb}` {takes}. The ids stand in the table: %snapshots")
+    try:
+        return SnapshotsArguments(verb=verb, id=parse_source(rest[0]) if rest else None, **said)
+    except ValueError as error:
+        raise UsageError(f"`%snapshots {verb}` cannot be done: {error}") from error
+
+
+def parse_source(text: str) -> str:
+    """Check what names a snapshot: an id prefix, a label, `latest` or `latest~N`; raise `ValueError`."""
+    if text.startswith("@"):
+        raise ValueError("a time (`@10:42`) is not built yet; take an id from %snapshots.")
+    if text.startswith("latest") and not re.fullmatch(r"latest(~\d{1,6})?", text):
+        raise ValueError(f"`{text}` is not understood. Write latest, or latest~2 for the second before it.")
+    return text
+
+
+def parse_label(text: str) -> str:
+    """Check a label: one that could be taken for something else, or that no line can show, is refused."""
+    if not text.isprintable() or len(text) > 100:
+        raise ValueError("a label is one line of at most 100 characters.")
+    if text.startswith(("latest", "@")) or "," in text:
+        raise ValueError(f"`{text}` would be taken for something else. Write it like before-lr.")
+    return text
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    """Read names or globs with commas between them; raise `ValueError`."""
+    found = tuple(word for word in text.split(",") if word)
+    for word in found:
+        if not _is_name(word):
+            raise ValueError(f"`{word}` is no name and no pattern. Write it like tmp_*.")
+    return found
+
+
+def _names(words: list[str], grammar: Grammar) -> tuple[str, ...]:
+    for word in words:
+        if not _is_name(word):
+            raise UsageError(f"`{word}` is no variable name. {_instead(word, grammar)}")
+    return tuple(dict.fromkeys(words))
+
+
+def _instead(word: str, grammar: Grammar) -> str:
+    if "." in word or "[" in word:
+        whole = re.split(r"[.\[]", word)[0]
+        return f"Only whole variables can be named: {whole}" if whole else "Only whole variables can be named."
+    if grammar is _RESTORE:
+        return f"To name a snapshot: from={word}"
+    return "Names and patterns like model* are understood."
+
+
+def _is_name(word: str) -> bool:
+    return re.sub(r"\[!?[\w-]+\]|[*?]", "_", word).isidentifier()
+
+
+def _refuse_beside(said: dict[str, object], option: str, *, allowed: set[str]) -> None:
+    for key in said:
+        if key not in allowed:
+            spelled = key.removesuffix("_seconds").removesuffix("_bytes").replace("_", "-")
+            raise UsageError(f"`{option}` and `{spelled}` do not go together. Say one of them.")
+
+
+_CHECKPOINT = Grammar(
+    "checkpoint_vars",
+    (
+        Option("every", "arm: a snapshot after cells, at most this often (30s 5m 1h30m)", parse_duration, "e", "5m"),
+        Option("keep", "how many of the last snapshots stay", parse_count, "k", "10"),
+        Option("max-size", "how large the store may grow (500MB 2GiB)", parse_size, metavar="20GB"),
+        Option("label", "a name for this snapshot, to find it again", parse_label, metavar="before-lr"),
+        Option("only", "save nothing but the names said here"),
+        Option("exclude", "never save what matches", _patterns, "x", "PATTERN", many=True),
+        Option("allow", "save it although it looks like a secret", _patterns, metavar="NAME", many=True),
+        Option("off", "disarm; with names: tag those no longer"),
+        Option("status", "tell what is protected, and change nothing"),
+        Option("dry-run", "tell what would be saved, and save nothing", short="n"),
+        Option("json", "return the result as JSON"),
+    ),
+    {
+        "steps": "`steps=` is not built yet. Say how often by time: every=5m",
+        "to": "`to=` is not built yet. Set IPYRESCUE_STORE to the folder before the kernel starts.",
+        "tag": "`tag=` is called label=. Write label=before-lr",
+        "restore": "To restore, type %restore_vars",
+        "r": "To restore, type %restore_vars",
+    },
+)
+
+_RESTORE = Grammar(
+    "restore_vars",
+    (
+        Option("from", "which snapshot: an id's beginning, a label, latest, latest~2", parse_source, "f", "3f9c"),
+        Option("list", "show the snapshots, and restore nothing", short="l"),
+        Option("all", "with --list: those of every notebook in this store", short="a"),
+        Option("dry-run", "tell what would be restored, and restore nothing", short="n"),
+        Option("keep-existing", "leave names alone that are bound already"),
+        Option("trust", "take a snapshot of another key as your own; needs from="),
+        Option("json", "return the result as JSON"),
+    ),
+    {
+        "as": "`as=` is not built yet. Restore into a fresh kernel, and rename there.",
+        "into": "`into=` is not built yet. Restore into a fresh kernel, and copy from there.",
+        "device": "`device=` is not built yet. Tensors of a device that is gone come back on the CPU by themselves.",
+        "undo": "`--undo` is not built yet. Before a restore, keep what you have: %checkpoint_vars label=before",
+        "force": "`--force` is not built yet. Name the whole group, or restore everything: %restore_vars",
+        "keep-classes": "`--keep-classes` is not built yet. Restore first, then run the cell with the new class again.",
+        "step": "`step=` is not built yet. Take an id from %snapshots.",
+    },
+)
+
+_SNAPSHOTS = Grammar(
+    "snapshots",
+    (
+        Option("all", "those of every notebook in this store", short="a"),
+        Option("json", "return the table as JSON"),
+    ),
+    {},
+)
+
+_UNBUILT_VERBS = {
+    "diff": "`%snapshots diff` is not built yet. Look at both: %snapshots show ID",
+    "pin": "`%snapshots pin` is not built yet. Keep more of them: %checkpoint_vars keep=50",
+    "prune": "Space is freed by itself after each snapshot. To drop one: %snapshots forget ID",
+}
+
+CELL_MAGIC = "`%%checkpoint_vars` is not built yet. Write `%checkpoint_vars ...` with one % on a line of its own."
+"""What to answer to the cell magic."""
+
+CHECKPOINT_HELP = f"""Make a snapshot of this notebook's variables; with every=, go on making them after cells.
+
+    %checkpoint_vars                          a snapshot now, durable when the line returns
+    %checkpoint_vars model opt                the same; these names must be in it (patterns like model* too)
+    %checkpoint_vars model opt every=5m       and from now on a new one after cells, at most every 5 minutes
+
+A snapshot holds every variable that can be saved, unless --only is said. `every=5m`, `--every 5m` and `-e 5m` are
+the same; a bare word is always a variable's name. Said again, names are added and settings replaced.
+
+{_CHECKPOINT.manual()}
+
+Example:
+
+    In [1]: %load_ext ipyrescue
+    In [2]: weights, history = [0.5, 0.25], []
+    In [3]: %checkpoint_vars weights history label=start
+    In [4]: %checkpoint_vars weights every=5m keep=5 -x "tmp_*"
+    In [5]: %checkpoint_vars --status
+    In [6]: %checkpoint_vars --off
+"""
+
+RESTORE_HELP = f"""Bring a snapshot's variables back.
+
+    %restore_vars                             everything, from the kernel of this notebook that died last
+    %restore_vars model opt from=3f9c         some names, from the snapshot whose id begins so
+
+Without from=, the newest consistent snapshot of the kernel that died is taken, else the newest of this notebook. If
+automatic snapshots were on when it was made, they are on again. Either all is bound or nothing.
+
+{_RESTORE.manual()}
+
+Example:
+
+    In [1]: %load_ext ipyrescue
+    In [2]: weights = [0.5, 0.25]
+    In [3]: %checkpoint_vars label=good
+    In [4]: weights = None
+    In [5]: %restore_vars --list
+    In [6]: %restore_vars weights from=good --dry-run
+    In [7]: %restore_vars weights from=good
+    In [8]: assert weights == [0.5, 0.25]
+"""
+
+SNAPSHOTS_HELP = f"""Show the snapshots of this notebook, newest first.
+
+    %snapshots                                the table
+    %snapshots show 3f9c                      one of them: what it holds, and what it left out
+    %snapshots forget 3f9c                    drop it, and free what no other one needs
+
+{_SNAPSHOTS.manual()}
+
+Example:
+
+    In [1]: %load_ext ipyrescue
+    In [2]: answer = 42
+    In [3]: %checkpoint_vars label=first
+    In [4]: %snapshots
+    In [5]: %snapshots show first
+"""

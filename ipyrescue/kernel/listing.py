@@ -1,0 +1,149 @@
+"""Snapshots that exist, shown: manifests into a table of many or a page about one. Knows no store."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ipyrescue.kernel.faces import Report
+from ipyrescue.kernel.tables import Line, Table
+from ipyrescue.kernel.wording import age, clock, count, seconds_of
+from ipyrescue.manifest import Snapshot
+from ipyrescue.settings import format_age, format_size
+
+
+@dataclass(frozen=True)
+class SnapshotRow:
+    """One line of the table. *mark* says what is wrong with it: `interrupted`, `damaged`, `foreign`; else empty."""
+
+    id: str
+    notebook: str = ""
+    created: str = ""
+    trigger: str = ""
+    label: str = ""
+    cell: int | None = None
+    cut: str = ""
+    size_bytes: int | None = None
+    new_bytes: int | None = None
+    variables: int | None = None
+    mark: str = ""
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, *, mark: str = "") -> SnapshotRow:
+        """Make the row of a snapshot; an interrupted one is marked by itself."""
+        return cls(
+            id=snapshot.id,
+            notebook=snapshot.notebook,
+            created=snapshot.created,
+            trigger=snapshot.trigger,
+            label=snapshot.label or "",
+            cell=snapshot.cell,
+            cut=snapshot.cut,
+            size_bytes=snapshot.size_bytes,
+            new_bytes=snapshot.new_bytes,
+            variables=len(snapshot.variables),
+            mark=mark or ("" if snapshot.consistent else "interrupted"),
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class SnapshotsTable(Report):
+    """The snapshots of one notebook, or with *every_notebook* of all. *now* is in seconds since the epoch."""
+
+    rows: tuple[SnapshotRow, ...]
+    now: float
+    notebook: str
+    every_notebook: bool = False
+
+    def lines(self) -> list[Line]:
+        """Say how many there are, and what to type."""
+        whose = "in this store" if self.every_notebook else f"of {self.notebook}"
+        if not self.rows:
+            return [Line(f"There are no snapshots {whose}. To make one: %checkpoint_vars")]
+        return [Line(f"{count(len(self.rows), 'snapshot')} {whose}. To take one: %restore_vars from=ID")]
+
+    def table(self) -> Table:
+        """Show them as they come; columns in which nothing stands are left out."""
+        columns = ("id", "when", "notebook", "label", "trigger", "cell", "cut", "variables", "size", "new", "note")
+        rows = tuple(self._cells(row) for row in self.rows)
+        return Table(columns, rows, numbers=("variables", "size", "new")).without_empty()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every row under the names of its fields."""
+        rows = [dataclasses.asdict(row) for row in self.rows]
+        return {"report": "snapshots", "notebook": self.notebook, "snapshots": rows}
+
+    def _cells(self, row: SnapshotRow) -> tuple[str, ...]:
+        made = seconds_of(row.created)
+        when = f"{clock(made, now=self.now)} ({format_age(self.now - made)})" if made is not None else ""
+        return (
+            row.id[:8],
+            when,
+            row.notebook if self.every_notebook else "",
+            row.label,
+            row.trigger,
+            _cell(row.cell),
+            row.cut if row.mark != row.cut else "",
+            str(row.variables) if row.variables is not None else "",
+            format_size(row.size_bytes) if row.size_bytes is not None else "",
+            format_size(row.new_bytes) if row.new_bytes is not None else "",
+            row.mark,
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class SnapshotReport(Report):
+    """One snapshot in full: what it holds, what it left out, and where it was taken."""
+
+    snapshot: Snapshot
+    now: float
+
+    def lines(self) -> list[Line]:
+        """Say what it is, when and where it was made, and how to take it."""
+        snapshot = self.snapshot
+        label = f" `{snapshot.label}`" if snapshot.label else ""
+        size = f"{count(len(snapshot.variables), 'variable')}, {format_size(snapshot.size_bytes)}"
+        made = f"{age(snapshot.created, now=self.now)} on {snapshot.host}"
+        told = [Line(f"Snapshot {snapshot.id[:8]}{label} of {snapshot.notebook}: {size}, made {made}.")]
+        told.append(Line(f"Trigger: {snapshot.trigger}. Cut: {snapshot.cut}{_because(snapshot)}."))
+        told += [Line(f"Imports: {', '.join(i.name for i in snapshot.imports)}")] if snapshot.imports else []
+        told += [Line(f"Left out: {skipped}", "warning") for skipped in snapshot.skipped]
+        told += [Line(f"Warning: {warning}", "warning") for warning in snapshot.warnings]
+        return [*told, Line(f"To take it: %restore_vars from={snapshot.id[:8]}", "hint")]
+
+    def table(self) -> Table:
+        """Show each variable with the cell that made it and the group with which it goes."""
+        groups = group_numbers([group.names for group in self.snapshot.groups])
+        rows = tuple(
+            (v.name, v.type, format_size(v.size_bytes), _cell(v.cell), groups.get(v.name, ""))
+            for v in self.snapshot.variables
+        )
+        return Table(("name", "type", "size", "cell", "group"), rows, numbers=("size", "group")).without_empty()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the snapshot's fields, without where its bytes stand."""
+        return {"report": "snapshot", "snapshot": snapshot_as_json(self.snapshot)}
+
+
+def group_numbers(groups: list[tuple[str, ...]]) -> dict[str, str]:
+    """Number the groups that hold more than one name, and say for each of their names which it is in."""
+    shared = [names for names in groups if len(names) > 1]
+    return {name: str(number) for number, names in enumerate(shared, 1) for name in names}
+
+
+def snapshot_as_json(snapshot: Snapshot) -> dict[str, Any]:
+    """Return what a program wants to know of a snapshot, without where its bytes stand."""
+    kept = ("id", "sequence", "notebook", "created", "label", "trigger", "cut", "reason", "cell", "host")
+    numbers = ("size_bytes", "new_bytes", "pause_seconds")
+    fields = {name: getattr(snapshot, name) for name in (*kept, *numbers)}
+    return {**fields, "variables": [dataclasses.asdict(variable) for variable in snapshot.variables]}
+
+
+def _because(snapshot: Snapshot) -> str:
+    cell = f", cell [{snapshot.cell}]" if snapshot.cell is not None else ""
+    return cell + (f", {snapshot.reason}" if snapshot.reason else "")
+
+
+def _cell(number: int | None) -> str:
+    return f"[{number}]" if number is not None else ""

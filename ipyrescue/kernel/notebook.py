@@ -1,0 +1,175 @@
+"""This kernel's notebook: its names, its store, and the verbs that join them. Knows no cells and no schedule."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ipyrescue import checkpointing, restoring
+from ipyrescue.capture.staging import StagingArea
+from ipyrescue.checkpointing import Draft
+from ipyrescue.errors import CheckpointError, SnapshotNotFoundError
+from ipyrescue.kernel import identity
+from ipyrescue.kernel.identity import Identity
+from ipyrescue.kernel.life import mark_restored
+from ipyrescue.manifest import Settings, Snapshot
+from ipyrescue.restoring import Restored, Scope
+from ipyrescue.selection import Occasion, Origin
+from ipyrescue.settings import Configuration, format_size
+from ipyrescue.store import Store, lives, signing
+from ipyrescue.store.prune import prune
+from ipyrescue.store.retention import Retention
+from ipyrescue.store.upkeep import tidy
+
+
+class Notebook:
+    """One kernel's namespace and the store that its snapshots go to.
+
+    *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running.
+    """
+
+    def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
+        self.incarnation = secrets.token_hex(8)
+        self.cells: dict[str, int] = {}
+        self.cell: int | None = None
+        self.area = StagingArea()
+        self._shell = shell
+        self._configuration = configuration
+        self._started_in = Path.cwd()
+        self._identity: Identity | None = None
+        self._store: Store | None = None
+        self._key_warned = False
+
+    @property
+    def configuration(self) -> Configuration:
+        """The settings in force: environment over `%config IPyRescue` over defaults. Raises `RescueError`."""
+        return self._configuration()
+
+    @property
+    def identity(self) -> Identity:
+        """Which notebook this is. VS Code says so only after extensions were loaded, so a console is asked again."""
+        if self._identity is None or self._identity.kind == "console":
+            front_end = "ipykernel" if getattr(self._shell, "kernel", None) is not None else "ipython"
+            self._identity = identity.resolve(
+                self._shell.user_ns, os.environ, self._started_in, self.configuration.store, console=front_end
+            )
+        return self._identity
+
+    def store(self, *, create: bool = False) -> Store:
+        """Open this notebook's store; with *create*, make it and the key if they are not there. Raises `StoreError`."""
+        root = self.identity.store_root
+        if self._store is None or self._store.root != root.absolute() or not root.exists():
+            self._store = Store.open(root, signing.load_key(create=create), create=create)
+        return self._store
+
+    def snapshots(self) -> list[Snapshot]:
+        """This notebook's snapshots, newest first; none where there is no store yet."""
+        return self.store().snapshots(self.identity.notebook) if self.identity.store_root.exists() else []
+
+    def capture(self, occasion: Occasion, wanted: Settings) -> Draft:
+        """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`."""
+        origin = Origin(
+            notebook=self.identity.notebook,
+            incarnation=self.incarnation,
+            host=socket.gethostname(),
+            hidden=self._shell.user_ns_hidden,
+            cells=self.cells,
+            cell=self.cell,
+        )
+        return checkpointing.capture(
+            self._shell.user_ns,
+            self.store(create=True),
+            self.area,
+            origin=origin,
+            occasion=occasion,
+            settings=wanted,
+        )
+
+    def write(self, draft: Draft) -> Snapshot:
+        """The rest of a checkpoint: put, commit, then forget and free what is too old. May run beside the kernel."""
+        self._refuse_the_impossible(draft)
+        store = self.store()
+        snapshot = checkpointing.write(draft, store)
+        tidy(store, snapshot.notebook, self.retention(snapshot.settings), current=self.incarnation)
+        return snapshot
+
+    def find(self, source: str | None) -> list[Snapshot]:
+        """The snapshots that *source* means, best first; see `ipyrescue.finding`.
+
+        A console is known only by its directory, so another console's snapshots are offered, never taken unasked.
+        """
+        where = self.identity
+        found = restoring.find(self.store(), source, notebook=where.notebook, incarnation=self.incarnation)
+        if source is not None or where.kind == "notebook":
+            return found
+        mine = [s for s in found if s.incarnation == self.incarnation]
+        if not mine:
+            raise SnapshotNotFoundError(
+                f"The newest snapshot, {found[0].id[:8]}, is of another console in this directory. "
+                f"If that is the one you want, say so: %restore_vars from={found[0].id[:8]}"
+            )
+        return mine
+
+    def restore(self, source: str | None, scope: Scope) -> Restored:
+        """Bind a snapshot's variables; a full restore fulfils the promise to keep what the dead incarnation left."""
+        restored = restoring.restore(self._shell.user_ns, self.store(), self.find(source), scope)
+        if restored.full:
+            self._mark_restored(restored.snapshot)
+            self.cells.update({v.name: v.cell for v in restored.snapshot.variables if v.cell is not None})
+        return restored
+
+    def _mark_restored(self, snapshot: Snapshot) -> None:
+        root = self.identity.store_root
+        for life in lives.read_all(root):
+            if life.incarnation == snapshot.incarnation != self.incarnation:
+                mark_restored(root, life, snapshot.id)
+
+    def key_warning(self) -> str | None:
+        """Once: a sentence when the key would not survive what the store survives."""
+        if self._key_warned:
+            return None
+        self._key_warned = True
+        return signing.key_survives(self.identity.store_root)
+
+    def forget(self, source: str) -> Snapshot:
+        """Forget one snapshot and free what nothing else references. Raises `SnapshotNotFoundError`, `StoreError`."""
+        store = self.store()
+        snapshot = store.find(source, self.identity.notebook)
+        store.forget(snapshot.id)
+        prune(store)
+        return snapshot
+
+    def retention(self, wanted: Settings) -> Retention:
+        """Which snapshots stay: what the magic said, else the configuration; at most half of the disk's free space."""
+        configured = self.configuration
+        limit = wanted.max_size_bytes or configured.max_size_bytes or (self.free_bytes() + self.used_bytes()) // 2
+        return Retention(keep=wanted.keep or configured.keep, max_size_bytes=limit)
+
+    def used_bytes(self) -> int:
+        """What all packs of the store take on disk."""
+        packs = self.identity.store_root / "packs"
+        return sum(path.lstat().st_size for path in packs.glob("*.pack"))
+
+    def free_bytes(self) -> int:
+        """Free space where the store is, or will be."""
+        root = self.identity.store_root
+        existing = next(path for path in (root, *root.absolute().parents) if path.exists())
+        return shutil.disk_usage(existing).free
+
+    def _refuse_the_impossible(self, draft: Draft) -> None:
+        """Stop before the disk is filled by what can never fit: the numbers say why. Raises `CheckpointError`."""
+        armed = draft.snapshot.settings.every_seconds is not None
+        times, why = (3, "two snapshots that stay and one being written") if armed else (1, "for one snapshot")
+        needed, free = draft.size_bytes * times, self.free_bytes()
+        room = free + (self.used_bytes() if armed else 0)
+        if needed > room and draft.snapshot.trigger == "command":
+            raise CheckpointError(
+                f"No snapshot was made: {format_size(needed)} are needed ({why}), {format_size(room)} are free at "
+                f"{self.identity.store_root}. Free space, leave names out with -x NAME, or set IPYRESCUE_STORE to a "
+                "folder on a larger disk."
+            )

@@ -1,0 +1,295 @@
+"""What the magics tell after they have done something: plain data into reports. Knows no IPython and no store."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from ipyrescue.kernel.faces import Report
+from ipyrescue.kernel.listing import group_numbers, snapshot_as_json
+from ipyrescue.kernel.tables import Line, Table
+from ipyrescue.kernel.wording import age, clean, count, listed, seconds_of
+from ipyrescue.manifest import Settings, Skipped, Snapshot
+from ipyrescue.settings import format_age, format_duration, format_size
+
+_SHOWN_SKIPPED = 5
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What arming will cost on disk. *allowed_bytes* is `max_size`, or what half of the free disk gives."""
+
+    snapshot_bytes: int
+    keep: int
+    free_bytes: int
+    allowed_bytes: int
+
+    @property
+    def needed_bytes(self) -> int:
+        """The most that the kept snapshots can take: as if no two of them shared a byte."""
+        return self.snapshot_bytes * (self.keep + 1)
+
+    @property
+    def fits(self) -> bool:
+        """Whether two snapshots fit, the least with which an old one is safe while a new one is written."""
+        return 2 * self.snapshot_bytes <= min(self.allowed_bytes, self.free_bytes)
+
+    def __str__(self) -> str:
+        return (
+            f"One snapshot is {format_size(self.snapshot_bytes)}; keeping {self.keep} needs at most "
+            f"{format_size(self.needed_bytes)}, {format_size(self.allowed_bytes)} may be used, "
+            f"{format_size(self.free_bytes)} are free."
+        )
+
+
+@dataclass(frozen=True, repr=False)
+class SavedReport(Report):
+    """A snapshot was made. *armed* is the line from `armed_line`; *forecast* stands there when arming."""
+
+    snapshot: Snapshot
+    armed: str | None = None
+    forecast: Forecast | None = None
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[Line]:
+        """Say what was saved, what was not, and what happens from now on."""
+        snapshot = self.snapshot
+        loud = [skipped for skipped in snapshot.skipped if _tagged(skipped.name, snapshot.settings.tagged)]
+        quiet = [skipped for skipped in snapshot.skipped if skipped not in loud]
+        told = [Line(_saved(snapshot) + _left_out(quiet))]
+        told += [Line(f"NOT SAVED, although you named it: {skipped}", "error") for skipped in loud]
+        told += [Line(f"Warning: {warning}", "warning") for warning in (*snapshot.warnings, *self.warnings)]
+        told += [Line(str(self.forecast))] if self.forecast else []
+        return told + ([Line(self.armed)] if self.armed else [])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the snapshot's own fields and what was said beside them."""
+        forecast = dataclasses.asdict(self.forecast) if self.forecast else None
+        return {
+            "report": "saved",
+            "snapshot": snapshot_as_json(self.snapshot),
+            "skipped": [dataclasses.asdict(skipped) for skipped in self.snapshot.skipped],
+            "warnings": [*self.snapshot.warnings, *self.warnings],
+            "armed": self.armed,
+            "forecast": forecast,
+        }
+
+
+@dataclass(frozen=True, repr=False)
+class RestoredReport(Report):
+    """Names were bound. *kept* are names that stayed as they were, because of `--keep-existing`."""
+
+    names: tuple[str, ...]
+    snapshot_id: str
+    age_seconds: float
+    skipped: tuple[Skipped, ...] = ()
+    kept: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    armed: str | None = None
+    seconds: float | None = None
+
+    def lines(self) -> list[Line]:
+        """Say what is back, what is not, and what happens from now on."""
+        took = f" in {format_duration(self.seconds)}" if self.seconds is not None else ""
+        whence = f"from snapshot {self.snapshot_id[:8]}, made {format_age(self.age_seconds)}"
+        told = [Line(f"Restored {count(len(self.names), 'variable')} {whence}{took}.{_left_out(self.skipped)}")]
+        told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
+        told += [Line(f"Warning: {warning}", "warning") for warning in self.warnings]
+        return told + ([Line(self.armed)] if self.armed else [])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every field under its own name."""
+        return {"report": "restored", **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, repr=False)
+class StatusReport(Report):
+    """How well this notebook is protected right now. It never claims more than the *last* snapshot on disk.
+
+    *made* counts this kernel's snapshots and *failures* the attempts that failed since the last good one; *trouble*
+    is the sentence of the last failure.
+    """
+
+    settings: Settings
+    store: str
+    free_bytes: int
+    now: float
+    last: Snapshot | None = None
+    made: int = 0
+    failures: int = 0
+    writing: bool = False
+    trouble: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def lines(self) -> list[Line]:
+        """Say whether snapshots are made, when the last one was, and what is wrong."""
+        told = [Line(armed_line(self.settings) if self.armed else _NOT_ARMED, "plain" if self.armed else "hint")]
+        told.append(Line(self._last()))
+        if self.writing:
+            told.append(Line("A snapshot is being written right now."))
+        if self.failures or self.trouble:
+            attempts = f" {count(self.failures, 'attempt')} in a row failed." if self.failures else ""
+            told.append(Line(f"NOT PROTECTED.{attempts} {self.trouble or ''}".rstrip(), "error"))
+        told += [Line(f"Warning: {warning}", "warning") for warning in self.warnings]
+        return [*told, Line(f"Store: {self.store} ({format_size(self.free_bytes)} free)", "hint")]
+
+    @property
+    def armed(self) -> bool:
+        """Whether snapshots are made without being asked for."""
+        return self.settings.every_seconds is not None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every field; *last* as in a `SavedReport`."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields["settings"] = dataclasses.asdict(self.settings)
+        fields["last"] = snapshot_as_json(self.last) if self.last else None
+        return {"report": "status", "armed": self.armed, **fields, "warnings": list(self.warnings)}
+
+    def _last(self) -> str:
+        if self.last is None:
+            return "There is no snapshot of this notebook yet."
+        cut = "" if self.last.consistent else ", cut in the middle of a step"
+        size = f"{count(len(self.last.variables), 'variable')}, {format_size(self.last.size_bytes)}"
+        made = f"; {count(self.made, 'snapshot')} by this kernel" if self.made else ""
+        return f"Last snapshot: {self.last.id[:8]}, {age(self.last.created, now=self.now)} ({size}{cut}){made}."
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One variable of a dry run; names with the same *group* share objects and go together."""
+
+    name: str
+    type: str
+    size_bytes: int | None = None
+    group: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class PlanReport(Report):
+    """What would be done; nothing was. *action* is `checkpoint` or `restore`; the id is that of what to restore."""
+
+    action: str
+    rows: tuple[PlanRow, ...]
+    skipped: tuple[Skipped, ...] = ()
+    snapshot_id: str | None = None
+    age_seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of_draft(cls, snapshot: Snapshot, groups: Iterable[tuple[str, ...]]) -> PlanReport:
+        """Plan a checkpoint: *snapshot* is what would be written, *groups* the names that it would encode together."""
+        return cls("checkpoint", _plan_rows(snapshot, groups, set(snapshot.names)), snapshot.skipped)
+
+    @classmethod
+    def of_snapshot(cls, snapshot: Snapshot, wanted: Collection[str], *, now: float) -> PlanReport:
+        """Plan a restore of the *wanted* names of *snapshot*."""
+        made = seconds_of(snapshot.created)
+        rows = _plan_rows(snapshot, (group.names for group in snapshot.groups), wanted)
+        age_seconds = now - made if made is not None else None
+        return cls("restore", rows, snapshot.skipped, snapshot.id, age_seconds, snapshot.warnings)
+
+    def lines(self) -> list[Line]:
+        """Say how much it would be, and from where."""
+        verb = "save" if self.action == "checkpoint" else "restore"
+        size = sum(row.size_bytes or 0 for row in self.rows)
+        whence = f" from snapshot {self.snapshot_id[:8]}" if self.snapshot_id else ""
+        made = f", made {format_age(self.age_seconds)}" if self.age_seconds is not None else ""
+        would = (
+            f"Would {verb} {count(len(self.rows), 'variable')}, {format_size(size)}{whence}{made}. Nothing was done."
+        )
+        return [Line(would), *(Line(f"Warning: {warning}", "warning") for warning in self.warnings)]
+
+    def table(self) -> Table:
+        """Show each name with its group, then each that is left out with the reason."""
+        rows = [(r.name, r.type, _size(r.size_bytes), r.group, r.note) for r in self.rows]
+        rows += [(s.name, s.type, "", "", f"left out: {_why(s)}") for s in self.skipped]
+        return Table(("name", "type", "size", "group", "note"), tuple(rows), numbers=("size", "group")).without_empty()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every field under its own name."""
+        return {"report": "plan", **dataclasses.asdict(self)}
+
+
+def loaded_line(title: str, store: str, free_bytes: int, newest: Snapshot | None, *, now: float) -> str:
+    """Say, in the one line of `%load_ext` when nothing has died, where snapshots go and what there is."""
+    there = f"newest snapshot {newest.id[:8]}, {age(newest.created, now=now)}" if newest else "no snapshots yet"
+    return clean(
+        f"ipyrescue: {title}, {there}, in {store} ({format_size(free_bytes)} free). "
+        "To be protected: %checkpoint_vars every=5m    Help: %checkpoint_vars?"
+    )
+
+
+@dataclass(frozen=True, repr=False)
+class ForeignReport(Report):
+    """Who signed a snapshot that the user says is to be trusted. Shown before it is signed anew."""
+
+    snapshot_id: str
+    notebook: str
+    host: str
+    owner_uid: int
+    fingerprint: str
+    created: str
+
+    def lines(self) -> list[Line]:
+        """Say whose it is; a snapshot holds pickles, so trusting it is running its code."""
+        return [
+            Line(
+                f"Snapshot {self.snapshot_id[:8]} of {self.notebook} was made on {self.host}, {self.created}; its file "
+                f"belongs to user {self.owner_uid} and carries the signature of key {self.fingerprint}."
+            ),
+            Line("You trust it: it is signed with your key now. Restoring it runs code that it holds.", "warning"),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every field under its own name."""
+        return {"report": "foreign", **dataclasses.asdict(self)}
+
+
+_NOT_ARMED = "Not armed: snapshots are made only when you type %checkpoint_vars. To arm: %checkpoint_vars every=5m"
+
+
+def armed_line(settings: Settings) -> str:
+    """Say what happens from now on, and how to stop it."""
+    every = format_duration(settings.every_seconds) if settings.every_seconds is not None else "never"
+    tagged = f"{listed(list(settings.tagged), most=6)} must be in each. " if settings.tagged else ""
+    keep = f"keeps the last {settings.keep}" if settings.keep is not None else "keeps them all"
+    return (
+        f"Armed: a snapshot when a cell ends, at most every {every}, and after long cells and exceptions; {keep}. "
+        f"{tagged}To stop: %checkpoint_vars --off"
+    )
+
+
+def _saved(snapshot: Snapshot) -> str:
+    size = f"{format_size(snapshot.size_bytes)} ({format_size(snapshot.new_bytes)} new)"
+    paused = format_duration(snapshot.pause_seconds)
+    return f"Saved {count(len(snapshot.variables), 'variable')}, {size}, paused {paused}."
+
+
+def _left_out(skipped: Sequence[Skipped]) -> str:
+    if not skipped:
+        return ""
+    names = listed([str(s) for s in skipped], most=_SHOWN_SKIPPED, more="all: %snapshots show")
+    return f" Left out {len(skipped)}: {names}."
+
+
+def _tagged(name: str, tagged: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in tagged)
+
+
+def _why(skipped: Skipped) -> str:
+    return str(skipped).partition("(")[2].removesuffix(")")
+
+
+def _size(size_bytes: int | None) -> str:
+    return format_size(size_bytes) if size_bytes is not None else ""
+
+
+def _plan_rows(snapshot: Snapshot, groups: Iterable[tuple[str, ...]], wanted: Collection[str]) -> tuple[PlanRow, ...]:
+    numbers = group_numbers(list(groups))
+    rows = [PlanRow(v.name, v.type, v.size_bytes, numbers.get(v.name, "")) for v in snapshot.variables]
+    rows += [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports]
+    return tuple(row for row in rows if row.name in wanted)

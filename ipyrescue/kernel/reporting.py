@@ -1,0 +1,166 @@
+"""From what happened to what is told: snapshots, restores and the recorder's state into reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from ipyrescue.checkpointing import Draft
+from ipyrescue.errors import RescueError, UntrustedError
+from ipyrescue.kernel.faces import Report
+from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
+from ipyrescue.kernel.recorder import Recorder
+from ipyrescue.kernel.report import (
+    Forecast,
+    ForeignReport,
+    PlanReport,
+    PlanRow,
+    RestoredReport,
+    SavedReport,
+    StatusReport,
+    armed_line,
+)
+from ipyrescue.kernel.wording import seconds_of
+from ipyrescue.manifest import Settings, Snapshot
+from ipyrescue.restoring import Restored, Scope
+
+
+def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
+    """Tell of a snapshot that a command made; when it armed, with the forecast."""
+    warning = recorder.notebook.key_warning()
+    return SavedReport(
+        snapshot,
+        armed=_armed_line(recorder) if armed else None,
+        forecast=_forecast(recorder, snapshot) if armed else None,
+        warnings=(warning,) if warning else (),
+    )
+
+
+def _armed_line(recorder: Recorder) -> str | None:
+    return armed_line(_effective(recorder)) if recorder.armed is not None else None
+
+
+def _effective(recorder: Recorder) -> Settings:
+    """The armed settings with the defaults that hold where nothing was said."""
+    settings = recorder.armed.settings if recorder.armed is not None else Settings()
+    return replace(settings, keep=recorder.notebook.retention(settings).keep)
+
+
+def _forecast(recorder: Recorder, snapshot: Snapshot) -> Forecast:
+    retention = recorder.notebook.retention(snapshot.settings)
+    return Forecast(
+        snapshot_bytes=snapshot.size_bytes,
+        keep=retention.keep,
+        free_bytes=recorder.notebook.free_bytes(),
+        allowed_bytes=retention.max_size_bytes or 0,
+    )
+
+
+def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seconds: float) -> Report:
+    """Tell what a restore bound, what not, and whether the kernel is armed again."""
+    rearmed = result.full and result.snapshot.settings.every_seconds is not None
+    return RestoredReport(
+        names=result.names,
+        snapshot_id=result.snapshot.id,
+        age_seconds=_age_seconds(result.snapshot),
+        skipped=result.skipped,
+        kept=tuple(name for name in result.snapshot.names if name in result.kept),
+        warnings=(*_newer_interrupted(result.snapshot, newest), *result.warnings),
+        armed=_armed_line(recorder) if rearmed else None,
+        seconds=seconds,
+    )
+
+
+def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, ...]:
+    """Name a newer snapshot of the same life that was cut in mid-step, with the line that takes it."""
+    if newest is None or newest.consistent or newest.sequence <= taken.sequence:
+        return ()
+    if newest.incarnation != taken.incarnation:
+        return ()
+    return (
+        f"A newer snapshot, {newest.id[:8]}, was cut in the middle of a step ({newest.reason}); "
+        f"to take it nevertheless: %restore_vars from={newest.id[:8]}",
+    )
+
+
+def status(recorder: Recorder) -> Report:
+    """Tell how well this notebook is protected now."""
+    notebook, armed = recorder.notebook, recorder.armed
+    mine = notebook.snapshots()
+    return StatusReport(
+        settings=_effective(recorder) if armed is not None else Settings(),
+        store=str(notebook.identity.store_root),
+        free_bytes=notebook.free_bytes(),
+        now=time.time(),
+        last=next(iter(mine), None),
+        made=sum(s.incarnation == notebook.incarnation for s in mine),
+        failures=armed.failures if armed is not None else 0,
+        writing=recorder.writing,
+        trouble=armed.failure if armed is not None else None,
+        warnings=(recorder.life.warning,) if recorder.life.warning else (),
+    )
+
+
+def checkpoint_plan(draft: Draft) -> Report:
+    """Tell what a snapshot would hold."""
+    groups = group_numbers([group.names for group in draft.groups])
+    rows = [PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, "")) for v in draft.snapshot.variables]
+    imports = [PlanRow(i.name, "module", note=f"import {i.module}") for i in draft.snapshot.imports]
+    return PlanReport("checkpoint", (*rows, *imports), draft.snapshot.skipped, warnings=draft.snapshot.warnings)
+
+
+def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str]) -> Report:
+    """Tell what a restore would bind."""
+    wanted = scope.wanted(snapshot, live)
+    groups = group_numbers([group.names for group in snapshot.groups])
+    rows = [
+        PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, ""), "replaces yours" if v.name in live else "")
+        for v in snapshot.variables
+        if v.name in wanted
+    ]
+    imports = [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports if i.name in wanted]
+    return PlanReport("restore", (*rows, *imports), snapshot.skipped, snapshot.id, _age_seconds(snapshot))
+
+
+def table(recorder: Recorder, *, every_notebook: bool) -> Report:
+    """The snapshots of this notebook, or of every one in the store; what cannot be read is marked, not hidden."""
+    notebook = recorder.notebook
+    rows = [SnapshotRow.of(s) for s in (_all_snapshots(recorder) if every_notebook else notebook.snapshots())]
+    return SnapshotsTable((*rows, *_unreadable(recorder)), time.time(), notebook.identity.title, every_notebook)
+
+
+def _all_snapshots(recorder: Recorder) -> list[Snapshot]:
+    return recorder.notebook.store().snapshots() if recorder.notebook.identity.store_root.exists() else []
+
+
+def _unreadable(recorder: Recorder) -> list[SnapshotRow]:
+    try:
+        found = recorder.notebook.store().unreadable()
+    except RescueError:
+        return []
+    marks = [("foreign" if isinstance(item.error, UntrustedError) else "damaged", item) for item in found]
+    return [SnapshotRow(id=item.name[11:27], mark=mark) for mark, item in marks]
+
+
+def one(snapshot: Snapshot) -> Report:
+    """One snapshot in full."""
+    return SnapshotReport(snapshot, time.time())
+
+
+def foreign(found: Any) -> Report:
+    """Whose signature a snapshot carries that is about to be trusted."""
+    return ForeignReport(
+        snapshot_id=found.snapshot.id,
+        notebook=found.snapshot.notebook,
+        host=found.snapshot.host,
+        owner_uid=found.owner_uid,
+        fingerprint=found.fingerprint,
+        created=found.snapshot.created,
+    )
+
+
+def _age_seconds(snapshot: Snapshot) -> float:
+    made = seconds_of(snapshot.created)
+    return time.time() - made if made is not None else 0.0
