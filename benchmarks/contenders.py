@@ -38,8 +38,8 @@ class Ipyrescue:
 
     def load_libraries(self) -> None:
         """Import what `%load_ext ipyrescue` imports; make the area that a kernel keeps from snapshot to snapshot."""
-        from ipyrescue.checkpointing import Origin
         from ipyrescue.manifest import Settings
+        from ipyrescue.selection import Origin
 
         os.environ["IPYRESCUE_KEY_FILE"] = str(self._folder / "key")
         self._origin = Origin("benchmark.ipynb", "b" * 16, "here")
@@ -48,7 +48,8 @@ class Ipyrescue:
 
     def save(self, namespace: dict[str, Any]) -> Saved:
         """Capture in the pause, then write; the bytes written are what the store's folder grew by."""
-        from ipyrescue.checkpointing import Occasion, capture, write
+        from ipyrescue.checkpointing import capture, write
+        from ipyrescue.selection import Occasion
 
         store = self._open()
         before = _folder_bytes(self._folder)
@@ -111,7 +112,7 @@ class TorchSave:
         self._loaded: Any = None
 
     def load_libraries(self) -> None:
-        """torch is there already."""
+        """Torch is there already."""
 
     def save(self, namespace: dict[str, Any]) -> Saved:
         """Write all of it; the cell waits until the end."""

@@ -30,6 +30,7 @@ class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding = torch.nn.Embedding(vocabulary, width)
+        torch.nn.init.normal_(self.embedding.weight, std=0.02)
         self.layers = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(depth))
         self.head = torch.nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.embedding.weight  # tied, as in most language models
@@ -42,12 +43,12 @@ class Net(torch.nn.Module):
 
 def train(steps):
     for _ in range(steps):
-        tokens = torch.randint(vocabulary, (4, 16))
-        loss = torch.nn.functional.cross_entropy(net(tokens).flatten(0, 1), tokens.flatten())
+        tokens, following = torch.randint(vocabulary, (2, 64))
+        loss = torch.nn.functional.cross_entropy(net(tokens), following)
         loss.backward()
         opt.step()
         opt.zero_grad(set_to_none=True)
-    return float(loss)
+    return loss.item()
 
 net = Net()
 opt = torch.optim.Adam(net.parameters(), foreach=False, fused=False)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +54,7 @@ class Net(nn.Module):
         x = F.max_pool2d(F.relu(self.norm(self.conv2(x))), 2)
         return self.head(self.dropout(x.flatten(1)))
 
-model = Net(width=WIDTH)
+model = Net(width=SIZE)
 opt = torch.optim.AdamW(model.parameters(), lr=2e-3)
 sched = torch.optim.lr_scheduler.ExponentialLR(opt, gamma=0.9)
 losses, epoch = [], 0
@@ -118,15 +120,17 @@ class Size:
     """How much work the training is: *width* of the network, *epochs* of one cell."""
 
     width: int = 64
-    epochs: int = 6
+    epochs: int = 5
 
     @property
     def cells(self) -> list[str]:
         """The cells that a user types before training begins."""
-        return [IMPORTS, DATA, MODEL.replace("WIDTH", str(self.width)), STEP]
+        return [IMPORTS, DATA, MODEL.replace("SIZE", str(self.width)), STEP]
 
 
 SMALL = Size(width=24, epochs=4)
+WIDTH = 110
+OUTPUT = " " * 11
 SNAPSHOT_SECONDS = 3.0
 MOST_CELLS = 50
 
@@ -150,9 +154,12 @@ class Story:
     def run(self, kernel: Kernel, cell: str, *, raises: str | None = None) -> Iterator[str]:
         """Show *cell*, run it and show its lines as they come; yield each."""
         self._cell += 1
-        tell(f"\n   In [{self._cell}]: {abbreviated(cell)}")
+        prompts = [f"   In [{self._cell}]: ", "      ...: "]
+        tell("")
+        for number, line in enumerate(abbreviated(cell)):
+            tell(prompts[number > 0] + line)
         for line in kernel.run(cell, raises=raises):
-            tell(f"           {line}".rstrip())
+            tell(indented(line))
             yield line
 
     def show(self, kernel: Kernel, cell: str, *, raises: str | None = None) -> list[str]:
@@ -166,12 +173,16 @@ def tell(line: str) -> None:
     print(line.encode(encoding, "replace").decode(encoding), flush=True)
 
 
-def abbreviated(cell: str) -> str:
-    """A cell's first line, and how much more there is; all of it if it is short."""
+def abbreviated(cell: str) -> list[str]:
+    """A cell's lines; of a long one the first, and how many more there are."""
     lines = cell.strip().splitlines()
-    if len(lines) <= 4:
-        return "\n           ".join(lines)
-    return f"{lines[0]}   ({len(lines) - 1} more lines)"
+    return lines if len(lines) <= 4 else [f"{lines[0]}   ({len(lines) - 1} more lines)"]
+
+
+def indented(line: str) -> str:
+    """A line of output, broken where it would not fit."""
+    width = max(60, min(shutil.get_terminal_size((WIDTH, 24)).columns, WIDTH))
+    return textwrap.fill(line, width, initial_indent=OUTPUT, subsequent_indent=OUTPUT + "  ")
 
 
 def main() -> int:
@@ -225,7 +236,7 @@ def tell_story(place: Path, size: Size) -> bool:
     with Kernel(notebook) as kernel, Kernel(place / "undisturbed.ipynb") as undisturbed:
         requests = begin_undisturbed(undisturbed, size, last)
         come_back(story, kernel)
-        rescued = finish(story, kernel, last)
+        rescued = finish(story, kernel, last, begin=epoch + 1)
         return compare(story, undisturbed, requests, rescued)
 
 
@@ -247,11 +258,13 @@ def prepare(story: Story, kernel: Kernel, size: Size) -> None:
 
 def train_until_saved(story: Story, kernel: Kernel, store: Path, size: Size) -> int:
     """Train, cell after cell, until one of them was followed by a snapshot; return the epoch reached."""
-    story.step("Training. After a cell, the session is saved beside the next one.")
+    story.step("Training. When a cell has ended, the session is saved if 2 seconds have passed.")
     before = manifests(store)
     for number in range(1, MOST_CELLS):
         story.show(kernel, TRAIN.replace("LAST", str(number * size.epochs)))
-        if appears_beside(before, store):
+        saved = appears_beside(before, store)
+        if saved:
+            tell(f"\n   Saved: {store.name}/snapshots/{saved}")
             return number * size.epochs
     raise KernelError(f"After {MOST_CELLS} cells there is no new snapshot in {store}.")
 
@@ -261,14 +274,14 @@ def manifests(store: Path) -> set[str]:
     return {path.name for path in (store / "snapshots").glob("*.json")}
 
 
-def appears_beside(before: set[str], store: Path) -> bool:
-    """Wait a little for a snapshot that was not there before."""
+def appears_beside(before: set[str], store: Path) -> str | None:
+    """Wait a little for a snapshot that was not there before; return its name."""
     deadline = time.monotonic() + SNAPSHOT_SECONDS
     while time.monotonic() < deadline:
-        if manifests(store) - before:
-            return True
+        if new := manifests(store) - before:
+            return max(new)
         time.sleep(0.02)
-    return False
+    return None
 
 
 def kill_while_training(story: Story, kernel: Kernel, last: int, *, seen: int) -> None:
@@ -292,9 +305,9 @@ def come_back(story: Story, kernel: Kernel) -> None:
     story.show(kernel, "%restore_vars")
 
 
-def finish(story: Story, kernel: Kernel, last: int) -> str:
+def finish(story: Story, kernel: Kernel, last: int, *, begin: int) -> str:
     """Run the cell again that was killed; return the digest of all that the training made."""
-    story.step("The cell that was killed, run again: it goes on where the snapshot was taken.")
+    story.step(f"The cell that was killed, run again. It goes on at epoch {begin}, where the snapshot was taken.")
     story.show(kernel, TRAIN.replace("LAST", str(last)))
     story.show(kernel, SCORE)
     return digest(kernel, KEEP)
@@ -309,11 +322,9 @@ def digest(kernel: Kernel, *also: str) -> str:
 
 def compare(story: Story, undisturbed: Kernel, requests: list[str], rescued: str) -> bool:
     """Hold the result against that of the kernel that nobody killed."""
-    story.step("Meanwhile the same cells ran in a kernel without ipyrescue, which nobody killed. It says:")
-    tell("")
-    for request in requests:
-        for line in undisturbed.output(request):
-            tell(f"           {line}")
+    story.step("Meanwhile the same cells ran in a third kernel, without ipyrescue and without a crash.")
+    *_, last_line = [line for request in requests for line in undisturbed.output(request)]
+    tell(f"\n{OUTPUT}... {last_line}")
     whole = digest(undisturbed)
     return verdict(story, rescued, whole, list(undisturbed.run(COMPARE, raises="AssertionError")))
 

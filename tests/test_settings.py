@@ -30,7 +30,8 @@ def test_durations_are_read_as_people_write_them(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "0s", "-5", "-5m", "5 x", "m", "5m5m", "30m1h", "1..5s", ".s", "nan", "inf", "9" * 400, "५", "1e3"]
+    "text",
+    ["", "0", "0s", "-5", "-5m", "5 x", "m", "5m5m", "30m1h", "1..5s", ".s", "nan", "inf", "9" * 400, "५", "1e3"],
 )
 def test_a_bad_duration_is_refused_with_examples(text):
     with pytest.raises(ValueError, match=r"30s, 5m, 1h30m"):
@@ -170,5 +171,9 @@ def test_a_bad_setting_is_named_by_where_it_was_said(environ, configured, origin
 
 
 def test_every_knob_has_a_variable_a_help_text_and_a_reader():
-    assert {knob.variable for knob in settings.KNOBS} >= {"IPYRESCUE_STORE", "IPYRESCUE_KEY_FILE", "IPYRESCUE_LONG_CELL"}
+    assert {knob.variable for knob in settings.KNOBS} >= {
+        "IPYRESCUE_STORE",
+        "IPYRESCUE_KEY_FILE",
+        "IPYRESCUE_LONG_CELL",
+    }
     assert all(knob.help and callable(knob.parse) for knob in settings.KNOBS)

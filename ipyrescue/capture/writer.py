@@ -28,6 +28,8 @@ class Ticket(Generic[Result]):
         self._finished = threading.Event()
         self._outcome: list[Result] = []
         self._error: BaseException | None = None
+        self.traceback = ""
+        """Where the job raised, as text: a real traceback would keep the job's gigabytes alive."""
 
     def done(self) -> bool:
         """Tell whether the job has ended, well or badly."""
@@ -54,10 +56,11 @@ class Ticket(Generic[Result]):
 
     def _settle(self, slot: list[Callable[[], Result]]) -> None:
         try:
-            # Popped, so that no frame that a traceback refers to holds the job.
+            # Popped: when the ticket is done, nothing here holds the job and the memory that it has used.
             self._outcome.append(slot.pop()())
         except BaseException as error:  # noqa: BLE001 - a thread has nobody to raise to; the ticket's holder decides
-            _free_locals(error)
+            self.traceback = traceback.format_exc()
+            _forget_frames(error)
             self._error = error
         finally:
             self._finished.set()
@@ -147,17 +150,19 @@ class Writer:
             self._run_next()
 
     def _run_next(self) -> None:
-        # The slot forgets the job before it runs: what the job holds must not outlive it here.
         slot = [self._job] if self._job is not None else []
         self._job = None
         if slot and self._ticket is not None:
             self._ticket._settle(slot)
 
 
-def _free_locals(error: BaseException | None) -> None:
-    """Drop what the frames of a traceback hold, gigabytes of staged buffers for one; lines and numbers stay."""
+def _forget_frames(error: BaseException | None) -> None:
+    """Drop the tracebacks of a chain of exceptions: their frames hold what the job held, staged buffers for one."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
+    waiting = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            waiting += [one.__cause__, one.__context__]

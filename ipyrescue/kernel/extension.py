@@ -68,7 +68,7 @@ def unload(shell: Any) -> None:
         for name in RescueMagics.NAMES:
             table.pop(name, None)
     shell.magics_manager.registry.pop(RescueMagics.__name__, None)
-    shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, _Settings)]
+    shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, (_Settings, RescueMagics))]
     delattr(shell, _ATTRIBUTE)
 
 

@@ -7,12 +7,16 @@ feeds the parsing, the did-you-mean and the option part of the help text.
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from IPython.core.error import UsageError
+
+# Looked for before the quotes are gone: without them, cfg['lr'] is a pattern that means cfgl or cfgr.
+_ITEM = re.compile(r"(\w+)\[['\"]")
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,9 @@ class Grammar:
 
 
 def _tokens(line: str) -> list[str]:
+    item = _ITEM.search(line)
+    if item:
+        raise UsageError(f"`{item[0]}...` is a part of a variable. Only whole variables can be named: {item[1]}")
     try:
         return shlex.split(line)
     except ValueError as error:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from ipyrescue.kernel.faces import Report
-from ipyrescue.kernel.listing import group_numbers, snapshot_as_json
+from ipyrescue.kernel.listing import snapshot_as_json
 from ipyrescue.kernel.tables import Line, Table
-from ipyrescue.kernel.wording import age, clean, count, listed, seconds_of
+from ipyrescue.kernel.wording import age, count, listed
 from ipyrescue.manifest import Settings, Skipped, Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
 
@@ -59,7 +59,7 @@ class SavedReport(Report):
         snapshot = self.snapshot
         loud = [skipped for skipped in snapshot.skipped if _tagged(skipped.name, snapshot.settings.tagged)]
         quiet = [skipped for skipped in snapshot.skipped if skipped not in loud]
-        told = [Line(_saved(snapshot) + _left_out(quiet))]
+        told = [Line(_saved(snapshot) + _left_out(quiet, snapshot.id))]
         told += [Line(f"NOT SAVED, although you named it: {skipped}", "error") for skipped in loud]
         told += [Line(f"Warning: {warning}", "warning") for warning in (*snapshot.warnings, *self.warnings)]
         told += [Line(str(self.forecast))] if self.forecast else []
@@ -95,7 +95,8 @@ class RestoredReport(Report):
         """Say what is back, what is not, and what happens from now on."""
         took = f" in {format_duration(self.seconds)}" if self.seconds is not None else ""
         whence = f"from snapshot {self.snapshot_id[:8]}, made {format_age(self.age_seconds)}"
-        told = [Line(f"Restored {count(len(self.names), 'variable')} {whence}{took}.{_left_out(self.skipped)}")]
+        left_out = _left_out(self.skipped, self.snapshot_id)
+        told = [Line(f"Restored {count(len(self.names), 'variable')} {whence}{took}.{left_out}")]
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
         told += [Line(f"Warning: {warning}", "warning") for warning in self.warnings]
         return told + ([Line(self.armed)] if self.armed else [])
@@ -179,19 +180,6 @@ class PlanReport(Report):
     age_seconds: float | None = None
     warnings: tuple[str, ...] = ()
 
-    @classmethod
-    def of_draft(cls, snapshot: Snapshot, groups: Iterable[tuple[str, ...]]) -> PlanReport:
-        """Plan a checkpoint: *snapshot* is what would be written, *groups* the names that it would encode together."""
-        return cls("checkpoint", _plan_rows(snapshot, groups, set(snapshot.names)), snapshot.skipped)
-
-    @classmethod
-    def of_snapshot(cls, snapshot: Snapshot, wanted: Collection[str], *, now: float) -> PlanReport:
-        """Plan a restore of the *wanted* names of *snapshot*."""
-        made = seconds_of(snapshot.created)
-        rows = _plan_rows(snapshot, (group.names for group in snapshot.groups), wanted)
-        age_seconds = now - made if made is not None else None
-        return cls("restore", rows, snapshot.skipped, snapshot.id, age_seconds, snapshot.warnings)
-
     def lines(self) -> list[Line]:
         """Say how much it would be, and from where."""
         verb = "save" if self.action == "checkpoint" else "restore"
@@ -212,15 +200,6 @@ class PlanReport(Report):
     def as_json(self) -> dict[str, Any]:
         """Return every field under its own name."""
         return {"report": "plan", **dataclasses.asdict(self)}
-
-
-def loaded_line(title: str, store: str, free_bytes: int, newest: Snapshot | None, *, now: float) -> str:
-    """Say, in the one line of `%load_ext` when nothing has died, where snapshots go and what there is."""
-    there = f"newest snapshot {newest.id[:8]}, {age(newest.created, now=now)}" if newest else "no snapshots yet"
-    return clean(
-        f"ipyrescue: {title}, {there}, in {store} ({format_size(free_bytes)} free). "
-        "To be protected: %checkpoint_vars every=5m    Help: %checkpoint_vars?"
-    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -269,10 +248,10 @@ def _saved(snapshot: Snapshot) -> str:
     return f"Saved {count(len(snapshot.variables), 'variable')}, {size}, paused {paused}."
 
 
-def _left_out(skipped: Sequence[Skipped]) -> str:
+def _left_out(skipped: Sequence[Skipped], snapshot_id: str) -> str:
     if not skipped:
         return ""
-    names = listed([str(s) for s in skipped], most=_SHOWN_SKIPPED, more="all: %snapshots show")
+    names = listed([str(s) for s in skipped], most=_SHOWN_SKIPPED, more=f"all: %snapshots show {snapshot_id[:8]}")
     return f" Left out {len(skipped)}: {names}."
 
 
@@ -286,10 +265,3 @@ def _why(skipped: Skipped) -> str:
 
 def _size(size_bytes: int | None) -> str:
     return format_size(size_bytes) if size_bytes is not None else ""
-
-
-def _plan_rows(snapshot: Snapshot, groups: Iterable[tuple[str, ...]], wanted: Collection[str]) -> tuple[PlanRow, ...]:
-    numbers = group_numbers(list(groups))
-    rows = [PlanRow(v.name, v.type, v.size_bytes, numbers.get(v.name, "")) for v in snapshot.variables]
-    rows += [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports]
-    return tuple(row for row in rows if row.name in wanted)

@@ -9,7 +9,7 @@ from ipyrescue.settings import format_age
 
 def clean(text: str) -> str:
     """Make a text from outside fit for one line of a terminal: no line breaks, no control or escape characters."""
-    return "".join(c if c.isprintable() else c.encode("ascii", "backslashreplace").decode("ascii") for c in text)
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def count(number: int, noun: str) -> str:

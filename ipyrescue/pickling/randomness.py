@@ -1,6 +1,7 @@
 """The global random streams: read without drawing from them, and rewound by a full restore.
 
-Python's `random`, NumPy's legacy global generator, torch on the CPU and on every CUDA device that is in use.
+Python's `random`, NumPy's legacy global generator, torch on the CPU and on every CUDA device that is in use; and with
+them the switches of `flags`, without which the same random numbers give other results.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ import random
 import sys
 from typing import Any
 
+from ipyrescue.pickling import flags
+
 
 def capture() -> dict[str, Any]:
     """Read the state of every global random stream of the libraries that are loaded."""
-    streams: dict[str, Any] = {"python": random.getstate()}
+    streams: dict[str, Any] = {"python": random.getstate(), "flags": flags.capture()}
     numpy = sys.modules.get("numpy")
     if numpy is not None and "numpy.random" in sys.modules:
         streams["numpy"] = numpy.random.get_state(legacy=True)
@@ -27,6 +30,7 @@ def capture() -> dict[str, Any]:
 def rewind(streams: dict[str, Any]) -> list[str]:
     """Set every global random stream; return a sentence for each that could not be set."""
     warnings = []
+    flags.apply(streams["flags"])
     random.setstate(streams["python"])
     if "numpy" in streams:
         import numpy as np

@@ -115,13 +115,10 @@ class Catalog:
             raise StoreError(f"{error} The snapshot may have been saved; %snapshots shows whether.") from error
 
     def forget(self, name: str) -> None:
-        """Remove a manifest, durably. Raises StoreError."""
-        try:
-            with atomic.explained("forget", self.path(name)):
-                os.unlink(self.path(name))
-                atomic.sync_folder(layout.snapshots(self._root))
-        except FileNotFoundError:
-            return
+        """Remove a manifest, durably; whether we or somebody else at the same time. Raises StoreError."""
+        with atomic.explained("forget", self.path(name)):
+            self.path(name).unlink(missing_ok=True)
+            atomic.sync_folder(layout.snapshots(self._root))
         self._refresh()
 
     def _refresh(self) -> dict[str, Entry]:
@@ -143,14 +140,20 @@ class Catalog:
     def _entry(self, name: str, before: Entry | None) -> Entry | None:
         """The manifest, or why it cannot be used; None when it was forgotten meanwhile."""
         try:
-            now = signature(os.lstat(self.path(name)))
-            if before is not None and before[0] == now:
+            with atomic.explained("read", self.path(name)):
+                now = signature(os.lstat(self.path(name)))
+            # A plain StoreError (EIO, EACCES) may be gone the next time.
+            if before is not None and before[0] == now and type(before[1]) is not StoreError:
                 return before
-            return now, self._shared(self._verified(name))
+            return now, self._readable(name)
         except FileNotFoundError:
             return None
+
+    def _readable(self, name: str) -> Snapshot | RescueError:
+        try:
+            return self._shared(self._verified(name))
         except RescueError as error:
-            return now, error
+            return error
 
     def _verified(self, name: str) -> Snapshot:
         signed, status = self.body(name)

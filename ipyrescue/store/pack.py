@@ -28,7 +28,7 @@ except ImportError:  # Windows
 
 ALIGNMENT = 4096
 BOUNCE_BYTES = 8 << 20
-BOUNCE_BUFFERS = 3
+BOUNCE_BUFFERS = 4
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 Signature = tuple[int, int, int, int, int]

@@ -15,7 +15,7 @@ ARMED = Schedule(every_seconds=100.0, long_cell_seconds=60.0)
         (1e9, 1, False, "every"),
         (5, 60, False, "long cell"),
         (5, 59.9, False, None),
-        (100, 60, False, "long cell"),
+        (100, 60, False, "every"),
         (5, 1, True, "exception"),
         (100, 60, True, "exception"),
         (None, 0, False, "every"),

@@ -105,6 +105,7 @@ def test_what_a_job_held_is_free_when_it_is_done(writer, fails):
         time.sleep(0.01)
     assert gone() is None
     assert (ticket.error is not None) == fails
+    assert ("in job" in ticket.traceback) == fails
 
 
 def test_close_finishes_the_job_ends_the_thread_and_takes_no_more():

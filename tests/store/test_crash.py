@@ -137,3 +137,28 @@ def reaped(child):
     pid, status = os.waitpid(child, os.WNOHANG)
     assert status == 0
     return pid != 0
+
+
+def test_bytes_are_durable_before_the_name_that_promises_them(store, save, monkeypatch):
+    """The power-cut order: each file synced before its link, each folder after, the pack before the manifest."""
+    log, link, fsync = [], os.link, os.fsync
+
+    def what(fd):
+        return os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", lambda fd: (log.append(("sync", what(fd))), fsync(fd)))
+    monkeypatch.setattr(
+        os, "link", lambda tmp, final: (log.append(("link", final.parent.name, tmp.name)), link(tmp, final))
+    )
+
+    save(store, b"content")
+
+    pack, manifest = (entry[2] for entry in log if entry[0] == "link")
+    assert log == [
+        ("sync", pack),
+        ("link", "packs", pack),
+        ("sync", "packs"),
+        ("sync", manifest),
+        ("link", "snapshots", manifest),
+        ("sync", "snapshots"),
+    ]

@@ -1,5 +1,6 @@
 """What comes back is what went in, and what did not go in does not come back."""
 
+import errno
 import os
 import secrets
 
@@ -322,3 +323,30 @@ def test_no_store_is_said_so(tmp_path, key):
         Store.open(tmp_path, key)
 
     assert os.listdir(tmp_path) == []
+
+
+def test_two_processes_may_forget_the_same(store, key, save, monkeypatch):
+    snapshot = save(store, b"content")
+    other = Store.open(store.root, key)
+    (name,) = os.listdir(store.root / "snapshots")
+    monkeypatch.setattr(other.catalog, "names", lambda: [name])
+    store.forget(snapshot.id)
+
+    other.forget(snapshot.id)
+
+    assert store.snapshots() == []
+
+
+def test_a_disk_error_is_not_held_against_a_manifest_for_ever(store, key, save, monkeypatch):
+    snapshot = save(store, b"content")
+    opened = Store.open(store.root, key)
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ipyrescue.store.atomic.os.fdopen", fail)
+        (item,) = opened.unreadable()
+    assert type(item.error) is StoreError
+
+    assert opened.snapshots() == [snapshot]

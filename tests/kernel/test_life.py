@@ -1,0 +1,275 @@
+"""Life records with real processes, real forks and real deaths."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import types
+
+import pytest
+
+from ipyrescue.kernel import life
+from ipyrescue.kernel.identity import Identity
+from ipyrescue.kernel.life import LifeRecorder
+from ipyrescue.store import layout, lives
+
+ME, OTHER = "a" * 16, "b" * 16
+
+KERNEL = """
+    import atexit, os, sys, time
+    from pathlib import Path
+    from ipyrescue.kernel.identity import Identity
+    from ipyrescue.kernel.life import LifeRecorder
+
+    root = Path(sys.argv[1])
+    recorder = LifeRecorder("b" * 16, heartbeat_seconds=0.05)
+    recorder.begin(root, Identity("train.ipynb", "notebook", root.parent / "train.ipynb", root))
+    recorder.cell_begins(9, "for epoch in range(100):\\n    train()")
+    print("ready", flush=True)
+"""
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / ".ipyrescue"
+
+
+@pytest.fixture
+def recorder(root):
+    made = LifeRecorder(ME, heartbeat_seconds=0.05)
+    made.begin(root, _identity(root))
+    yield made
+    made.stop()
+
+
+def _identity(root, notebook="train.ipynb", kind="notebook"):
+    return Identity(notebook, kind, root.parent / notebook, root)
+
+
+def _on_disk(root, incarnation=ME):
+    return json.loads(layout.life_path(root, incarnation).read_text())
+
+
+def _kernel(root, end):
+    """Run a kernel's life in a process of its own; *end* is the code of its last moment."""
+    code = textwrap.dedent(KERNEL) + textwrap.dedent(end)
+    return subprocess.Popen([sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, text=True)
+
+
+def _run(root, end):
+    process = _kernel(root, end)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def test_a_record_says_who_lives_and_which_cell_runs(root, recorder):
+    recorder.cell_begins(4, "x = 1\ny = 2")
+
+    found = _on_disk(root)
+    assert (found["notebook"], found["kind"], found["pid"]) == ("train.ipynb", "notebook", os.getpid())
+    assert (found["cell"], found["cell_source"], found["cell_running"]) == (4, "x = 1", True)
+    assert lives.state(lives.read_all(root)[0]) == "alive"
+
+    recorder.cell_ends()
+    assert (_on_disk(root)["cell"], _on_disk(root)["cell_running"]) == (4, False)
+
+
+def test_the_first_end_counts(root, recorder):
+    """A shutdown is followed by atexit, and by the end of the cell that it interrupted."""
+    recorder.ends("restart")
+    recorder.ends("exit")
+    recorder.cell_ends()
+
+    assert _on_disk(root)["ended"] == "restart"
+
+
+@pytest.mark.parametrize(
+    ("end", "ended"),
+    [
+        ("", "exit"),
+        ("sys.exit(3)", "exit"),
+        ("raise RuntimeError", "exit"),
+        ("os.kill(os.getpid(), 9); time.sleep(9)", None),
+        ("os.kill(os.getpid(), 15); time.sleep(9)", None),
+        ("os._exit(0)", None),
+    ],
+)
+def test_a_crash_is_told_from_a_clean_end(root, end, ended):
+    _run(root, end)
+
+    assert _on_disk(root, OTHER)["ended"] == ended
+    death = life.previous_death(root, "train.ipynb", ME)
+    assert (death is not None) == (ended is None)
+    if death is not None:
+        assert death.life.cell == 9
+        assert abs(time.time() - death.last_seen) < 60
+
+
+def test_a_forked_child_that_exits_does_not_end_its_parents_life(root):
+    """DataLoader workers and multiprocessing children inherit the atexit handler."""
+    code = """
+        pid = os.fork()
+        if pid == 0:
+            recorder.cell_begins(99, "child")
+            recorder.ends("exit")
+            recorder.begin(root, Identity("child.ipynb", "notebook", None, root))
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        os.kill(os.getpid(), 9)
+        time.sleep(9)
+    """
+    assert _run(root, code) == -signal.SIGKILL
+
+    found = _on_disk(root, OTHER)
+    assert (found["ended"], found["cell"], found["notebook"]) == (None, 9, "train.ipynb")
+
+
+def test_a_kernel_that_still_runs_is_no_death(root):
+    process = _kernel(root, "time.sleep(60)")
+    try:
+        assert process.stdout.readline() == "ready\n"
+        alive = life.still_alive(root, "train.ipynb", ME)
+        assert alive.pid == process.pid
+        assert life.previous_death(root, "train.ipynb", ME) is None
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert life.still_alive(root, "train.ipynb", ME) is None
+    assert life.previous_death(root, "train.ipynb", ME).life.pid == process.pid
+
+
+def test_a_death_is_told_until_it_is_restored_or_dismissed(root):
+    _run(root, "os._exit(0)")
+    death = life.previous_death(root, "train.ipynb", ME)
+
+    life.mark_restored(root, death.life, "c" * 16)
+    assert life.previous_death(root, "train.ipynb", ME) is None
+    assert lives.last_seen(root, death.life) == pytest.approx(death.last_seen, abs=1e-3)
+
+    lives.write(root, death.life)
+    assert life.previous_death(root, "train.ipynb", ME) is not None
+    life.dismiss(root, death.life)
+    assert life.previous_death(root, "train.ipynb", ME) is None
+
+
+def test_only_lives_of_this_notebook_and_not_ones_own_are_asked(root):
+    _run(root, "os._exit(0)")
+
+    assert life.previous_death(root, "other.ipynb", ME) is None
+    assert life.previous_death(root, "train.ipynb", OTHER) is None
+    assert life.previous_death(root.parent / "nowhere", "train.ipynb", ME) is None
+
+
+def test_the_heartbeat_goes_on_while_a_cell_runs_and_stops_with_the_recorder(root, recorder):
+    path = layout.life_path(root, ME)
+    os.utime(path, (0, 0))
+
+    deadline = time.monotonic() + 10
+    while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert path.stat().st_mtime > 0
+
+    recorder.stop()
+    time.sleep(0.2)
+    os.utime(path, (0, 0))
+    time.sleep(0.3)
+    assert path.stat().st_mtime == 0
+
+
+class Kernel:
+    """As much of ipykernel as a life record meets."""
+
+    def do_shutdown(self, restart):
+        """Answer a shutdown request."""
+        return {"restart": restart}
+
+
+@pytest.mark.parametrize(("restart", "ended"), [(True, "restart"), (False, "shutdown")])
+def test_a_requested_end_is_told_by_its_kind(root, restart, ended):
+    kernel = Kernel()
+    recorder = LifeRecorder(ME, kernel=kernel)
+    recorder.begin(root, _identity(root))
+
+    assert kernel.do_shutdown(restart) == {"restart": restart}
+
+    assert _on_disk(root)["ended"] == ended
+    recorder.stop()
+    assert "do_shutdown" not in vars(kernel)
+
+
+def test_stop_leaves_a_hook_alone_that_somebody_else_put_over_ours(root):
+    kernel = Kernel()
+    recorder = LifeRecorder(ME, kernel=kernel)
+    recorder.begin(root, _identity(root))
+    ours = kernel.do_shutdown
+    theirs = kernel.do_shutdown = lambda restart: ours(restart)
+
+    recorder.stop()
+
+    assert kernel.do_shutdown is theirs
+    assert theirs(False) == {"restart": False}
+    assert _on_disk(root)["ended"] is None
+
+
+def test_begin_again_brings_the_record_to_the_other_store(root, recorder, tmp_path):
+    """VS Code names the notebook late; the console's record must not look like a death for ever."""
+    elsewhere = tmp_path / "deep" / ".ipyrescue"
+    elsewhere.parent.mkdir()
+    recorder.cell_begins(3, "x")
+
+    recorder.begin(elsewhere, _identity(elsewhere, "late.ipynb"))
+
+    assert (_on_disk(elsewhere)["notebook"], _on_disk(elsewhere)["cell"]) == ("late.ipynb", 3)
+    assert _on_disk(root)["ended"] == "moved"
+    recorder.cell_begins(5, "y")
+    assert _on_disk(elsewhere)["cell"] == 5
+    assert _on_disk(root)["cell"] == 3
+
+
+def test_begin_again_in_the_same_store_only_renames(root, recorder):
+    recorder.begin(root, _identity(root, "late.ipynb"))
+
+    assert (_on_disk(root)["notebook"], _on_disk(root)["ended"]) == ("late.ipynb", None)
+
+
+@pytest.mark.parametrize("method", ["cell_begins", "cell_ends", "ends"])
+def test_a_disk_that_refuses_breaks_nothing_and_is_remembered(root, recorder, monkeypatch, method):
+    """A life record must never break a cell."""
+
+    def refuse(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lives, "write", refuse)
+    arguments = {"cell_begins": (1, "x"), "cell_ends": (), "ends": ("exit",)}[method]
+
+    getattr(recorder, method)(*arguments)
+
+    assert "No space left" in recorder.warning
+    assert "life record was not written" in recorder.warning
+
+
+def test_a_store_that_cannot_be_made_is_a_warning(tmp_path):
+    (tmp_path / "file").write_text("")
+    recorder = LifeRecorder(ME)
+
+    recorder.begin(tmp_path / "file" / ".ipyrescue", _identity(tmp_path))
+    recorder.cell_begins(1, "x")
+    recorder.ends("exit")
+    recorder.stop()
+
+    assert recorder.warning
+
+
+def test_nothing_is_written_before_begin(root):
+    recorder = LifeRecorder(ME, kernel=types.SimpleNamespace(do_shutdown=None))
+
+    recorder.cell_begins(1, "x")
+    recorder.ends("exit")
+    recorder.stop()
+
+    assert not root.exists()
+    assert recorder.life is None

@@ -1,0 +1,221 @@
+"""Reports in their three forms."""
+
+import dataclasses
+import json
+from html.parser import HTMLParser
+
+import pytest
+
+from ipyrescue.kernel.faces import MIME_TYPE, AsJson
+from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
+from ipyrescue.kernel.report import (
+    Forecast,
+    ForeignReport,
+    PlanReport,
+    PlanRow,
+    RestoredReport,
+    SavedReport,
+    StatusReport,
+)
+from ipyrescue.manifest import Import, Settings, Skipped
+from tests.kernel.samples import GENERATOR, NOW, iso, snapshot
+
+EVIL = "<script>alert('1')</script>\x1b[2J\n\"&"
+TWELVE = tuple(dataclasses.replace(snapshot().variables[1], name=f"x{i}") for i in range(12))
+ARMED = Settings(every_seconds=300, keep=10, tagged=("model", "opt"))
+
+REPORTS = [
+    SavedReport(snapshot(skipped=(GENERATOR,)), "Armed.", Forecast(10, 10, 1000, 500), ("careful",)),
+    RestoredReport(("model", "x"), "3f9c" * 4, 200, (GENERATOR,), ("opt",), ("careful",), "Armed.", 1.9),
+    SnapshotsTable((SnapshotRow.of(snapshot()),), NOW, "train.ipynb"),
+    SnapshotsTable((), NOW, "train.ipynb"),
+    SnapshotReport(snapshot(imports=(Import("np", "numpy"),), skipped=(GENERATOR,)), NOW),
+    StatusReport(ARMED, "/s", 10**9, NOW, snapshot(), 3, 1, True, "disk full", ("careful",)),
+    StatusReport(Settings(), "/s", 10**9, NOW),
+    PlanReport("checkpoint", (PlanRow("model", "Net", 10, "1"),), (GENERATOR,)),
+    ForeignReport("3f9c" * 4, "train.ipynb", "lab", 1000, "ab:cd", iso(10)),
+]
+
+
+class _Balanced(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags = [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.open.append(tag)
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: type(report).__name__)
+def test_every_report_has_text_html_and_json(report):
+    bundle = report._repr_mimebundle_()
+
+    assert bundle["text/plain"] == repr(report) != ""
+    assert repr(report).isascii()
+    assert json.loads(json.dumps(bundle[MIME_TYPE]))["report"]
+    assert "application/json" not in bundle, "JupyterLab would show it instead of the table"
+    page = _Balanced()
+    page.feed(bundle["text/html"])
+    assert page.open == []
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: type(report).__name__)
+def test_html_takes_its_colours_from_the_theme(report):
+    """Light or dark: text inherits, borders are half transparent, nothing paints a background."""
+    html = report._repr_html_()
+
+    assert "var(--jp-" in html
+    for color in ("white", "black", "#fff", "#000"):
+        assert color not in html
+    assert "background:none" in html or "<table" not in html
+
+
+@pytest.mark.parametrize("report", REPORTS, ids=lambda report: type(report).__name__)
+def test_json_is_what_json_shows(report):
+    bundle = AsJson(report)._repr_mimebundle_()
+
+    assert bundle["application/json"] == report.as_json()
+    assert json.loads(bundle["text/plain"]) == json.loads(json.dumps(report.as_json()))
+    assert AsJson(report)._repr_html_() is None
+
+
+def test_a_saved_snapshot_is_one_line_with_numbers():
+    """The line of the issue, word for word."""
+    report = SavedReport(snapshot(variables=TWELVE, skipped=(GENERATOR,)))
+
+    assert repr(report) == (
+        "Saved 12 variables, 1.3 GB (41 MB new), paused 0.21 s. Left out 1: gen (generator, made in cell [4])."
+    )
+
+
+def test_what_was_tagged_and_not_saved_is_loud():
+    report = SavedReport(snapshot(skipped=(GENERATOR,), settings=Settings(tagged=("ge*",))))
+
+    assert "NOT SAVED, although you named it: gen (generator, made in cell [4])" in repr(report)
+    assert "Left out" not in repr(report)
+    assert "var(--jp-error-color0" in report._repr_html_()
+
+
+def test_a_long_list_of_left_out_names_is_cut():
+    skipped = tuple(Skipped(f"g{i}", "generator", "generator") for i in range(9))
+
+    told = repr(SavedReport(snapshot(skipped=skipped)))
+
+    assert "Left out 9: g0 (generator), " in told
+    assert "g4 (generator) and 4 more (all: %snapshots show 3f9c12ab)." in told
+
+
+def test_a_restore_says_what_is_back_and_from_when():
+    told = repr(REPORTS[1]).splitlines()
+
+    assert told == [
+        "Restored 2 variables from snapshot 3f9c3f9c, made 3 min ago in 1.9 s. "
+        "Left out 1: gen (generator, made in cell [4]).",
+        "Kept as they are: opt.",
+        "Warning: careful",
+        "Armed.",
+    ]
+
+
+def test_the_table_is_aligned_and_leaves_empty_columns_out():
+    rows = (
+        SnapshotRow.of(snapshot(label="before-lr")),
+        SnapshotRow.of(snapshot(id="d" * 16, cut="interrupted", new_bytes=812)),
+        SnapshotRow(id="e" * 16, mark="damaged"),
+    )
+
+    told = repr(SnapshotsTable(rows, NOW, "train.ipynb")).splitlines()
+
+    assert told[0].startswith("3 snapshots of train.ipynb.")
+    head = told[1].split()
+    assert head == ["id", "when", "label", "trigger", "cell", "cut", "variables", "size", "new", "note"]
+    end = told[1].index("new") + 3
+    assert [line[end - 5 : end].strip() for line in told[2:]] == ["41 MB", "812 B", ""]
+    assert told[3].endswith("interrupted")
+    assert told[4].endswith("damaged")
+
+
+def test_the_notebook_is_a_column_only_where_all_are_shown():
+    rows = (SnapshotRow.of(snapshot()),)
+
+    assert "train.ipynb" in repr(SnapshotsTable(rows, NOW, "x", every_notebook=True)).splitlines()[2]
+    assert "train.ipynb" not in repr(SnapshotsTable(rows, NOW, "x")).splitlines()[2]
+
+
+def test_one_snapshot_is_shown_with_cells_imports_and_what_is_missing():
+    told = repr(REPORTS[4])
+
+    assert told.startswith("Snapshot 3f9c12ab of train.ipynb: 2 variables, 1.3 GB, made 3 min ago on lab.")
+    assert "Cut: cell_end, cell [7]." in told
+    assert "Imports: np" in told
+    assert "Left out: gen" in told
+    assert "[3]" in told
+
+
+def test_status_claims_no_more_than_the_last_snapshot():
+    told = repr(REPORTS[5])
+
+    assert "at most every 5 min" in told
+    assert "Last snapshot: 3f9c12ab, 3 min ago (2 variables, 1.3 GB); 3 snapshots by this kernel." in told
+    assert "NOT PROTECTED. 1 attempt in a row failed. disk full" in told
+
+
+def test_a_status_without_snapshots_says_what_to_type():
+    told = repr(REPORTS[6])
+
+    assert told.startswith("Not armed")
+    assert "no snapshot of this notebook yet" in told
+
+
+@pytest.mark.parametrize(
+    ("forecast", "fits"),
+    [
+        (Forecast(100, 10, 1000, 500), True),
+        (Forecast(251, 10, 1000, 500), False),
+        (Forecast(100, 10, 199, 500), False),
+    ],
+)
+def test_a_forecast_gives_the_numbers(forecast, fits):
+    assert forecast.fits == fits
+    assert f"One snapshot is {forecast.snapshot_bytes} B; keeping 10 needs at most" in str(forecast)
+
+
+def test_a_plan_names_each_variable_and_why_another_is_left_out():
+    told = repr(REPORTS[7])
+
+    assert told.startswith("Would save 1 variable, 10 B. Nothing was done.")
+    assert "left out: generator, made in cell [4]" in told
+
+
+def test_a_plan_numbers_only_groups_that_are_shared():
+    assert group_numbers([("a",), ("model", "opt"), ("x",), ("p", "q")]) == {
+        "model": "1",
+        "opt": "1",
+        "p": "2",
+        "q": "2",
+    }
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        SavedReport(snapshot(skipped=(Skipped(EVIL, EVIL, EVIL),)), EVIL, None, (EVIL,)),
+        SnapshotsTable((SnapshotRow(EVIL, EVIL, EVIL, EVIL, EVIL, 1, EVIL, 1, 1, 1, EVIL),), NOW, EVIL, True),
+        SnapshotReport(snapshot(label=EVIL, host=EVIL, reason=EVIL, warnings=(EVIL,)), NOW),
+        PlanReport("restore", (PlanRow(EVIL, EVIL, 1, EVIL, EVIL),), (), EVIL),
+        StatusReport(ARMED, EVIL, 1, NOW, None, 0, 1, False, EVIL),
+    ],
+    ids=lambda report: type(report).__name__,
+)
+def test_names_from_outside_are_neither_markup_nor_escape_codes(report):
+    """A foreign snapshot may be called anything; showing it must not run it."""
+    page = _Balanced()
+    page.feed(report._repr_html_())
+
+    assert page.tags <= {"div", "table", "thead", "tbody", "tr", "th", "td"}
+    assert "\x1b" not in repr(report)
+    assert "\x1b" not in report._repr_html_()
