@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,10 +92,10 @@ def _timed_area() -> Any:
 
         seconds = 0.0
 
-        def hold(self, address: int, size_bytes: int) -> memoryview:
+        def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
             start = time.perf_counter()
             try:
-                return super().hold(address, size_bytes)
+                return super().hold_all(spans)  # `hold` comes through here as well
             finally:
                 self.seconds += time.perf_counter() - start
 

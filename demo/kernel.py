@@ -37,7 +37,6 @@ class Kernel:
             "JPY_SESSION_NAME": str(notebook),  # so Jupyter tells a kernel which notebook it serves
             "JUPYTER_DATA_DIR": str(home / "jupyter"),
             "IPYTHONDIR": str(home / "ipython"),
-            "OMP_NUM_THREADS": "1",  # sums in the same order everywhere, or no two runs are bit for bit the same
             "NO_COLOR": "1",
         }
         self._sockets = tempfile.TemporaryDirectory(prefix="kernel-")

@@ -46,6 +46,7 @@ class Kernel:
         environment.pop("JPY_SESSION_NAME", None)
         if notebook is not None:
             environment["JPY_SESSION_NAME"] = str(notebook)
+        self.run_environment = environment
         self.manager.start_kernel(
             cwd=str(folder), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -141,5 +142,3 @@ def _collect(message: dict[str, Any], output: Output) -> None:
         output.data.append(content["data"])
     elif kind == "error":
         output.error = f"{content['ename']}: {content['evalue']}"
-
-

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import types
 import time
+import types
+from collections.abc import Iterator
 from typing import Any
 
 from traitlets import Unicode
@@ -80,24 +81,35 @@ def recorder_of(shell: Any) -> Recorder | None:
 
 def greeting(recorder: Recorder) -> str:
     """One line when nothing happened; after a death, what died, what is saved and what to type."""
+    try:
+        return "\n".join(_greeting(recorder, recorder.notebook.snapshots()))
+    except RescueError as error:
+        return f"ipyrescue: snapshots are out of reach. {error}"
+
+
+def _greeting(recorder: Recorder, snapshots: list[Snapshot]) -> Iterator[str]:
     notebook, where = recorder.notebook, recorder.notebook.identity
     death = previous_death(where.store_root, where.notebook, notebook.incarnation)
-    snapshots = _readable(recorder)
-    if death is None:
-        alive = still_alive(where.store_root, where.notebook, notebook.incarnation)
-        return describe_alive(alive) if alive else _loaded(recorder, snapshots)
-    mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
-    newest = next((s for s in (*mine, *snapshots) if s.consistent), None)
-    interrupted = mine[0] if mine and not mine[0].consistent else None
-    return describe_death(death, newest, interrupted, time.time())
+    alive = still_alive(where.store_root, where.notebook, notebook.incarnation)
+    if death is not None:
+        mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
+        newest = next((s for s in (*mine, *snapshots) if s.consistent), None)
+        interrupted = mine[0] if mine and not mine[0].consistent else None
+        yield describe_death(death, newest, interrupted, time.time())
+    elif alive is not None:
+        yield describe_alive(alive)
+    else:
+        yield _loaded(recorder, snapshots)
+    yield from _out_of_reach(recorder)
 
 
-def _readable(recorder: Recorder) -> list[Snapshot]:
-    """This notebook's snapshots; none where the key is not ready, which a first checkpoint will tell of."""
-    try:
-        return recorder.notebook.snapshots()
-    except RescueError:
-        return []
+def _out_of_reach(recorder: Recorder) -> Iterator[str]:
+    lost = recorder.notebook.lost_key()
+    unreadable = recorder.notebook.unreadable()
+    if lost is not None:
+        yield lost
+    elif unreadable:
+        yield f"{count(len(unreadable), 'snapshot')} here cannot be read: {unreadable[0].error}"
 
 
 def _loaded(recorder: Recorder, snapshots: list[Snapshot]) -> str:

@@ -22,6 +22,7 @@ from ipyrescue.restoring import Restored, Scope
 from ipyrescue.selection import Occasion, Origin
 from ipyrescue.settings import Configuration, format_size
 from ipyrescue.store import Store, lives, signing
+from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.upkeep import tidy
@@ -67,9 +68,27 @@ class Notebook:
             self._store = Store.open(root, signing.load_key(create=create), create=create)
         return self._store
 
-    def snapshots(self) -> list[Snapshot]:
-        """This notebook's snapshots, newest first; none where there is no store yet."""
-        return self.store().snapshots(self.identity.notebook) if self.identity.store_root.exists() else []
+    def snapshots(self, *, every_notebook: bool = False) -> list[Snapshot]:
+        """This notebook's snapshots, newest first; none where there is no store or no key yet. Raises `StoreError`."""
+        whose = None if every_notebook else self.identity.notebook
+        return self.store().snapshots(whose) if self._is_ready() else []
+
+    def _is_ready(self) -> bool:
+        return self.identity.store_root.exists() and signing.key_path().exists()
+
+    def unreadable(self) -> list[Unreadable]:
+        """What the store holds and this key does not open, or what is damaged. Raises `StoreError`."""
+        return self.store().unreadable() if self._is_ready() else []
+
+    def lost_key(self) -> str | None:
+        """A sentence when the store holds snapshots and there is no key at all: a container's home that is new."""
+        names = self.identity.store_root / "snapshots"
+        if signing.key_path().exists() or not names.is_dir() or not any(names.iterdir()):
+            return None
+        return (
+            f"{self.identity.store_root} holds snapshots, but the key that signed them is not here. Set "
+            f"IPYRESCUE_KEY_FILE to it, or trust one that you know: %restore_vars from=ID --trust"
+        )
 
     def capture(self, occasion: Occasion, wanted: Settings) -> Draft:
         """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`."""

@@ -6,6 +6,7 @@ Nothing of it ever raises into a cell: what fails is told once, in one line, at 
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
 from collections.abc import Callable
@@ -73,16 +74,22 @@ class Recorder:
         self.life.begin(where.store_root, where)
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
+        # Last in, first out: what is being written is finished before the life record says that the kernel ended.
+        atexit.register(self._finish_writing)
 
     def stop(self) -> None:
         """Finish what is being written and leave nothing behind but snapshots."""
         self.disarm()
         self._shell.events.unregister("pre_run_cell", self._before_cell)
         self._shell.events.unregister("post_run_cell", self._after_cell)
+        atexit.unregister(self._finish_writing)
         self._writer.close(_CLOSE_SECONDS)
         self.notebook.area.release()
         self.life.ends("unload")
         self.life.stop()
+
+    def _finish_writing(self) -> None:
+        self._writer.drain(_CLOSE_SECONDS)
 
     # On command: durable when the call returns, and exceptions reach the caller.
 

@@ -96,7 +96,7 @@ class RestoredReport(Report):
         took = f" in {format_duration(self.seconds)}" if self.seconds is not None else ""
         whence = f"from snapshot {self.snapshot_id[:8]}, made {format_age(self.age_seconds)}"
         left_out = _left_out(self.skipped, self.snapshot_id)
-        told = [Line(f"Restored {count(len(self.names), 'variable')} {whence}{took}.{left_out}")]
+        told = [Line(f"Restored {count(len(self.names), 'variable')}{took} {whence}.{left_out}")]
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
         told += [Line(f"Warning: {warning}", "warning") for warning in self.warnings]
         return told + ([Line(self.armed)] if self.armed else [])

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ipyrescue.checkpointing import Draft
-from ipyrescue.errors import RescueError, UntrustedError
+from ipyrescue.errors import UntrustedError
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
 from ipyrescue.kernel.recorder import Recorder
@@ -127,19 +127,13 @@ def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str]) -> Rep
 def table(recorder: Recorder, *, every_notebook: bool) -> Report:
     """The snapshots of this notebook, or of every one in the store; what cannot be read is marked, not hidden."""
     notebook = recorder.notebook
-    rows = [SnapshotRow.of(s) for s in (_all_snapshots(recorder) if every_notebook else notebook.snapshots())]
+    found = notebook.snapshots(every_notebook=every_notebook)
+    rows = [SnapshotRow.of(snapshot) for snapshot in found]
     return SnapshotsTable((*rows, *_unreadable(recorder)), time.time(), notebook.identity.title, every_notebook)
 
 
-def _all_snapshots(recorder: Recorder) -> list[Snapshot]:
-    return recorder.notebook.store().snapshots() if recorder.notebook.identity.store_root.exists() else []
-
-
 def _unreadable(recorder: Recorder) -> list[SnapshotRow]:
-    try:
-        found = recorder.notebook.store().unreadable()
-    except RescueError:
-        return []
+    found = recorder.notebook.unreadable()
     marks = [("foreign" if isinstance(item.error, UntrustedError) else "damaged", item) for item in found]
     return [SnapshotRow(id=item.name[11:27], mark=mark) for mark, item in marks]
 

@@ -19,7 +19,7 @@ def checkpoint(names: Sequence[str] = (), *, label: str | None = None) -> Snapsh
     *names* (globs allowed) must be in it: `CheckpointError` if one cannot be saved. The rest of the namespace
     is saved as far as it can be; see the snapshot's `skipped`. Raises `StoreError` when the disk refuses.
     """
-    return _recorder().checkpoint(Occasion(label=label), Settings(tagged=tuple(names)))
+    return _recorder().checkpoint(Occasion(cut="line", label=label), Settings(tagged=tuple(names)))
 
 
 def restore(source: str | None = None, *, names: Sequence[str] = (), keep_existing: bool = False) -> Restored:
@@ -34,8 +34,7 @@ def restore(source: str | None = None, *, names: Sequence[str] = (), keep_existi
 
 def snapshots(*, all_notebooks: bool = False) -> list[Snapshot]:
     """The snapshots of this notebook, newest first; of every notebook in the store with *all_notebooks*."""
-    notebook = _recorder().notebook
-    return notebook.store().snapshots() if all_notebooks else notebook.snapshots()
+    return _recorder().notebook.snapshots(every_notebook=all_notebooks)
 
 
 def _recorder() -> Recorder:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ipyrescue.manifest import Snapshot
+from ipyrescue.store import layout
 from ipyrescue.store.lives import last_seen, read_all, state
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention, to_forget, to_verify
 from ipyrescue.store.store import Store
+
+_BURY_SECONDS = 7 * 86_400.0
 
 
 def tidy(store: Store, notebook: str, retention: Retention, *, current: str) -> tuple[Snapshot, ...]:
@@ -21,13 +26,14 @@ def tidy(store: Store, notebook: str, retention: Retention, *, current: str) -> 
     """
     forgotten = forget_by(store, notebook, retention, current=current)
     prune(store)
+    bury(store)
     return forgotten
 
 
 def forget_by(store: Store, notebook: str, retention: Retention, *, current: str) -> tuple[Snapshot, ...]:
     """Forget what *retention* drops, without freeing its bytes."""
     snapshots = store.snapshots(notebook)
-    unrestored = awaiting_restore(store.root, current)
+    unrestored = unfinished(store.root, current)
     now = datetime.now(timezone.utc)
     known = _verified(store, snapshots)
     for snapshot in to_verify(
@@ -51,6 +57,28 @@ def awaiting_restore(root: Path, current: str) -> frozenset[str]:
         and not life.dismissed
         and state(life, last_seen_at=last_seen(root, life)) == "died"
     )
+
+
+def unfinished(root: Path, current: str) -> frozenset[str]:
+    """The other incarnations that did not end cleanly, as far as one can tell, and were not restored or dismissed.
+
+    One that may still live counts as well: what it saved last is all that there will be of it.
+    """
+    return frozenset(
+        life.incarnation
+        for life in read_all(root)
+        if life.incarnation != current and life.ended is None and life.restored is None and not life.dismissed
+    )
+
+
+def bury(store: Store) -> None:
+    """Remove the records of lives that are over, when a week has passed and no snapshot of theirs is left."""
+    remembered = {snapshot.incarnation for snapshot in store.snapshots()}
+    for life in read_all(store.root):
+        over = life.ended is not None or life.restored is not None or life.dismissed
+        if over and life.incarnation not in remembered and time.time() - last_seen(store.root, life) > _BURY_SECONDS:
+            with contextlib.suppress(FileNotFoundError):
+                layout.life_path(store.root, life.incarnation).unlink()
 
 
 def _verified(store: Store, snapshots: Iterable[Snapshot]) -> frozenset[str]:

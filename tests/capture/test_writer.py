@@ -143,7 +143,7 @@ def _in_child(check):
     if pid == 0:
         try:
             ok = check()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the child must end here, whatever it met
             ok = False
         os._exit(0 if ok else 1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -30,9 +30,9 @@ def test_a_kernel_killed_at_a_seam_loses_at_most_the_new_snapshot(tmp_path: Path
         first = make()
         first.run("%load_ext ipyrescue")
         first.run("x = 'old'\n%checkpoint_vars" + (" x every=0.01s" if scheduled else ""))
-        first.run(DIE + KILL_AT[seam])
-        first.begin("x = 'new'" if scheduled else "x = 'new'\n%checkpoint_vars")
-        first.manager.provisioner.process.wait()  # type: ignore[union-attr]
+        first.run("get_ipython()._ipyrescue.drain()", store_history=False)
+        first.begin(f"{DIE}{KILL_AT[seam]}\nx = 'new'" + ("" if scheduled else "\n%checkpoint_vars"))
+        first.manager.provisioner.process.wait(timeout=60)  # type: ignore[union-attr]
         first.close()
 
         second = make()
@@ -41,7 +41,7 @@ def test_a_kernel_killed_at_a_seam_loses_at_most_the_new_snapshot(tmp_path: Path
 
         assert "died" in told
         assert second.value("x") == ("new" if seam == "after commit" else "old")
-        second.run("y = 1\n%checkpoint_vars")
+        second.run("%checkpoint_vars --off\ny = 1\n%checkpoint_vars")
         assert not list((tmp_path / ".ipyrescue" / "tmp").iterdir())
 
 

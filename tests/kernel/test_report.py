@@ -113,7 +113,7 @@ def test_a_restore_says_what_is_back_and_from_when():
     told = repr(REPORTS[1]).splitlines()
 
     assert told == [
-        "Restored 2 variables from snapshot 3f9c3f9c, made 3 min ago in 1.9 s. "
+        "Restored 2 variables in 1.9 s from snapshot 3f9c3f9c, made 3 min ago. "
         "Left out 1: gen (generator, made in cell [4]).",
         "Kept as they are: opt.",
         "Warning: careful",

@@ -55,10 +55,15 @@ def snapshot_files(folder: Path) -> list[Path]:
     return sorted((folder / ".ipyrescue" / "snapshots").glob("*.json"))
 
 
+def drain(kernel: Kernel) -> None:
+    """Wait until what a cell's end began to write is written."""
+    kernel.run("get_ipython()._ipyrescue.drain()", store_history=False)
+
+
 def due_snapshot(kernel: Kernel) -> str:
     """End a cell when a snapshot is due, wait until it is written, and return its id."""
     kernel.run("import time; time.sleep(0.25)")
-    kernel.run("%checkpoint_vars --status")
+    drain(kernel)
     listed = kernel.run("import ipyrescue; print(ipyrescue.snapshots()[0].id)", store_history=False)
     return listed.stdout.strip()
 
@@ -188,10 +193,11 @@ def test_a_cell_that_raises_leaves_an_interrupted_snapshot(make_kernel: MakeKern
     kernel.run("%checkpoint_vars x every=1h")
     for message in ("first", "second", "third"):
         assert kernel.try_run(f"x = 2\nraise ValueError('{message}')").error == f"ValueError: {message}"
-        kernel.run("%checkpoint_vars --status")
+        drain(kernel)
     kernel.run("x = 1\n%checkpoint_vars")
     kernel.run("%checkpoint_vars")
     assert kernel.try_run("x = 2\nraise ValueError('last')").error
+    drain(kernel)
     table = kernel.run("%snapshots --json").data[0]["application/json"]["snapshots"]
     restored = kernel.run("%restore_vars").text
 
@@ -317,6 +323,7 @@ def test_a_full_disk_does_not_stop_the_users_cell(make_kernel: MakeKernel) -> No
     told = ""
     for _ in range(3):
         told += kernel.run("import time; time.sleep(0.2); y = 2").stderr
+        told += kernel.run("get_ipython()._ipyrescue.drain()", store_history=False).stderr
     kernel.run("resource.setrlimit(resource.RLIMIT_FSIZE, limit)")
     status = kernel.run("%checkpoint_vars --status").text
 
@@ -355,3 +362,50 @@ def test_vs_codes_late_name_is_followed(make_kernel: MakeKernel, tmp_path: Path)
 
     assert "late.ipynb died" in told
     assert second.value("x") == 1
+
+
+def test_a_store_in_another_home_needs_the_key_or_trust(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    """Another home has another key: refused with owner and fingerprint, restored with the key file or by --trust."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue\nx = 7\n%checkpoint_vars")
+    first.shut_down()
+    data_dir = first.run_environment["JUPYTER_DATA_DIR"]
+
+    stranger = make_kernel(JUPYTER_DATA_DIR=str(tmp_path / "home"))
+    told = stranger.run("%load_ext ipyrescue").stdout
+    refused = stranger.try_run("%restore_vars")
+    name = stranger.value("__import__('os').listdir('.ipyrescue/snapshots')")[0][11:19]
+    trusted = stranger.run(f"%restore_vars from={name} --trust").text
+    with_key = make_kernel(
+        JUPYTER_DATA_DIR=str(tmp_path / "home"), IPYRESCUE_KEY_FILE=str(Path(data_dir) / "ipyrescue" / "key")
+    )
+
+    assert "the key that signed them is not here" in told
+    assert "Restored" not in refused.text
+    assert "fingerprint" in trusted or "signature of key" in trusted
+    assert stranger.value("x") == 7
+    assert "cannot be read" in with_key.run("%load_ext ipyrescue").stdout
+
+
+def test_the_key_file_restores_in_another_home(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    """IPYRESCUE_KEY_FILE is all that another home needs."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue\nx = 7\n%checkpoint_vars")
+    first.shut_down()
+    key = Path(first.run_environment["JUPYTER_DATA_DIR"]) / "ipyrescue" / "key"
+
+    second = make_kernel(JUPYTER_DATA_DIR=str(tmp_path / "home"), IPYRESCUE_KEY_FILE=str(key))
+    second.run("%load_ext ipyrescue\n%restore_vars")
+
+    assert second.value("x") == 7
+
+
+def test_the_public_functions_do_what_the_magics_do(make_kernel: MakeKernel) -> None:
+    """checkpoint, restore and snapshots fill in this kernel's namespace and store."""
+    kernel = make_kernel()
+    kernel.run("import ipyrescue\nx = [1]\ns = ipyrescue.checkpoint(['x'], label='warm')")
+    kernel.run("x = None\nr = ipyrescue.restore('warm', names=['x'])")
+
+    assert kernel.value("(x, r.names, s.label, [t.id for t in ipyrescue.snapshots()] == [s.id])") == (
+        [1], ("x",), "warm", True,
+    )  # fmt: skip
