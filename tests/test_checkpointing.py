@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
-from namespaces import Life
 
 from ipyrescue.errors import CheckpointError
 from ipyrescue.selection import Occasion
+
+if TYPE_CHECKING:
+    from namespaces import Life
 
 
 def test_the_whole_namespace_is_saved_but_for_ipythons_own(life: Life) -> None:

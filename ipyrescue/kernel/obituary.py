@@ -57,8 +57,9 @@ def _in_which_cell(death: Death) -> str:
         return " while no cell was running"
     name = f"cell [{life.cell}]" if life.cell is not None else "a cell"
     shown = shortened(clean((life.cell_source or "").strip().partition("\n")[0]), _SOURCE_CHARACTERS)
-    begun = seconds_of(life.cell_started)
-    ran = f" had been running for {format_duration(max(0.0, death.last_seen - begun))}" if begun else " was running"
+    seconds = death.last_seen - (seconds_of(life.cell_started) or death.last_seen)
+    # A record that is no older than its cell is no measure of how long the cell ran.
+    ran = f" had been running for {format_duration(seconds)}" if seconds >= 1 else " was running"
     return f" while {name}{ran}" + (f": {shown}" if shown else "")
 
 
