@@ -142,9 +142,6 @@ class Configuration:
     max_size_bytes: int | None = field(
         default=None, metadata=_knob(parse_size, "how large the store may grow; when not set, half of the free disk")
     )
-    every_seconds: float | None = field(
-        default=None, metadata=_knob(parse_duration, "the interval of %checkpoint_vars; when not set, it arms nothing")
-    )
     long_cell_seconds: float = field(
         default=60.0, metadata=_knob(parse_duration, "a cell that ran this long is followed by a snapshot")
     )

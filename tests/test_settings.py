@@ -137,13 +137,12 @@ def test_ages_are_told_in_one_unit(seconds, text):
 def test_environment_beats_traitlets_beats_default():
     """Magic argument > environment > c.IPyRescue > default."""
     found = settings.resolve(
-        {"IPYRESCUE_KEEP": "7", "IPYRESCUE_EVERY": ""}, {"keep": 3, "every": "2m", "max_size": "2GB", "store": None}
+        {"IPYRESCUE_KEEP": "7", "IPYRESCUE_LONG_CELL": ""}, {"keep": 3, "long_cell": "2m", "max_size": "2GB", "store": None}
     )
 
     assert found.keep == 7
-    assert found.every_seconds == 120
     assert found.max_size_bytes == 2_000_000_000
-    assert found.long_cell_seconds == 60
+    assert found.long_cell_seconds == 120
     assert found.store is None
 
 
@@ -161,7 +160,7 @@ def test_paths_expand_the_home(monkeypatch):
     ("environ", "configured", "origin"),
     [
         ({"IPYRESCUE_KEEP": "many"}, {}, "IPYRESCUE_KEEP"),
-        ({}, {"every": "often"}, "c.IPyRescue.every"),
+        ({}, {"long_cell": "often"}, "c.IPyRescue.long_cell"),
         ({"IPYRESCUE_MAX_SIZE": "-3"}, {}, "IPYRESCUE_MAX_SIZE"),
     ],
 )

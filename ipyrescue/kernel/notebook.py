@@ -61,11 +61,16 @@ class Notebook:
             )
         return self._identity
 
+    @property
+    def key_path(self) -> Path:
+        """Where the key stands that signs this notebook's snapshots."""
+        return self.configuration.key_file or signing.key_path()
+
     def store(self, *, create: bool = False) -> Store:
         """Open this notebook's store; with *create*, make it and the key if they are not there. Raises `StoreError`."""
         root = self.identity.store_root
         if self._store is None or self._store.root != root.absolute() or not root.exists():
-            self._store = Store.open(root, signing.load_key(create=create), create=create)
+            self._store = Store.open(root, signing.load_key(self.key_path, create=create), create=create)
         return self._store
 
     def snapshots(self, *, every_notebook: bool = False) -> list[Snapshot]:
@@ -74,7 +79,7 @@ class Notebook:
         return self.store().snapshots(whose) if self._is_ready() else []
 
     def _is_ready(self) -> bool:
-        return self.identity.store_root.exists() and signing.key_path().exists()
+        return self.identity.store_root.exists() and self.key_path.exists()
 
     def unreadable(self) -> list[Unreadable]:
         """What the store holds and this key does not open, or what is damaged. Raises `StoreError`."""
@@ -83,7 +88,7 @@ class Notebook:
     def lost_key(self) -> str | None:
         """A sentence when the store holds snapshots and there is no key at all: a container's home that is new."""
         names = self.identity.store_root / "snapshots"
-        if signing.key_path().exists() or not names.is_dir() or not any(names.iterdir()):
+        if self.key_path.exists() or not names.is_dir() or not any(names.iterdir()):
             return None
         return (
             f"{self.identity.store_root} holds snapshots, but the key that signed them is not here. Set "
@@ -153,7 +158,7 @@ class Notebook:
         if self._key_warned:
             return None
         self._key_warned = True
-        return signing.key_survives(self.identity.store_root)
+        return signing.key_survives(self.identity.store_root, self.key_path)
 
     def forget(self, source: str) -> Snapshot:
         """Forget one snapshot and free what nothing else references. Raises `SnapshotNotFoundError`, `StoreError`."""

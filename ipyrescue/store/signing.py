@@ -82,9 +82,9 @@ def key_path() -> Path:
     return Path(jupyter_data_dir()) / "ipyrescue" / "key"
 
 
-def load_key(*, create: bool = False) -> Key:
+def load_key(path: Path | None = None, *, create: bool = False) -> Key:
     """Read the key, or make it once where *create*. Raises UntrustedError for a key that others could know."""
-    path = key_path()
+    path = path or key_path()
     try:
         return _read_key(path)
     except FileNotFoundError:
@@ -135,6 +135,6 @@ def _refusal(path: Path, reason: str) -> str:
     return f"The key {path} {reason}, so it is not used. Mend or remove it, or set IPYRESCUE_KEY_FILE to another."
 
 
-def key_survives(store_root: Path) -> str | None:
+def key_survives(store_root: Path, path: Path | None = None) -> str | None:
     """A sentence when the store may outlive the key, else None; the rule is `keeping.warning`'s."""
-    return keeping.warning(key_path(), store_root)
+    return keeping.warning(path or key_path(), store_root)

@@ -409,3 +409,17 @@ def test_the_public_functions_do_what_the_magics_do(make_kernel: MakeKernel) -> 
     assert kernel.value("(x, r.names, s.label, [t.id for t in ipyrescue.snapshots()] == [s.id])") == (
         [1], ("x",), "warm", True,
     )  # fmt: skip
+
+
+def test_what_can_never_fit_is_refused_with_the_numbers(make_kernel: MakeKernel) -> None:
+    """Arming on a disk that cannot hold two snapshots and a third is no protection: it is said before, not after."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nimport numpy as np\nx = np.random.rand(1_000_000)")
+    kernel.run("import shutil\nshutil.disk_usage = lambda path: shutil._ntuple_diskusage(10**9, 10**9, 12_000_000)")
+
+    once = kernel.run("%checkpoint_vars").text
+    armed = kernel.try_run("%checkpoint_vars x every=5m")
+
+    assert "Saved" in once
+    assert "24 MB are needed" in armed.stderr
+    assert "Not armed" in kernel.run("%checkpoint_vars --status").text
