@@ -60,7 +60,7 @@ def _in_which_cell(death: Death) -> str:
     seconds = death.last_seen - (seconds_of(life.cell_started) or death.last_seen)
     # A record that is no older than its cell is no measure of how long the cell ran.
     ran = f" had been running for {format_duration(seconds)}" if seconds >= 1 else " was running"
-    return f" while {name}{ran}" + (f": {shown}" if shown else "")
+    return f" while {name}{ran}" + (f" ({shown})" if shown else "")
 
 
 def _contents(snapshot: Snapshot) -> str:

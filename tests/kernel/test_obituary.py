@@ -31,7 +31,7 @@ def test_a_death_tells_when_which_cell_what_is_saved_and_what_to_type():
     told = describe_death(Death(_life(), NOW - 20), snapshot(created=iso(131)), None, NOW)
 
     assert told.startswith("The last kernel of train.ipynb died at about ")
-    assert "(20 s ago) while cell [9] had been running for 3 h 12 min: for epoch in range(100):." in told
+    assert "(20 s ago) while cell [9] had been running for 3 h 12 min (for epoch in range(100):)." in told
     assert "Its newest snapshot, 3f9c12ab, holds 2 variables, 1.3 GB, and was made 2 min ago." in told
     assert "%restore_vars    Look first: %restore_vars --dry-run" in told
 
@@ -64,7 +64,7 @@ def test_a_death_with_only_an_interrupted_snapshot_offers_no_plain_restore():
     ("fields", "last_seen", "told"),
     [
         ({"cell_source": "x" * 200}, NOW, "x" * 57 + "..."),
-        ({"cell_source": "\x1b[2Jx\ny"}, NOW, ": \\x1b[2Jx."),
+        ({"cell_source": "\x1b[2Jx\ny"}, NOW, "(\\x1b[2Jx)."),
         ({"cell_started": "nonsense"}, NOW, "while cell [9] was running"),
         ({"cell": None}, NOW, "while a cell had"),
         ({"kind": "console"}, NOW, "The last kernel of this console died"),
