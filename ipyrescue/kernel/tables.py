@@ -81,7 +81,7 @@ def _html_table(table: Table) -> str:
         "<tr>" + "".join(_html_cell("td", table, *pair) for pair in zip(table.columns, row, strict=True)) + "</tr>"
         for row in table.rows
     )
-    style = "border-collapse:collapse;margin:.4em 0;border:none"
+    style = "border-collapse:collapse;margin:.4em 0;border:none;color:inherit;font:inherit"
     return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
