@@ -137,7 +137,8 @@ def test_ages_are_told_in_one_unit(seconds, text):
 def test_environment_beats_traitlets_beats_default():
     """Magic argument > environment > c.IPyRescue > default."""
     found = settings.resolve(
-        {"IPYRESCUE_KEEP": "7", "IPYRESCUE_LONG_CELL": ""}, {"keep": 3, "long_cell": "2m", "max_size": "2GB", "store": None}
+        {"IPYRESCUE_KEEP": "7", "IPYRESCUE_LONG_CELL": ""},
+        {"keep": 3, "long_cell": "2m", "max_size": "2GB", "store": None},
     )
 
     assert found.keep == 7

@@ -8,6 +8,8 @@ refuses costs its own name, and with it the names that cannot be made without it
 from __future__ import annotations
 
 import gc
+import pickle
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -163,8 +165,15 @@ def _dump_by(make: Callable[..., Any], work: _Work, roots: list[Root]) -> Any:
 
 
 def _hopeless(error: BaseException) -> bool:
-    """Whether dill need not be asked: what is refused on principle, or nested too deeply for any pickler."""
-    return isinstance(error, (reducers.Refused, RecursionError, MemoryError))
+    """Whether dill need not be asked, which is slow: it would call the same reducer, or knows no such type either."""
+    if isinstance(error, reducers.Refused) or not isinstance(error, (TypeError, AttributeError, pickle.PicklingError)):
+        return True
+    return _UNKNOWN_TO_DILL.search(str(error)) is not None
+
+
+_UNKNOWN_TO_DILL = re.compile(
+    r"cannot pickle '(\w*generator|coroutine|frame|sqlite3\.\w+|ssl\.\w+|select\.\w+)' object"
+)
 
 
 def _reason(value: Any, error: BaseException) -> str:

@@ -7,9 +7,11 @@ reducers, so tensors, functions and classes mean the same in both.
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import types
+import typing
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,6 +23,11 @@ from ipyrescue.pickling.buffers import Reference, References
 
 PROTOCOL = 5
 _OUT_OF_BAND_BYTES = 64 << 10
+
+
+_NEWER_TYPES: dict[type, Callable[[Any], Any]] = {
+    getattr(typing, name): reducers.reduce_type_parameter for name in ("TypeVarTuple",) if hasattr(typing, name)
+}
 
 
 class ClassKeys:
@@ -60,7 +67,11 @@ class Reducing:
         self._reducers: dict[type, Callable[[Any], Any]] = {
             types.FunctionType: self._reduce_function,
             types.CellType: reducers.reduce_cell,
+            functools._lru_cache_wrapper: reducers.reduce_cached,
+            typing.NewType: reducers.reduce_new_type,
+            typing.ParamSpec: reducers.reduce_type_parameter,
             weakref.ReferenceType: reducers.reduce_weak_reference,
+            **_NEWER_TYPES,
             **tensors.reducers(self.references, self._describe),
             **arrays.reducers(self.references, self._describe),
         }
@@ -153,7 +164,9 @@ class GroupUnpickler(pickle.Unpickler):
         self._session = session
 
     def find_class(self, module: str, name: str) -> Any:
-        """Resolve a name of a stream; those of `placeholders` mean this session."""
+        """Resolve a name of a stream; those of `placeholders` mean this session, `__main__` the live namespace."""
         if module == placeholders.__name__:
             return self._session[name]
+        if module == "__main__" and name in self._session["namespace"]():
+            return self._session["namespace"]()[name]
         return super().find_class(module, name)

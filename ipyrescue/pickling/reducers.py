@@ -9,12 +9,14 @@ would rewrite a live class of the same id while decoding.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import socket
 import sys
 import threading
 import types
+import typing
 import weakref
 from typing import Any
 
@@ -168,6 +170,39 @@ def reduce_cell(_cell: types.CellType) -> Reduced:
 def make_cell() -> types.CellType:
     """Make an empty closure cell."""
     return types.CellType()
+
+
+def reduce_cached(cached: Any) -> Any:
+    """Reduce a function of a cell under `functools.lru_cache`, which would go by a name of `__main__`; empty again."""
+    if importable_by_name(cached):
+        return cached.__qualname__
+    parameters = cached.cache_parameters()
+    return make_cached, (cached.__wrapped__, parameters["maxsize"], parameters["typed"])
+
+
+def make_cached(function: Any, maxsize: int | None, typed: bool) -> Any:
+    """Wrap a function in an empty cache."""
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def reduce_new_type(new_type: Any) -> Any:
+    """Reduce a `typing.NewType` of a cell, which would go by a name of `__main__`."""
+    if importable_by_name(new_type):
+        return new_type.__qualname__
+    return typing.NewType, (new_type.__name__, new_type.__supertype__), {"__module__": new_type.__module__}
+
+
+def reduce_type_parameter(parameter: Any) -> Any:
+    """Reduce a `ParamSpec` or `TypeVarTuple` of a cell, which would go by a name of `__main__`."""
+    if importable_by_name(parameter):
+        return parameter.__name__
+    return type(parameter), (parameter.__name__,)
+
+
+def importable_by_name(value: Any) -> bool:
+    """Whether a module other than `__main__` has *value* under its own name."""
+    name = getattr(value, "__qualname__", value.__name__)
+    return value.__module__ != "__main__" and getattr(sys.modules.get(value.__module__), name, None) is value
 
 
 def reduce_weak_reference(reference: weakref.ReferenceType[Any]) -> Reduced:

@@ -314,3 +314,44 @@ def test_the_users_pickle_and_cloudpickle_are_unchanged(life: Life) -> None:
     assert set(pickle._Pickler.dispatch) == before
     with pytest.raises(TypeError):
         pickle.dumps(life.names["lock"])
+
+
+def test_dill_is_asked_only_for_what_it_knows(life: Life) -> None:
+    """A generator, a connection and a loader's iterator are refused at once; a lock and a cached function are kept."""
+    life.run("""
+import functools, sqlite3, threading, torch
+gen = (i for i in "ab")
+connection = sqlite3.connect(":memory:")
+iterator = iter(torch.utils.data.DataLoader([1, 2]))
+lock = threading.Lock()
+@functools.lru_cache
+def cached(x): return x + 1
+""")
+
+    snapshot = life.checkpoint()
+    after = reborn(life)
+    after.restore()
+
+    encoders = {name: group.encoder for group in snapshot.groups for name in group.names}
+    assert {s.name for s in snapshot.skipped} == {"gen", "connection", "iterator"}
+    assert (encoders["lock"], encoders["cached"]) == ("dill", "pickle")
+    assert after.names["cached"](1) == 2
+    assert after.names["lock"].acquire(blocking=False)
+    life.names["connection"].close()
+
+
+def test_what_typing_makes_in_a_cell_comes_back(life: Life) -> None:
+    """NewType and ParamSpec pickle by a name of `__main__`, which a new kernel does not have: they go by value."""
+    life.run("""
+import typing
+UserId = typing.NewType("UserId", int)
+P = typing.ParamSpec("P")
+users = {"first": UserId}
+""")
+
+    names = round_trip(life)
+
+    assert names["UserId"](5) == 5
+    assert names["users"]["first"] is names["UserId"]
+    assert names["UserId"].__supertype__ is int
+    assert names["P"].__name__ == "P"
