@@ -423,3 +423,37 @@ def test_what_can_never_fit_is_refused_with_the_numbers(make_kernel: MakeKernel)
     assert "Saved" in once
     assert "24 MB are needed" in armed.stderr
     assert "Not armed" in kernel.run("%checkpoint_vars --status").text
+
+
+def test_ctrl_c_leaves_an_interrupted_snapshot(make_kernel: MakeKernel) -> None:
+    """What a loop had reached when it was stopped is there, by name, and not by default."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nimport time\nstep = 0\n%checkpoint_vars step every=1h")
+    kernel.begin("while True:\n    step += 1\n    time.sleep(0.001)\n    if step == 5: print('running', flush=True)")
+    kernel.wait_for_output("running")
+    kernel.manager.interrupt_kernel()
+    kernel.client.get_shell_msg(timeout=60)
+    drain(kernel)
+    reached = kernel.value("step")
+    table = kernel.run("%snapshots --json").data[0]["application/json"]["snapshots"]
+    stopped = next(row for row in table if row["cut"] == "interrupted")
+    kernel.run("step = None")
+    kernel.run(f"%restore_vars step from={stopped['id'][:8]}")
+
+    assert kernel.value("step") == reached > 0
+    kernel.run("%restore_vars")
+    assert kernel.value("step") == 0
+
+
+def test_a_polite_shutdown_finishes_what_is_being_written(make_kernel: MakeKernel) -> None:
+    """A snapshot that the last cell's end began is durable although the kernel was told to go at once."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue\nimport numpy as np\nx = np.zeros(1)\n%checkpoint_vars x every=0.01s")
+    drain(first)
+    first.run("import time; time.sleep(0.05); x = np.ones(5_000_000)")
+    first.shut_down()
+
+    second = make_kernel()
+    second.run("%load_ext ipyrescue\n%restore_vars")
+
+    assert second.value("x.size") == 5_000_000
