@@ -152,7 +152,8 @@ def _insist_on_tagged(selection: Selection, refused: tuple[Skipped, ...]) -> Non
     if lost and selection.occasion.trigger == "command":
         raise CheckpointError(
             f"No snapshot was made: {'; '.join(map(str, lost))}. "
-            "You named it, so it must be saved. Leave it out: %checkpoint_vars -x NAME"
+            "What is named must be saved: leave it out of the line or, if it was named before, type "
+            "%checkpoint_vars --off NAME"
         )
 
 

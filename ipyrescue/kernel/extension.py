@@ -13,13 +13,15 @@ from traitlets.config import Configurable
 
 from ipyrescue import __version__
 from ipyrescue.errors import RescueError
-from ipyrescue.kernel.life import previous_death, still_alive
+from ipyrescue.finding import candidates
+from ipyrescue.kernel.life import Death, dismiss, previous_death, still_alive
 from ipyrescue.kernel.magics import RescueMagics
 from ipyrescue.kernel.obituary import describe_alive, describe_death
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.kernel.wording import count
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import KNOBS, Configuration, format_size, resolve
+from ipyrescue.store.upkeep import awaiting_restore
 
 _ATTRIBUTE = "_ipyrescue"
 
@@ -92,15 +94,24 @@ def _greeting(recorder: Recorder, snapshots: list[Snapshot]) -> Iterator[str]:
     death = previous_death(where.store_root, where.notebook, notebook.incarnation)
     alive = still_alive(where.store_root, where.notebook, notebook.incarnation)
     if death is not None:
-        mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
-        newest = next((s for s in (*mine, *snapshots) if s.consistent), None)
-        interrupted = mine[0] if mine and not mine[0].consistent else None
-        yield describe_death(death, newest, interrupted, time.time())
+        yield _tell_of(death, recorder, snapshots)
     elif alive is not None:
         yield describe_alive(alive)
     else:
         yield _loaded(recorder, snapshots)
     yield from _out_of_reach(recorder)
+
+
+def _tell_of(death: Death, recorder: Recorder, snapshots: list[Snapshot]) -> str:
+    """Tell of a death and of the snapshot that a plain restore takes; a death that left nothing is told once."""
+    notebook, where = recorder.notebook, recorder.notebook.identity
+    unrestored = awaiting_restore(where.store_root, notebook.incarnation)
+    newest = next(iter(candidates(snapshots, unrestored, where.notebook)), None)
+    mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
+    if not mine:
+        dismiss(where.store_root, death.life)
+    interrupted = mine[0] if mine and not mine[0].consistent else None
+    return describe_death(death, newest, interrupted, time.time())
 
 
 def _out_of_reach(recorder: Recorder) -> Iterator[str]:

@@ -17,12 +17,12 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from ipyrescue.errors import RescueError
+from ipyrescue.finding import Scope, refuse_to_separate
 from ipyrescue.kernel import arguments, reporting
 from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
 from ipyrescue.kernel.faces import AsJson, Report
-from ipyrescue.kernel.recorder import Recorder, merged
+from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.manifest import Settings
-from ipyrescue.restoring import Scope
 from ipyrescue.selection import Occasion
 
 
@@ -89,8 +89,7 @@ class RescueMagics(Magics):
             exclude=wanted.exclude,
             allow=wanted.allow,
         )
-        armed = self._recorder.armed
-        return merged(armed.settings, said) if armed is not None else said
+        return self._recorder.settled(said)
 
     def _turn_off(self, wanted: CheckpointArguments) -> Report:
         armed = self._recorder.armed
@@ -113,6 +112,7 @@ class RescueMagics(Magics):
         scope = Scope(wanted.names, wanted.keep_existing)
         if wanted.dry_run:
             chosen = self._recorder.notebook.find(wanted.source)[0]
+            refuse_to_separate(chosen, scope)
             return _form(reporting.restore_plan(chosen, scope, self._names), as_json=wanted.json)
         return _form(self._restore(wanted, scope), as_json=wanted.json)
 

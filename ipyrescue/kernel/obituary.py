@@ -24,8 +24,11 @@ def describe_death(death: Death, newest: Snapshot | None, interrupted: Snapshot 
         lines.append("It left no snapshot. So that the next one does: %checkpoint_vars every=5m")
     if newest is not None:
         made = age(newest.created, now=now)
-        lines.append(f"Its newest snapshot, {newest.id[:8]}, holds {_contents(newest)} and was made {made}.")
-        lines.append("Bring it back: %restore_vars    Look first: %restore_vars --dry-run")
+        whose = "Its newest snapshot" if newest.incarnation == death.life.incarnation else "The newest one from before"
+        lines.append(f"{whose}, {newest.id[:8]}, holds {_contents(newest)} and was made {made}.")
+        # A console is known by its folder only, so it must be told which one it may take.
+        restore = "%restore_vars" if death.life.kind == "notebook" else f"%restore_vars from={newest.id[:8]}"
+        lines.append(f"Bring it back: {restore}    Look first: {restore} --dry-run")
     if interrupted is not None:
         lines.append(_interrupted(interrupted, newer=newest is not None, now=now))
     return "\n".join(lines)

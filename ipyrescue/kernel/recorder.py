@@ -117,6 +117,13 @@ class Recorder:
         self.drain()
         return self.notebook.forget(source)
 
+    def settled(self, said: Settings) -> Settings:
+        """What holds when *said* is added to how the kernel is armed: names are added, settings replaced.
+
+        A snapshot made by hand while armed says so too, so that a restore of it arms again.
+        """
+        return _merged(self.armed.settings, said) if self.armed is not None else said
+
     def arm(self, wanted: Settings) -> None:
         """Checkpoint from now on after cells, as *wanted* says."""
         every = wanted.every_seconds
@@ -261,13 +268,7 @@ class _QuietArea:
             self._recorder.notebook.area.release()
 
 
-def merged(old: Settings | None, new: Settings) -> Settings:
-    """Settings of a second `%checkpoint_vars`: names are added, what is said anew replaces.
-
-    A snapshot made by hand while armed says so too, so that a restore of it arms again.
-    """
-    if old is None:
-        return new
+def _merged(old: Settings, new: Settings) -> Settings:
     return replace(
         new,
         every_seconds=new.every_seconds or old.every_seconds,

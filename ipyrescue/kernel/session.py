@@ -19,7 +19,8 @@ def checkpoint(names: Sequence[str] = (), *, label: str | None = None) -> Snapsh
     *names* (globs allowed) must be in it: `CheckpointError` if one cannot be saved. The rest of the namespace
     is saved as far as it can be; see the snapshot's `skipped`. Raises `StoreError` when the disk refuses.
     """
-    return _recorder().checkpoint(Occasion(cut="line", label=label), Settings(tagged=tuple(names)))
+    recorder = _recorder()
+    return recorder.checkpoint(Occasion(cut="line", label=label), recorder.settled(Settings(tagged=tuple(names))))
 
 
 def restore(source: str | None = None, *, names: Sequence[str] = (), keep_existing: bool = False) -> Restored:

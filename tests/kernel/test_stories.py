@@ -457,3 +457,38 @@ def test_a_polite_shutdown_finishes_what_is_being_written(make_kernel: MakeKerne
     second.run("%load_ext ipyrescue\n%restore_vars")
 
     assert second.value("x.size") == 5_000_000
+
+
+def test_a_death_that_left_nothing_is_told_once_and_hides_nothing(make_kernel: MakeKernel) -> None:
+    """A life that died before it saved anything does not stand before the one that did."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue\nx = 'first'\n%checkpoint_vars")
+    die_in_a_cell(first)
+    second = make_kernel()
+    second.run("%load_ext ipyrescue")
+    die_in_a_cell(second)
+
+    third = make_kernel()
+    told = third.run("%load_ext ipyrescue").stdout
+    third.shut_down()
+    fourth = make_kernel()
+    told_again = fourth.run("%load_ext ipyrescue").stdout
+    fourth.run("%restore_vars")
+
+    assert "The newest one from before" in told
+    assert "Its newest snapshot" in told_again
+    assert fourth.value("x") == "first"
+
+
+def test_a_snapshot_by_hand_while_armed_restores_armed(make_kernel: MakeKernel) -> None:
+    """A label in the middle of an armed session does not cost the protection after the next crash."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue\nx = 1\n%checkpoint_vars x every=1h")
+    first.run("x = 2\nimport ipyrescue\nipyrescue.checkpoint(label='by-hand')")
+    die_in_a_cell(first)
+
+    second = make_kernel()
+    second.run("%load_ext ipyrescue")
+
+    assert "Armed" in second.run("%restore_vars").text
+    assert second.value("x") == 2
