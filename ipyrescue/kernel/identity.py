@@ -89,7 +89,8 @@ def _relative(path: Path, parent: Path) -> str:
 
 def _default_root(folder: Path, environ: Mapping[str, str], writable: Callable[[Path], bool]) -> Path:
     beside = folder / STORE_NAME
-    if writable(beside if beside.exists() else folder):
+    # A store that is there is read where it is, also from a read-only mount; what cannot be written says so then.
+    if beside.exists() or writable(folder):
         return beside
     # A hash, because a folder's name may hold anything.
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]

@@ -6,14 +6,15 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ipyrescue import checkpointing, restoring
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.checkpointing import Draft
-from ipyrescue.errors import CheckpointError, SnapshotNotFoundError
+from ipyrescue.errors import CheckpointError, SnapshotNotFoundError, StoreError
 from ipyrescue.kernel import identity
 from ipyrescue.kernel.identity import Identity
 from ipyrescue.kernel.life import mark_restored
@@ -143,15 +144,18 @@ class Notebook:
         """Bind a snapshot's variables; a full restore fulfils the promise to keep what the dead incarnation left."""
         restored = restoring.restore(self._shell.user_ns, self.store(), self.find(source), scope)
         if restored.full:
-            self._mark_restored(restored.snapshot)
+            restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self.cells.update({v.name: v.cell for v in restored.snapshot.variables if v.cell is not None})
         return restored
 
-    def _mark_restored(self, snapshot: Snapshot) -> None:
+    def _mark_restored(self, snapshot: Snapshot) -> Iterator[str]:
         root = self.identity.store_root
         for life in lives.read_all(root):
             if life.incarnation == snapshot.incarnation != self.incarnation:
-                mark_restored(root, life, snapshot.id)
+                try:
+                    mark_restored(root, life, snapshot.id)
+                except StoreError as error:
+                    yield f"Restored, but the dead kernel will be offered again: {error}"
 
     def key_warning(self) -> str | None:
         """Once: a sentence when the key would not survive what the store survives."""

@@ -131,13 +131,13 @@ def test_where_the_folder_cannot_be_written_the_state_directory_serves(project, 
     assert found.notebook == (project / "a.ipynb").as_posix()
 
 
-def test_a_store_that_is_there_is_asked_whether_it_can_be_written(project):
+def test_a_store_that_is_there_is_read_where_it_is(project):
+    """Also from a read-only mount: what it holds is there and nowhere else."""
     (project / ".ipyrescue").mkdir()
-    asked = []
 
-    resolve({}, {}, project, None, writable=lambda folder: asked.append(folder) or True)
+    found = resolve({}, {}, project, None, writable=lambda folder: False)
 
-    assert asked == [project / ".ipyrescue"]
+    assert found.store_root == project / ".ipyrescue"
 
 
 def test_no_name_from_outside_becomes_a_path_in_the_store(project):
