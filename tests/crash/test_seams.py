@@ -31,7 +31,8 @@ def test_a_kernel_killed_at_a_seam_loses_at_most_the_new_snapshot(tmp_path: Path
         first.run("%load_ext ipyrescue")
         first.run("x = 'old'\n%checkpoint_vars" + (" x every=0.01s" if scheduled else ""))
         first.run("get_ipython()._ipyrescue.drain()", store_history=False)
-        first.begin(f"{DIE}{KILL_AT[seam]}\nx = 'new'" + ("" if scheduled else "\n%checkpoint_vars"))
+        end = "import time; time.sleep(0.05)  # more than every=" if scheduled else "%checkpoint_vars"
+        first.begin(f"{DIE}{KILL_AT[seam]}\nx = 'new'\n{end}")
         first.manager.provisioner.process.wait(timeout=60)  # type: ignore[union-attr]
         first.close()
 

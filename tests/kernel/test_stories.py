@@ -61,7 +61,8 @@ def drain(kernel: Kernel) -> None:
 
 
 def due_snapshot(kernel: Kernel) -> str:
-    """End a cell when a snapshot is due, wait until it is written, and return its id."""
+    """End a cell when a snapshot is due and the writer is free, wait until it is written, and return its id."""
+    drain(kernel)
     kernel.run("import time; time.sleep(0.25)")
     drain(kernel)
     listed = kernel.run("import ipyrescue; print(ipyrescue.snapshots()[0].id)", store_history=False)
