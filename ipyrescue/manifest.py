@@ -202,7 +202,7 @@ class Snapshot:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, ASCII, no NaN."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(self, default=vars, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return text.encode("ascii")
 
     @classmethod

@@ -21,8 +21,8 @@ from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
 from ipyrescue.manifest import BlobRef, Group, Skipped, Snapshot
+from ipyrescue.pickling import collector, randomness
 from ipyrescue.pickling import decode as decoding
-from ipyrescue.pickling import randomness
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
 from ipyrescue.store import Store
@@ -66,7 +66,7 @@ def restore(namespace: dict[str, Any], store: Store, snapshots: Sequence[Snapsho
     got, passed_over = get_first_good(store, snapshots, scope, namespace)
     placed, warnings = place(got)
     warnings = [*passed_over, *edited_classes(namespace, got), *separated(got), *warnings]
-    with _journal(namespace) as journal:
+    with _journal(namespace) as journal, collector.held_off():
         skipped = bind(journal, got, decode(placed, namespace))
         if not scope.names:
             warnings += rewind(placed, namespace)

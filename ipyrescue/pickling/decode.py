@@ -6,7 +6,9 @@ group brings before the next is decoded: a `__hash__` or `__setstate__` may look
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import mmap
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from typing import Any
 from ipyrescue.manifest import Group, Import, Storage
 from ipyrescue.pickling.encode import decompress
 from ipyrescue.pickling.pickler import GroupUnpickler, import_dill
+
+_HUGE_PAGE_BYTES = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ def _allocate(size_bytes: int, for_torch: bool) -> Memory:
         import torch
 
         storage = torch.UntypedStorage(size_bytes)
+        _ask_for_huge_pages(storage.data_ptr(), size_bytes)
         flat = torch.empty(0, dtype=torch.uint8).set_(storage)
         return Memory(memoryview(flat.numpy()), storage, torch=True)
     if "numpy" in sys.modules:
@@ -68,6 +73,17 @@ def _allocate(size_bytes: int, for_torch: bool) -> Memory:
         return Memory(memoryview(array.data), array, torch=False)
     block = bytearray(size_bytes)
     return Memory(memoryview(block), block, torch=False)
+
+
+def _ask_for_huge_pages(address: int, size_bytes: int) -> None:
+    """Have fresh memory come in pages of 2 MiB (Linux, madvise(2)): far fewer faults while it is filled.
+
+    NumPy asks by itself, torch does not. What the kernel refuses stays as it was.
+    """
+    first = -(-address // _HUGE_PAGE_BYTES) * _HUGE_PAGE_BYTES
+    whole = (address + size_bytes - first) // _HUGE_PAGE_BYTES * _HUGE_PAGE_BYTES
+    if sys.platform == "linux" and whole > 0:
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(whole), mmap.MADV_HUGEPAGE)
 
 
 def place(position: int, group: Group, packed_stream: bytes, memory: Sequence[Memory]) -> tuple[Placed, list[str]]:

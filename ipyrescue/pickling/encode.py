@@ -7,18 +7,17 @@ refuses costs its own name, and with it the names that cannot be made without it
 
 from __future__ import annotations
 
-import gc
 import pickle
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import zstandard
 
 from ipyrescue.manifest import Storage, Stream, Tensor
-from ipyrescue.pickling import reducers
+from ipyrescue.pickling import collector, reducers
 from ipyrescue.pickling.buffers import Copies, Reference, lay_out
 from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, share_memory, share_objects
 from ipyrescue.pickling.pickler import ClassKeys, GroupPickler, dill_pickler
@@ -90,7 +89,7 @@ class _Work:
 def encode(frozen: Frozen) -> Encoded:
     """Encode every value, names that share objects together; no exception of a value's own reducer leaves here."""
     work = _Work(frozen)
-    with _no_garbage_collection():
+    with collector.held_off():
         _encode_alone(work, _roots(work))
         _refuse_dependants(work)
         together = _encode_together(work, _partition(work))
@@ -101,18 +100,6 @@ def encode(frozen: Frozen) -> Encoded:
         {name: reason for root, reason in work.refused.items() for name in root.names},
         tuple(_dropped_graphs(frozen.values)),
     )
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Hold the collector off: it would walk millions of young tuples of the picklers' memos."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _roots(work: _Work) -> list[Root]:

@@ -69,7 +69,10 @@ def put(root: Path, views: Sequence[memoryview], known: Mapping[str, BlobRef], p
     """
     flat = [_flat(view) for view in views]
     expected_bytes = sum(len(view) for view in flat)
-    with PackReader(root) as reader, atomic.explained("write to", layout.packs(root), needed_bytes=expected_bytes):
+    with (
+        PackReader(root, direct=True) as reader,
+        atomic.explained("write to", layout.packs(root), needed_bytes=expected_bytes),
+    ):
         return _Putting(root, known, proofs, reader, expected_bytes).run(flat)
 
 
@@ -124,7 +127,7 @@ class _Putting:
 def get(root: Path, blobs: Sequence[BlobRef], into: Sequence[memoryview], proofs: Proofs) -> None:
     """Read each blob into its view and check those very bytes. Raises CorruptError, StoreError."""
     pairs = [(blob, _flat(view)) for blob, view in zip(blobs, into, strict=True)]
-    with PackReader(root) as reader:
+    with PackReader(root, direct=False) as reader:
         for _ in in_order(lambda pair: read_checked(reader, pair[0], pair[1], proofs), pairs, READERS):
             pass
 

@@ -177,12 +177,12 @@ def _make_buffered(fd: int) -> bool:
 class PackReader:
     """Reads blobs; keeps packs open until its context is left. May be used by several threads at once.
 
-    Reads past the page cache too: what is checked is what the disk holds, and a restore does not fill the memory
-    that it needs for the variables.
+    With *direct* it reads past the page cache, so that what is checked is what the disk holds.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, direct: bool) -> None:
         self._root = root
+        self._direct = direct
         self._opened: dict[str, tuple[int, Signature]] = {}
         self._guard = threading.Lock()
         self._buffers = threading.local()
@@ -218,7 +218,7 @@ class PackReader:
     def _fd(self, pack: str) -> tuple[int, Signature]:
         with self._guard:
             if pack not in self._opened:
-                self._opened[pack] = _open(layout.pack_path(self._root, pack))
+                self._opened[pack] = _open(layout.pack_path(self._root, pack), direct=self._direct)
             return self._opened[pack]
 
     def _read_at(self, fd: int, view: memoryview, offset: int) -> int:
@@ -253,12 +253,13 @@ class PackReader:
         return len(data)
 
 
-def _open(path: Path) -> tuple[int, Signature]:
+def _open(path: Path, *, direct: bool) -> tuple[int, Signature]:
     try:
         fd, status = atomic.open_regular(path)
     except FileNotFoundError:
         raise CorruptError(f"Pack {path} is missing. Its snapshots cannot be restored whole.") from None
-    _make_direct(fd)
+    if direct:
+        _make_direct(fd)
     return fd, signature(status)
 
 

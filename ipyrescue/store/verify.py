@@ -44,7 +44,7 @@ class Report:
 def verify(store: Store, snapshot: Snapshot) -> list[Damage]:
     """Read and hash every blob of *snapshot*. Good ones are remembered as read back while their pack stays as it is."""
     distinct = list({(blob.hash, blob.pack, blob.offset): blob for blob in snapshot.blobs}.values())
-    with PackReader(store.root) as reader:
+    with PackReader(store.root, direct=True) as reader:
         reasons = blobs.in_order(lambda blob: _reason(store, reader, blob), distinct, blobs.READERS)
         return [
             Damage(_groups(snapshot, blob), blob.hash, reason)
