@@ -9,10 +9,10 @@ that may run in another thread.
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
@@ -97,13 +97,19 @@ def stage(selection: Selection, area: Area) -> Staged:
     copies = Copies(area.hold)
     names: dict[int, str] = {}
     for name, value in selection.values.items():
-        for dotted, tensor in named(name, value):
-            names.setdefault(id(tensor), dotted)
-            reference = storage_reference(tensor)
-            if reference is not None:
-                copies.take(reference)
+        # A half-made module may raise anything when it is asked for its parameters; encode decides about it.
+        with suppress(Exception):
+            _stage_one(name, value, names, copies)
     frozen = Frozen(selection.values, selection.namespace, copies, names, randomness.capture())
     return Staged(selection, frozen)
+
+
+def _stage_one(name: str, value: Any, names: dict[int, str], copies: Copies) -> None:
+    for dotted, tensor in named(name, value):
+        names.setdefault(id(tensor), dotted)
+        reference = storage_reference(tensor)
+        if reference is not None:
+            copies.take(reference)
 
 
 def draft_of(staged: Staged) -> Draft:
@@ -125,7 +131,7 @@ def draft_of(staged: Staged) -> Draft:
         cell=selection.origin.cell,
         host=selection.origin.host,
         settings=selection.settings,
-        environment={**environment.fingerprint(), WORKING_DIRECTORY: os.getcwd()},
+        environment={**environment.fingerprint(), WORKING_DIRECTORY: environment.working_directory()},
         imports=selection.imports,
         variables=tuple(_variables(selection, encoded)),
         skipped=(*selection.skipped, *refused),

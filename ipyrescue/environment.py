@@ -7,6 +7,7 @@ CUDA: who did not load torch has no torch to differ in.
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import re
 import sys
@@ -47,6 +48,15 @@ MISSING = "none"
 
 WORKING_DIRECTORY = "working directory"
 """The key under which a snapshot keeps where its kernel was; a restore tells of it and does not go there."""
+
+
+def working_directory() -> str:
+    """Where this process is, or a word for it when that folder is gone."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return "(deleted)"
+
 
 _MODULES = {distribution: module for module, distribution in DISTRIBUTIONS.items()}
 _UNKNOWN = "unknown"

@@ -10,7 +10,6 @@ back whole when anything unforeseen happens.
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -330,9 +329,9 @@ def remember_sources(namespace: dict[str, Any], got: Got) -> None:
 def _report(journal: Journal, got: Got, skipped: list[Skipped], warnings: list[str], scope: Scope) -> Restored:
     then = got.snapshot.environment
     warnings = [*warnings, *environment.differences(then, environment.fingerprint(then))]
-    directory = then.get(WORKING_DIRECTORY, os.getcwd())
-    if directory != os.getcwd():
-        warnings.append(f"The working directory was {directory} and is {os.getcwd()} now.")
+    here = environment.working_directory()
+    if then.get(WORKING_DIRECTORY, here) != here:
+        warnings.append(f"The working directory was {then[WORKING_DIRECTORY]} and is {here} now.")
     return Restored(
         snapshot=got.snapshot,
         names=tuple(sorted(journal.names)),

@@ -77,7 +77,7 @@ def select(
         reason = _reason_to_leave_out(name, value, tagged, settings)
         if reason:
             skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
-        elif isinstance(value, types.ModuleType):
+        elif issubclass(type(value), types.ModuleType):
             imports.append(Import(name, value.__name__))
         else:
             values[name] = value
@@ -106,9 +106,9 @@ def _missing(tagged: Iterable[str], names: Mapping[str, Any]) -> Iterator[Skippe
 def _reason_to_leave_out(name: str, value: Any, tagged: tuple[str, ...], settings: Settings) -> str | None:
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.exclude):
         return "excluded by -x"
-    if name in settings.allow or name in tagged or not isinstance(value, (str, bytes)):
+    if name in settings.allow or name in tagged or not issubclass(type(value), (str, bytes)):
         return None
-    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    text = value.decode("latin-1") if issubclass(type(value), bytes) else str(value)
     if _SECRET_NAME.search(name) or _SECRET_VALUE.search(text[:4096]):
         return f"looks like a secret; save it with --allow {name}"
     return None

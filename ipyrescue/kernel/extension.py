@@ -108,7 +108,7 @@ def _tell_of(death: Death, recorder: Recorder, snapshots: list[Snapshot]) -> str
     unrestored = awaiting_restore(where.store_root, notebook.incarnation)
     newest = next(iter(candidates(snapshots, unrestored, where.notebook)), None)
     mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
-    if not mine:
+    if not mine and notebook.key_path.exists() and not notebook.unreadable():
         dismiss(where.store_root, death.life)
     interrupted = mine[0] if mine and not mine[0].consistent else None
     return describe_death(death, newest, interrupted, time.time())

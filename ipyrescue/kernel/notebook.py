@@ -14,6 +14,7 @@ from typing import Any
 from ipyrescue import checkpointing, restoring
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.checkpointing import Draft
+from ipyrescue.environment import working_directory
 from ipyrescue.errors import CheckpointError, SnapshotNotFoundError, StoreError
 from ipyrescue.kernel import identity
 from ipyrescue.kernel.identity import Identity
@@ -42,7 +43,7 @@ class Notebook:
         self.area = StagingArea()
         self._shell = shell
         self._configuration = configuration
-        self._started_in = Path.cwd()
+        self._started_in = Path(working_directory())
         self._identity: Identity | None = None
         self._store: Store | None = None
         self._key_warned = False
@@ -70,6 +71,9 @@ class Notebook:
     def store(self, *, create: bool = False) -> Store:
         """Open this notebook's store; with *create*, make it and the key if they are not there. Raises `StoreError`."""
         root = self.identity.store_root
+        if create and self._store is not None:
+            # A key that vanished while we hold it is put back: what it signs must be readable by the next kernel.
+            signing.put_back(self._store.key, self.key_path)
         if self._store is None or self._store.root != root.absolute() or not root.exists():
             self._store = Store.open(root, signing.load_key(self.key_path, create=create), create=create)
         return self._store

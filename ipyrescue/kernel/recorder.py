@@ -158,7 +158,7 @@ class Recorder:
         if self._cell is not None:
             self._cell.depth += 1
             return
-        before = {name: id(value) for name, value in self._shell.user_ns.items()}
+        before = {name: id(value) for name, value in list(self._shell.user_ns.items())}
         self._cell = _Cell(self._number_of_cell(), time.monotonic(), before=before)
         self.notebook.cell = self._cell.number
         try:
@@ -188,11 +188,11 @@ class Recorder:
             self.life.cell_ends()
             self._collect()
             self._checkpoint_if_due(cell, result)
-        except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - a hook: it must not break the user's cell
+        except BaseException as error:  # noqa: BLE001 - a hook: it must not break the user's cell
             self._fail(error)
 
     def _note_names(self, cell: _Cell) -> None:
-        for name, value in self._shell.user_ns.items():
+        for name, value in list(self._shell.user_ns.items()):
             if cell.before.get(name) != id(value):
                 self.notebook.cells[name] = cell.number
 

@@ -35,8 +35,8 @@ def reducers(references: References, describe: Describe) -> dict[type, Callable[
 
 
 def _root(numpy: Any, array: Any) -> Any:
-    """The array that spans all memory that *array* is a view of."""
-    while isinstance(array.base, numpy.ndarray):
+    """The array that spans all memory that *array* is a view of; of a file that is mapped, only what is viewed."""
+    while isinstance(array.base, numpy.ndarray) and not isinstance(array.base, numpy.memmap):
         array = array.base
     return array
 

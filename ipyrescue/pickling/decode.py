@@ -162,7 +162,9 @@ def _decode(placed: Placed, namespace: dict[str, Any], classes: dict[str, type])
     try:
         stream = decompress(placed.group.stream, placed.packed_stream)
         values, defined = GroupUnpickler(stream, buffers, session).load()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - so may a reducer; it costs its group
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - so may a reducer; it costs its group
         return Decoded(placed.group, {}, f"{type(error).__name__}: {error}")
     classes.update(defined)
     if placed.group.kind == "randomness":

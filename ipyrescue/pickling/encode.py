@@ -19,9 +19,9 @@ import zstandard
 from ipyrescue.manifest import Storage, Stream, Tensor
 from ipyrescue.pickling import collector, reducers
 from ipyrescue.pickling.buffers import Copies, Reference, lay_out
-from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, share_memory, share_objects
+from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, share_globals, share_memory, share_objects
 from ipyrescue.pickling.pickler import ClassKeys, GroupPickler, dill_pickler
-from ipyrescue.pickling.tensors import dropped_graph
+from ipyrescue.pickling.tensors import dropped_graph, dropped_hooks
 
 _WORTH_COMPRESSING_BYTES = 512
 _RANK = {"class": 0, "function": 1, "data": 2, "randomness": 3}
@@ -98,7 +98,7 @@ def encode(frozen: Frozen) -> Encoded:
         tuple(groups),
         _sizes(work),
         {name: reason for root, reason in work.refused.items() for name in root.names},
-        tuple(_dropped_graphs(frozen.values)),
+        tuple(_dropped(work)),
     )
 
 
@@ -121,7 +121,7 @@ def _encode_alone(work: _Work, roots: list[Root]) -> None:
         root = pending.pop(0)
         try:
             work.alone[root] = pickler = _dump(work, [root])
-        except _REFUSALS as error:
+        except Exception as error:  # noqa: BLE001 - a reducer may raise anything; it costs its name
             work.refused[root] = _reason(root.value, error)
             continue
         for key in sorted(pickler.needs - work.class_roots.keys()):
@@ -129,16 +129,13 @@ def _encode_alone(work: _Work, roots: list[Root]) -> None:
             pending.append(work.class_roots[key])
 
 
-_REFUSALS = (Exception, SystemExit)
-
-
 def _dump(work: _Work, roots: list[Root]) -> Any:
     """Pickle roots into one stream: the C pickler first, dill for what it refuses."""
     try:
         return _dump_by(GroupPickler, work, roots)
-    except _REFUSALS as refusal:
+    except Exception as refusal:
         if not _hopeless(refusal):
-            with suppress(*_REFUSALS):
+            with suppress(Exception):
                 return _dump_by(dill_pickler, work, roots)
         raise
 
@@ -147,7 +144,13 @@ def _dump_by(make: Callable[..., Any], work: _Work, roots: list[Root]) -> Any:
     inside = frozenset(id(root.value) for root in roots if root.class_key)
     pickler = make(work.frozen.namespace, work.class_keys, inside)
     values = tuple(root.value for root in roots for _ in root.names)
-    pickler.dump((values, {root.class_key: root.value for root in roots if root.class_key}))
+    content = (values, {root.class_key: root.value for root in roots if root.class_key})
+    try:
+        pickler.dump(content)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # SystemExit, CancelledError, a Rust panic: a refusal like others
+        raise reducers.Refused(f"something that raises {type(error).__name__}") from error
     return pickler
 
 
@@ -155,7 +158,7 @@ def _hopeless(error: BaseException) -> bool:
     """Whether dill need not be asked, which is slow: it would call the same reducer, or knows no such type either."""
     if isinstance(error, reducers.Refused) or not isinstance(error, (TypeError, AttributeError, pickle.PicklingError)):
         return True
-    return _UNKNOWN_TO_DILL.search(str(error)) is not None
+    return _UNKNOWN_TO_DILL.search(_message(error)) is not None
 
 
 _UNKNOWN_TO_DILL = re.compile(
@@ -164,11 +167,19 @@ _UNKNOWN_TO_DILL = re.compile(
 
 
 def _reason(value: Any, error: BaseException) -> str:
-    kind = type(value).__name__
-    message = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    kind, message = type(value).__name__, _message(error)
     if isinstance(error, reducers.Refused):
         return message if reducers.never_saved(type(value)) else f"{kind} that holds {message}"
-    return kind if kind in message else f"{kind}: {message}"
+    itself = re.fullmatch(rf"cannot pickle '([\w.]+\.)?{re.escape(kind)}' object", message)
+    return kind if itself else f"{kind}: {message}"
+
+
+def _message(error: BaseException) -> str:
+    """The first line of an exception's text, which its own `__str__` may refuse."""
+    try:
+        return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    except Exception:  # noqa: BLE001 - code of the user
+        return type(error).__name__
 
 
 def _refuse_dependants(work: _Work) -> None:
@@ -187,6 +198,7 @@ def _partition(work: _Work) -> Partition:
     partition = Partition(work.alone)
     share_objects(work.alone, partition)
     share_memory(work.alone, partition)
+    share_globals(work.alone, partition)
     depends = {root: {work.class_roots[key] for key in p.needs} for root, p in work.alone.items()}
     while join_cycles(depends, partition):
         pass
@@ -198,9 +210,9 @@ def _encode_together(work: _Work, partition: Partition) -> list[tuple[list[Root]
     for members in partition.sets():
         try:
             pickler = work.alone[members[0]] if len(members) == 1 else _dump(work, members)
-        except _REFUSALS as error:
+        except Exception as error:  # noqa: BLE001 - as above; it costs the group
             for root in members:
-                work.refused[root] = f"cannot be saved together with what it shares objects with: {error}"
+                work.refused[root] = f"cannot be saved together with what it shares: {_message(error)}"
         else:
             together.append((members, pickler))
     return together
@@ -262,10 +274,17 @@ def _sizes(work: _Work) -> dict[str, int]:
     return sizes
 
 
-def _dropped_graphs(values: Mapping[str, Any]) -> Iterator[str]:
-    names = [name for name, value in values.items() if dropped_graph(value)]
-    if names:
-        yield f"Values kept, autograd graph dropped: {', '.join(names)}."
+def _dropped(work: _Work) -> Iterator[str]:
+    """Tell of what tensors lose: it belongs to the autograd engine."""
+    for sentence, is_dropped in (("autograd graph", dropped_graph), ("gradient hooks", dropped_hooks)):
+        names = [
+            name
+            for root, pickler in work.alone.items()
+            if any(is_dropped(value) for value, _ in pickler.described)
+            for name in root.names
+        ]
+        if names:
+            yield f"Values kept, {sentence} dropped: {', '.join(names)}."
 
 
 def compress(stream: bytes) -> tuple[str, bytes]:

@@ -145,6 +145,14 @@ def share_memory(picklers: Mapping[Any, Any], partition: Partition) -> None:
             partition.join(owner[id(cluster[0])], owner[id(r)])
 
 
+def share_globals(picklers: Mapping[Any, Any], partition: Partition) -> None:
+    """Join the roots with functions that were made over one and the same namespace, other than the live one."""
+    owners: dict[int, Hashable] = {}
+    for root, pickler in picklers.items():
+        for identity in pickler.other_globals:
+            partition.join(owners.setdefault(identity, root), root)
+
+
 def decode_order(depends: Sequence[set[int]], rank: Sequence[int]) -> list[int]:
     """Order positions so that each stands behind what it depends on, and lower ranks first where that leaves a choice.
 
@@ -184,9 +192,9 @@ def join_cycles(depends: Mapping[Any, set[Any]], partition: Partition) -> bool:
 def is_immutable(value: Any) -> bool:
     """Whether sharing *value* cannot be noticed, so that it does not tie names together."""
     kind = type(value)
-    if kind in _IMMUTABLE or isinstance(value, _IMMUTABLE_BASES):
+    if kind in _IMMUTABLE or issubclass(kind, _IMMUTABLE_BASES):
         return True
-    if kind in (tuple, frozenset) or (isinstance(value, tuple) and kind.__module__ == "torch"):
+    if kind in (tuple, frozenset) or (issubclass(kind, tuple) and kind.__module__ == "torch"):
         return all(is_immutable(item) for item in value)
     if kind is types.FunctionType:
         return importable(value)

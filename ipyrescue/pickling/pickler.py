@@ -7,9 +7,12 @@ reducers, so tensors, functions and classes mean the same in both.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import pickle
+import random
+import threading
 import types
 import typing
 import weakref
@@ -63,7 +66,7 @@ class Reducing:
         self._namespace = namespace
         self._class_keys = class_keys
         self._inside = inside
-        self._other_globals: dict[int, dict[str, Any]] = {}
+        self.other_globals: dict[int, dict[str, Any]] = {}
         self._reducers: dict[type, Callable[[Any], Any]] = {
             types.FunctionType: self._reduce_function,
             types.CellType: reducers.reduce_cell,
@@ -71,6 +74,10 @@ class Reducing:
             typing.NewType: reducers.reduce_new_type,
             typing.ParamSpec: reducers.reduce_type_parameter,
             weakref.ReferenceType: reducers.reduce_weak_reference,
+            random.Random: reducers.reduce_random,
+            type(dataclasses.MISSING): reducers.reduce_missing,
+            type(threading.Lock()): reducers.reduce_lock,
+            type(threading.RLock()): reducers.reduce_reentrant_lock,
             **_NEWER_TYPES,
             **tensors.reducers(self.references, self._describe),
             **arrays.reducers(self.references, self._describe),
@@ -82,8 +89,12 @@ class Reducing:
         reduce = self._reducers.get(kind)
         if reduce is not None:
             return reduce(value)
-        if isinstance(value, type):
+        if issubclass(kind, type):
             return self._reduce_class(value)
+        if issubclass(kind, BaseException):
+            return reducers.reduce_exception(value)
+        if kind.__name__ in ("RandomState", "Generator"):
+            return reducers.reduce_global_stream(value)
         if refusal := reducers.never_saved(kind):
             raise reducers.Refused(refusal)
         return NotImplemented
@@ -92,7 +103,7 @@ class Reducing:
         self.described.append((value, reference))
 
     def _reduce_function(self, function: types.FunctionType) -> Any:
-        return reducers.reduce_function(function, self._namespace, self._other_globals)
+        return reducers.reduce_function(function, self._namespace, self.other_globals)
 
     def _reduce_class(self, cls: type) -> Any:
         if not reducers.is_cell_class(cls):

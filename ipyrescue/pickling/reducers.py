@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import random
 import socket
 import sys
 import threading
@@ -70,7 +71,7 @@ def importable(value: Any) -> bool:
 
 def is_cell_class(value: Any) -> bool:
     """Whether *value* is a class that no import brings back."""
-    return isinstance(value, type) and not _is_builtin_class(value) and not importable(value)
+    return issubclass(type(value), type) and not _is_builtin_class(value) and not importable(value)
 
 
 def _is_builtin_class(cls: type) -> bool:
@@ -203,6 +204,46 @@ def importable_by_name(value: Any) -> bool:
     """Whether a module other than `__main__` has *value* under its own name."""
     name = getattr(value, "__qualname__", value.__name__)
     return value.__module__ != "__main__" and getattr(sys.modules.get(value.__module__), name, None) is value
+
+
+def reduce_random(stream: random.Random) -> Any:
+    """Reduce a random stream; the one behind `random.randint` and its kin goes by name, so that a seed reaches it."""
+    return "_inst" if stream is random._inst else NotImplemented
+
+
+def reduce_global_stream(stream: Any) -> Any:
+    """The same for NumPy's legacy stream and torch's default generator."""
+    numpy, torch = sys.modules.get("numpy.random.mtrand"), sys.modules.get("torch")
+    if numpy is not None and stream is getattr(numpy, "_rand", None):
+        return "_rand"
+    return "default_generator" if torch is not None and stream is torch.default_generator else NotImplemented
+
+
+def reduce_missing(_value: Any) -> str:
+    """Reduce `dataclasses.MISSING` by name: dataclasses ask for its identity."""
+    return "MISSING"
+
+
+def reduce_lock(_lock: Any) -> Reduced:
+    """Reduce a lock to a new one that nobody holds: whoever held it is gone."""
+    return threading.Lock, ()
+
+
+def reduce_reentrant_lock(_lock: Any) -> Reduced:
+    """Reduce a reentrant lock to a new one that nobody holds."""
+    return threading.RLock, ()
+
+
+def reduce_exception(error: BaseException) -> Any:
+    """Reduce an exception without calling its `__init__`, whose arguments need not be those in `args`."""
+    if type(error).__reduce__ is not BaseException.__reduce__ or type(error).__init__ is BaseException.__init__:
+        return NotImplemented
+    return make_exception, (type(error), error.args), error.__dict__ or None
+
+
+def make_exception(cls: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
+    """Make an exception that has these `args`."""
+    return cls.__new__(cls, *arguments)
 
 
 def reduce_weak_reference(reference: weakref.ReferenceType[Any]) -> Reduced:

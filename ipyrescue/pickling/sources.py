@@ -34,7 +34,7 @@ def remember_source(value: Any, text: str) -> None:
     if function is None:
         return
     filename, first_line = function.__code__.co_filename, function.__code__.co_firstlineno
-    if isinstance(value, type):
+    if issubclass(type(value), type):
         first_line -= _line_of_method(text, function.__name__)
     if first_line < 1:
         return
@@ -52,16 +52,16 @@ def _where(value: Any) -> tuple[str, int] | None:
     if function is None:
         return None
     code = function.__code__
-    if not isinstance(value, type):
+    if not issubclass(type(value), type):
         return code.co_filename, code.co_firstlineno
     first_line = _class_line(linecache.getlines(code.co_filename), value.__name__, code.co_firstlineno)
     return None if first_line is None else (code.co_filename, first_line)
 
 
 def _first_function(value: Any) -> types.FunctionType | None:
-    if isinstance(value, types.FunctionType):
+    if type(value) is types.FunctionType:
         return value
-    members = vars(value).values() if isinstance(value, type) else ()
+    members = vars(value).values() if issubclass(type(value), type) else ()
     own = [m for m in members if isinstance(m, types.FunctionType) and m.__qualname__.startswith(value.__qualname__)]
     return min(own, key=lambda f: f.__code__.co_firstlineno, default=None)
 

@@ -129,7 +129,13 @@ def _typed_storage(storage: Any, dtype: Any) -> Any:
 def dropped_graph(value: Any) -> bool:
     """Whether *value* is a tensor whose values are kept but whose autograd graph cannot be."""
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor) and value.grad_fn is not None
+    return torch is not None and issubclass(type(value), torch.Tensor) and value.grad_fn is not None
+
+
+def dropped_hooks(value: Any) -> bool:
+    """Whether *value* is a tensor with gradient hooks: the autograd engine has them, and no pickle."""
+    torch = sys.modules.get("torch")
+    return torch is not None and issubclass(type(value), torch.Tensor) and bool(value._backward_hooks)
 
 
 def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -91,17 +91,20 @@ def load_key(path: Path | None = None, *, create: bool = False) -> Key:
         if not create:
             raise UntrustedError(
                 f"There is no key at {path}, so no snapshot can be checked. If the snapshots were made elsewhere, "
-                "set IPYRESCUE_KEY_FILE to their key, or make your own and re-sign: %restore_vars --trust"
+                "set IPYRESCUE_KEY_FILE to their key, or make your own and re-sign: %restore_vars from=ID --trust"
             ) from None
-    _create_key(path)
+    put_back(Key(secrets.token_bytes(KEY_BYTES)), path)
     return _read_key(path)
 
 
-def _create_key(path: Path) -> None:
+def put_back(key: Key, path: Path) -> None:
+    """Make *key* durable at *path*, unless a key is there. Raises StoreError."""
+    if path.exists():
+        return
     with atomic.explained("create the key", path):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            atomic.publish(path.parent, path, secrets.token_bytes(KEY_BYTES), mode=0o600)
+            atomic.publish(path.parent, path, key.secret, mode=0o600)
         except FileExistsError:
             return  # another kernel was quicker: its key is ours
 

@@ -493,3 +493,59 @@ def test_a_snapshot_by_hand_while_armed_restores_armed(make_kernel: MakeKernel) 
 
     assert "Armed" in second.run("%restore_vars").text
     assert second.value("x") == 2
+
+
+def test_a_key_that_vanishes_is_put_back(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    """What is reported as saved can be restored by the next kernel."""
+    home = str(tmp_path / "home")
+    first = make_kernel(JUPYTER_DATA_DIR=home)
+    first.run("%load_ext ipyrescue\nx = 1\n%checkpoint_vars")
+    (tmp_path / "home" / "ipyrescue" / "key").unlink()
+    first.run("x = 2\n%checkpoint_vars")
+    first.kill()
+
+    second = make_kernel(JUPYTER_DATA_DIR=home)
+    second.run("%load_ext ipyrescue\n%restore_vars")
+
+    assert second.value("x") == 2
+
+
+def test_a_kernel_without_the_key_does_not_dismiss_the_dead(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    """It cannot see what the dead one left, so it must not say that nothing is there."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue\nx = 'precious'\n%checkpoint_vars")
+    die_in_a_cell(first)
+    keyless = make_kernel(IPYRESCUE_KEY_FILE=str(tmp_path / "nowhere"))
+    keyless.run("%load_ext ipyrescue")
+    die_in_a_cell(keyless)
+
+    third = make_kernel()
+    third.run("%load_ext ipyrescue\nx = 'new'\n%checkpoint_vars")
+    third.run("%restore_vars")
+
+    assert third.value("x") == "precious"
+
+
+def test_a_deleted_working_directory_stops_nothing(make_kernel: MakeKernel) -> None:
+    """Snapshots go on, and a restore binds and reports."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nimport os\nx = 1")
+    kernel.run("os.mkdir('gone'); os.chdir('gone'); os.rmdir(os.getcwd())")
+    kernel.run("%checkpoint_vars")
+    kernel.run("x = 2")
+
+    assert "Restored" in kernel.run("%restore_vars").text
+    assert kernel.value("x") == 1
+
+
+def test_a_reducer_that_panics_does_not_hang_the_cell(make_kernel: MakeKernel) -> None:
+    """What a Rust library raises is no Exception; the cell ends all the same, and the rest is saved."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\n%checkpoint_vars every=0.01s")
+    kernel.run(
+        "class Panic(BaseException): pass\nclass Rude:\n    def __getstate__(self): raise Panic()\n"
+        "rude, kept = Rude(), 7\nimport time; time.sleep(0.05)"
+    )
+    drain(kernel)
+
+    assert "kept" in kernel.run("%snapshots show latest").text
