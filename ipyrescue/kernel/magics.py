@@ -89,7 +89,10 @@ class RescueMagics(Magics):
             exclude=wanted.exclude,
             allow=wanted.allow,
         )
-        return self._recorder.settled(said)
+        settings = self._recorder.settled(said)
+        if settings.only and not settings.tagged:
+            raise UsageError("`--only` saves nothing but the names that are said: %checkpoint_vars model opt --only")
+        return settings
 
     def _turn_off(self, wanted: CheckpointArguments) -> Report:
         armed = self._recorder.armed

@@ -9,9 +9,11 @@ would rewrite a live class of the same id while decoding.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
+import operator
 import random
 import socket
 import sys
@@ -66,7 +68,17 @@ def never_saved(kind: type) -> str | None:
 
 def importable(value: Any) -> bool:
     """Whether an import brings this very function, class or module back."""
-    return bool(cp._should_pickle_by_reference(value))
+    return bool(cp._should_pickle_by_reference(value)) or _is_found_by_import(value)
+
+
+def _is_found_by_import(value: Any) -> bool:
+    """Whether a module that nobody has imported yet has *value*: `numpy.recarray` says that it lives in `numpy.rec`."""
+    module = getattr(value, "__module__", None)
+    if not isinstance(module, str) or module in sys.modules or "<locals>" in value.__qualname__:
+        return False
+    with contextlib.suppress(Exception):
+        return operator.attrgetter(value.__qualname__)(importlib.import_module(module)) is value
+    return False
 
 
 def is_cell_class(value: Any) -> bool:

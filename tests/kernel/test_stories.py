@@ -296,6 +296,7 @@ def test_a_report_is_shown_also_where_ipython_would_drop_it(make_kernel: MakeKer
         ("%checkpoint_vars evry=5m", "every"),
         ("%restore_vars from=nothing", "nothing"),
         ("%restore_vars as=old_", "not built yet"),
+        ("%checkpoint_vars --only", "model opt --only"),
         ("%snapshots pin 3f9c", "not built yet"),
         ("%%checkpoint_vars every=2m\nx = 1", "not built yet"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -166,3 +167,13 @@ y = np.asarray(np.memmap(file.name, mode="r", dtype="u1")[:10])
     assert snapshot.size_bytes < 100_000
     assert "y" in {v.name for v in snapshot.variables}
     life.names["file"].close()
+
+
+def test_a_class_whose_module_nobody_imported_stays_the_librarys(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`numpy.recarray` says that it lives in `numpy.rec`: a restore must not make another one of it."""
+    monkeypatch.delitem(sys.modules, "numpy.rec", raising=False)
+    life.run("import numpy as np\nrec = np.zeros(2, dtype=[('a', 'i4')]).view(np.recarray)")
+
+    names = round_trip(life)
+
+    assert type(names["rec"]) is names["np"].recarray
