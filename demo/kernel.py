@@ -116,8 +116,17 @@ class Kernel:
                 continue
             silent_since, kind, content = time.monotonic(), message["msg_type"], message["content"]
             if kind == "status" and content["execution_state"] == "idle":
+                self._take_reply(request)
                 return
             yield kind, content
+
+    def _take_reply(self, request: str) -> None:
+        """Wait for the reply too: ipykernel before 7.4 may never read a request that meets the last one's reply."""
+        try:
+            while self._client.get_shell_msg(timeout=SILENT_SECONDS)["parent_header"].get("msg_id") != request:
+                pass
+        except Empty:
+            raise KernelError("A cell ended, but its kernel does not answer.") from None
 
     def _insist(self, silent_since: float) -> None:
         if not self._manager.is_alive():
