@@ -27,7 +27,7 @@ from ipyrescue.store import Store, lives, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
-from ipyrescue.store.upkeep import tidy
+from ipyrescue.store.upkeep import tidy, used_bytes
 
 
 class Notebook:
@@ -184,8 +184,7 @@ class Notebook:
 
     def used_bytes(self) -> int:
         """What all packs of the store take on disk."""
-        packs = self.identity.store_root / "packs"
-        return sum(path.lstat().st_size for path in packs.glob("*.pack"))
+        return used_bytes(self.identity.store_root)
 
     def free_bytes(self) -> int:
         """Free space where the store is, or will be."""

@@ -71,6 +71,18 @@ def unfinished(root: Path, current: str) -> frozenset[str]:
     )
 
 
+def used_bytes(root: Path) -> int:
+    """What all packs of the store at *root* take on disk. A pack that the writer prunes meanwhile counts nothing."""
+    return sum(map(_size_bytes, layout.packs(root).glob("*.pack")))
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def bury(store: Store) -> None:
     """Remove the records of lives that are over, when a week has passed and no snapshot of theirs is left."""
     remembered = {snapshot.incarnation for snapshot in store.snapshots()}

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from ipyrescue.errors import StoreError
 from ipyrescue.store import Store, lives, lock
 from ipyrescue.store.prune import Pruned, prune
 from ipyrescue.store.signing import Key
+from ipyrescue.store.upkeep import used_bytes
 
 
 def pack_names(store):
@@ -113,3 +115,20 @@ def test_life_records_stay_and_their_leftovers_go(store):
 
     assert os.listdir(store.root / "kernels") == [new.name]
     assert lives.read_all(store.root) == []
+
+
+def test_what_is_pruned_while_sizes_are_summed_counts_nothing(store, save, monkeypatch):
+    """The writer prunes beside the kernel, which sums sizes for a forecast or a status."""
+    save(store, b"1" * 5000)
+    gone = store.root / "packs" / f"{'0' * 15}1.pack"
+    gone.write_bytes(b"x" * 4096)
+    lstat = Path.lstat
+
+    def pruned_before(path):
+        gone.unlink(missing_ok=True)
+        return lstat(path)
+
+    monkeypatch.setattr(Path, "lstat", pruned_before)
+    packs = sum(path.stat().st_size for path in (store.root / "packs").glob("*.pack") if path != gone)
+
+    assert used_bytes(store.root) == packs == 8192
