@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
-NOUNS = {"errors", "settings", "manifest", "environment"}
+NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity"}
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding"}  # the two verbs, and the first stage of each
 
@@ -19,6 +19,8 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "manifest": {"errors"},
     "environment": {"errors", "settings", "manifest"},
+    "wording": {"settings"},
+    "identity": set(),
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,
@@ -26,12 +28,13 @@ MAY_IMPORT = {
     "finding": NOUNS | {"store"},
     "checkpointing": NOUNS | PARTS | {"selection"},
     "restoring": NOUNS | PARTS | {"finding"},
-    "kernel": NOUNS | VERBS | {"store", "capture"},
+    "incarnations": NOUNS | {"store", "finding"},
+    "kernel": NOUNS | VERBS | {"store", "capture", "incarnations"},
     "training": NOUNS | VERBS | {"store", "capture"},
     # What follows never unpickles, so it never gets near what could.
-    "runs": NOUNS | {"store"},
-    "server": NOUNS | {"store", "runs"},
-    "cli": NOUNS | {"store", "runs"},
+    "runs": NOUNS | {"store", "incarnations"},
+    "server": NOUNS | {"store", "incarnations", "runs"},
+    "cli": NOUNS | {"store", "incarnations", "runs"},
     "__main__": {"cli"},
     "__init__": {"errors", "manifest", "restoring", "kernel"},  # lazily, one name at a time
 }

@@ -14,14 +14,14 @@ from traitlets.config import Configurable
 from ipyrescue import __version__
 from ipyrescue.errors import RescueError
 from ipyrescue.finding import candidates
-from ipyrescue.kernel.life import Death, dismiss, previous_death, still_alive
+from ipyrescue.incarnations.deaths import Death, dismiss, previous_death, still_alive
+from ipyrescue.incarnations.obituary import describe_alive, describe_death
 from ipyrescue.kernel.magics import RescueMagics
-from ipyrescue.kernel.obituary import describe_alive, describe_death
 from ipyrescue.kernel.recorder import Recorder
-from ipyrescue.kernel.wording import count
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import KNOBS, Configuration, format_size, resolve
 from ipyrescue.store.upkeep import awaiting_restore
+from ipyrescue.wording import count
 
 _ATTRIBUTE = "_ipyrescue"
 

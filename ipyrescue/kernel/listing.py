@@ -8,9 +8,9 @@ from typing import Any
 
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line, Table
-from ipyrescue.kernel.wording import age, clock, count, seconds_of
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age, format_size
+from ipyrescue.wording import age, clock, count, seconds_of
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ipyrescue import checkpointing, restoring
+from ipyrescue import checkpointing, identity, restoring
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.checkpointing import Draft
 from ipyrescue.environment import working_directory
 from ipyrescue.errors import CheckpointError, SnapshotNotFoundError, StoreError
-from ipyrescue.kernel import identity
-from ipyrescue.kernel.identity import Identity
-from ipyrescue.kernel.life import mark_restored
+from ipyrescue.identity import Identity
+from ipyrescue.incarnations.deaths import mark_restored
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
 from ipyrescue.selection import Occasion, Origin

@@ -11,9 +11,9 @@ from typing import Any
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import snapshot_as_json
 from ipyrescue.kernel.tables import Line, Table
-from ipyrescue.kernel.wording import age, count, listed
 from ipyrescue.manifest import Settings, Skipped, Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
+from ipyrescue.wording import age, count, listed
 
 _SHOWN_SKIPPED = 5
 

@@ -22,9 +22,9 @@ from ipyrescue.kernel.report import (
     StatusReport,
     armed_line,
 )
-from ipyrescue.kernel.wording import seconds_of
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
+from ipyrescue.wording import seconds_of
 
 
 def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
-from ipyrescue.kernel.wording import clean
+from ipyrescue.wording import clean
 
 _FONT = "font-family:var(--jp-ui-font-family,var(--vscode-font-family,inherit));font-size:var(--jp-ui-font-size1,13px)"
 _BORDER = "1px solid var(--jp-border-color2,var(--vscode-panel-border,rgba(128,128,128,.4)))"

@@ -11,8 +11,8 @@ import types
 
 import pytest
 
-from ipyrescue.kernel import life
-from ipyrescue.kernel.identity import Identity
+from ipyrescue.identity import Identity
+from ipyrescue.incarnations import deaths
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.store import layout, lives
 
@@ -21,7 +21,7 @@ ME, OTHER = "a" * 16, "b" * 16
 KERNEL = """
     import atexit, os, sys, time
     from pathlib import Path
-    from ipyrescue.kernel.identity import Identity
+    from ipyrescue.identity import Identity
     from ipyrescue.kernel.life import LifeRecorder
 
     root = Path(sys.argv[1])
@@ -101,7 +101,7 @@ def test_a_crash_is_told_from_a_clean_end(root, end, ended):
     _run(root, end)
 
     assert _on_disk(root, OTHER)["ended"] == ended
-    death = life.previous_death(root, "train.ipynb", ME)
+    death = deaths.previous_death(root, "train.ipynb", ME)
     assert (death is not None) == (ended is None)
     if death is not None:
         assert death.life.cell == 9
@@ -131,37 +131,37 @@ def test_a_kernel_that_still_runs_is_no_death(root):
     process = _kernel(root, "time.sleep(60)")
     try:
         assert process.stdout.readline() == "ready\n"
-        alive = life.still_alive(root, "train.ipynb", ME)
+        alive = deaths.still_alive(root, "train.ipynb", ME)
         assert alive.pid == process.pid
-        assert life.previous_death(root, "train.ipynb", ME) is None
+        assert deaths.previous_death(root, "train.ipynb", ME) is None
     finally:
         process.kill()
         process.communicate()
 
-    assert life.still_alive(root, "train.ipynb", ME) is None
-    assert life.previous_death(root, "train.ipynb", ME).life.pid == process.pid
+    assert deaths.still_alive(root, "train.ipynb", ME) is None
+    assert deaths.previous_death(root, "train.ipynb", ME).life.pid == process.pid
 
 
 def test_a_death_is_told_until_it_is_restored_or_dismissed(root):
     _run(root, "os._exit(0)")
-    death = life.previous_death(root, "train.ipynb", ME)
+    death = deaths.previous_death(root, "train.ipynb", ME)
 
-    life.mark_restored(root, death.life, "c" * 16)
-    assert life.previous_death(root, "train.ipynb", ME) is None
+    deaths.mark_restored(root, death.life, "c" * 16)
+    assert deaths.previous_death(root, "train.ipynb", ME) is None
     assert lives.last_seen(root, death.life) == pytest.approx(death.last_seen, abs=1e-3)
 
     lives.write(root, death.life)
-    assert life.previous_death(root, "train.ipynb", ME) is not None
-    life.dismiss(root, death.life)
-    assert life.previous_death(root, "train.ipynb", ME) is None
+    assert deaths.previous_death(root, "train.ipynb", ME) is not None
+    deaths.dismiss(root, death.life)
+    assert deaths.previous_death(root, "train.ipynb", ME) is None
 
 
 def test_only_lives_of_this_notebook_and_not_ones_own_are_asked(root):
     _run(root, "os._exit(0)")
 
-    assert life.previous_death(root, "other.ipynb", ME) is None
-    assert life.previous_death(root, "train.ipynb", OTHER) is None
-    assert life.previous_death(root.parent / "nowhere", "train.ipynb", ME) is None
+    assert deaths.previous_death(root, "other.ipynb", ME) is None
+    assert deaths.previous_death(root, "train.ipynb", OTHER) is None
+    assert deaths.previous_death(root.parent / "nowhere", "train.ipynb", ME) is None
 
 
 def test_the_heartbeat_goes_on_while_a_cell_runs_and_stops_with_the_recorder(root, recorder):

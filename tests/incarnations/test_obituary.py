@@ -2,8 +2,8 @@
 
 import pytest
 
-from ipyrescue.kernel.life import Death
-from ipyrescue.kernel.obituary import describe_alive, describe_death
+from ipyrescue.incarnations.deaths import Death
+from ipyrescue.incarnations.obituary import describe_alive, describe_death
 from ipyrescue.store.lives import Life
 from tests.kernel.samples import NOW, iso, snapshot
 

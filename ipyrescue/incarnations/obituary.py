@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from ipyrescue.kernel.life import Death
-from ipyrescue.kernel.wording import age, clean, clock, count, seconds_of, shortened
+from ipyrescue.incarnations.deaths import Death
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Life
+from ipyrescue.wording import age, clean, clock, count, seconds_of, shortened
 
 _SOURCE_CHARACTERS = 60
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ipyrescue.kernel.identity import resolve
+from ipyrescue.identity import resolve
 
 
 @pytest.fixture
