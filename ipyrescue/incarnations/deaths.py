@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
+import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ipyrescue.store import layout, lives
+from ipyrescue.store import lives
 from ipyrescue.store.lives import Life
+from ipyrescue.wording import seconds_of
 
 
 @dataclass(frozen=True)
@@ -19,42 +19,65 @@ class Death:
     life: Life
     last_seen: float
 
+    @property
+    def at(self) -> float:
+        """When it died, in seconds since the epoch: as a server saw it, else its last heartbeat."""
+        return seconds_of(self.life.died_at) or self.last_seen
 
-def previous_death(root: Path, notebook: str, incarnation: str) -> Death | None:
-    """Find the newest life of this notebook that died and was neither restored nor dismissed."""
-    for life, last_seen in _others(root, notebook, incarnation):
-        state = lives.state(life, last_seen_at=last_seen)
-        if state == "died" and life.restored is None and not life.dismissed:
-            return Death(life, last_seen)
-    return None
+    @property
+    def pending(self) -> bool:
+        """Whether nobody has restored or dismissed it yet."""
+        return self.life.restored is None and not self.life.dismissed
+
+
+def deaths(root: Path, notebooks: Collection[str], incarnation: str = "") -> list[Death]:
+    """Every death of these notebooks that is on record, newest first, but for *incarnation* itself."""
+    return [
+        Death(life, seen)
+        for life, seen in _others(root, notebooks, incarnation)
+        if lives.state(life, last_seen_at=seen) == "died"
+    ]
+
+
+def previous_death(root: Path, notebook: str, incarnation: str, former: Collection[str] = ()) -> Death | None:
+    """Find the newest life of this notebook, or under its *former* names, that died and still waits for an answer."""
+    found = deaths(root, {notebook, *former}, incarnation)
+    return next((death for death in found if death.pending), None)
 
 
 def still_alive(root: Path, notebook: str, incarnation: str) -> Life | None:
     """Find the newest other kernel of this notebook that is still running."""
-    for life, last_seen in _others(root, notebook, incarnation):
+    for life, last_seen in _others(root, {notebook}, incarnation):
         if lives.state(life, last_seen_at=last_seen) == "alive":
             return life
     return None
 
 
+def undecided(root: Path, notebook: str, incarnation: str) -> bool:
+    """Whether another kernel of this notebook cannot be seen and gave a sign of life too lately to be called dead.
+
+    A container that starts anew under its old name meets the last life of its notebook so.
+    """
+    return any(
+        life.ended is None
+        and time.time() - last_seen <= lives.DEAD_SECONDS
+        and lives.state(life, last_seen_at=None) == "unknown"
+        for life, last_seen in _others(root, {notebook}, incarnation)
+    )
+
+
 def mark_restored(root: Path, life: Life, snapshot_id: str) -> None:
     """Note that the variables of a dead kernel are back, so that they are not offered again. Raises `StoreError`."""
-    _annotate(root, dataclasses.replace(life, restored=snapshot_id))
+    lives.annotate(root, life, restored=snapshot_id)
 
 
 def dismiss(root: Path, life: Life) -> None:
     """Note that nobody wants the variables of a dead kernel back. Raises `StoreError`."""
-    _annotate(root, dataclasses.replace(life, dismissed=True))
+    lives.annotate(root, life, dismissed=True)
 
 
-def _annotate(root: Path, life: Life) -> None:
-    seen = lives.last_seen(root, life)
-    lives.write(root, life)
-    with contextlib.suppress(OSError):  # Writing about the dead is no sign of life.
-        os.utime(layout.life_path(root, life.incarnation), (seen, seen))
-
-
-def _others(root: Path, notebook: str, incarnation: str) -> list[tuple[Life, float]]:
-    """All other lives of one notebook, newest first."""
-    found = [life for life in lives.read_all(root) if life.notebook == notebook and life.incarnation != incarnation]
-    return [(life, lives.last_seen(root, life)) for life in reversed(found)]
+def _others(root: Path, notebooks: Collection[str], incarnation: str) -> Iterator[tuple[Life, float]]:
+    """All other lives of these notebooks, newest first."""
+    for life in reversed(lives.read_all(root)):
+        if life.notebook in notebooks and life.incarnation != incarnation:
+            yield life, lives.last_seen(root, life)

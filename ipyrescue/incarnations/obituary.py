@@ -1,46 +1,90 @@
-"""What is told about the last kernel of a notebook: a `Death` and its snapshots into a few lines of text. Pure."""
+"""What is told about the last kernel of a notebook: an `Offer` into a few lines of text, or into a toast. Pure."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
 from ipyrescue.incarnations.deaths import Death
+from ipyrescue.incarnations.offer import Offer
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Life
 from ipyrescue.wording import age, clean, clock, count, seconds_of, shortened
 
+TOAST_CHARACTERS = 140
+"""More of a notification JupyterLab does not show."""
+
 _SOURCE_CHARACTERS = 60
+_NAMES = 2
+_PLACES = 5
+_SHORTEST_CAUSE = 8
+_LONGEST_CAUSE = 200
+_PROTECT = "%checkpoint_vars every=5m"
 
 
-def describe_death(death: Death, newest: Snapshot | None, interrupted: Snapshot | None, now: float) -> str:
-    """Tell when it died, which cell ran, what the newest snapshot holds, and what to type.
-
-    *newest* is the consistent snapshot that a plain `%restore_vars` takes; *interrupted* a newer one that was cut in
-    the middle of a step. *now* is in seconds since the epoch.
-    """
-    lines = [f"The last kernel of {title(death.life)} died {_when(death, now)}{_in_which_cell(death)}."]
-    if newest is None and interrupted is None:
-        lines.append("It left no snapshot. So that the next one does: %checkpoint_vars every=5m")
-    if newest is not None:
-        made = age(newest.created, now=now)
-        whose = "Its newest snapshot" if newest.incarnation == death.life.incarnation else "The newest one from before"
-        lines.append(f"{whose}, {newest.id[:8]}, holds {_contents(newest)} and was made {made}.")
-        # A console is known by its folder only, so it must be told which one it may take.
-        restore = "%restore_vars" if death.life.kind == "notebook" else f"%restore_vars from={newest.id[:8]}"
+def describe(offer: Offer, now: float) -> str:
+    """Tell what died, why, when and in which cell, what is saved and what to type; *now* in epoch seconds."""
+    lines = [_what_died(offer, now)]
+    if offer.cause.place:
+        lines.append(f"It stood in {' < '.join(map(_in_short, offer.cause.place[:_PLACES]))}.")
+    lines += what_is_left(offer, now)
+    if offer.snapshot is not None:
+        restore = restore_line(offer)
         lines.append(f"Bring it back: {restore}    Look first: {restore} --dry-run")
-    if interrupted is not None:
-        lines.append(_interrupted(interrupted, newer=newest is not None, now=now))
     return "\n".join(lines)
 
 
+def what_is_left(offer: Offer, now: float) -> list[str]:
+    """Say which snapshot is proposed and why, and which other there is."""
+    lines = []
+    if offer.snapshot is None and offer.interrupted is None and offer.note is None:
+        lines.append(f"It left no snapshot. So that the next one does: {_PROTECT}")
+    if offer.note is not None:
+        lines.append(offer.note)
+    if offer.snapshot is not None:
+        its = offer.snapshot.incarnation == offer.life.incarnation
+        which = "Snapshot" if offer.note else "Its newest snapshot" if its else "The newest snapshot from before it"
+        before = _before(offer.snapshot, offer.death)
+        lines.append(f"{which}, {offer.snapshot.id[:8]}, was made {before}: {_contents(offer.snapshot)}.")
+    if offer.interrupted is not None:
+        lines.append(_interrupted(offer.interrupted, newer=offer.snapshot is not None, now=now))
+    return lines
+
+
+def toast(offer: Offer, now: float) -> str:
+    """The same in at most 140 characters on two lines: what must not be cut is what is saved."""
+    saved = _saved_in_short(offer)
+    room = TOAST_CHARACTERS - len(saved) - 1
+    life, cause = offer.life, offer.cause
+    where = f" in cell [{life.cell}]" if life.cell_running and life.cell is not None else ""
+    when = f" {format_age(now - offer.death.at)}" if offer.death.at > 0 else ""
+    died = f"{title(life)}: kernel {_in_short(cause.verb)}"
+    spare = room - len(f"{died} (){when}{where}.")
+    why = f" ({shortened(clean(cause.text), spare)})" if spare >= _SHORTEST_CAUSE else ""
+    return f"{shortened(f'{died}{why}{when}{where}.', room)}\n{saved}"
+
+
 def describe_alive(life: Life) -> str:
-    """Tell that the old kernel of the notebook is still running, and where."""
+    """Tell that the old kernel of the notebook is still running, and how to go on in it."""
     cell = f", busy in cell [{life.cell}]" if life.cell_running and life.cell is not None else ""
+    told = f"Another kernel of {title(life)} is still running on {clean(life.host)} (pid {life.pid}{cell})."
+    if life.kernel_id is None:
+        return f"{told} Its snapshots are its own; to take one over nevertheless: %restore_vars --list"
     return (
-        f"Another kernel of {title(life)} is still running on {clean(life.host)} (pid {life.pid}{cell}). "
-        "Its snapshots are its own; to take one over nevertheless: %restore_vars --list"
+        f"{told} Nothing is lost: to go on in it, choose it as this notebook's kernel (JupyterLab: Kernel, Change "
+        f"Kernel; VS Code: Select Kernel, Existing Jupyter Server), or open a console: "
+        f"jupyter console --existing kernel-{clean(life.kernel_id)}.json"
     )
+
+
+def restore_line(offer: Offer) -> str:
+    """Spell the line that takes what is proposed."""
+    if offer.snapshot is None:
+        return "%restore_vars --list"
+    # A console is known by its folder only, so it must be told which one it may take.
+    if offer.life.kind == "notebook" and offer.device is None and not offer.renamed:
+        return "%restore_vars"
+    return f"%restore_vars from={offer.snapshot.id[:8]}" + (f" device={offer.device}" if offer.device else "")
 
 
 def title(life: Life) -> str:
@@ -48,10 +92,27 @@ def title(life: Life) -> str:
     return clean(PurePosixPath(life.notebook).name) if life.kind == "notebook" else "this console"
 
 
+def when_and_where(death: Death, now: float) -> str:
+    """Say when a kernel died and which cell ran then."""
+    return f"{_when(death, now)}{_in_which_cell(death)}"
+
+
+def _what_died(offer: Offer, now: float) -> str:
+    again = ", in the middle of a restore" if offer.life.restoring is not None else ""
+    cause = f"{_in_short(offer.cause.verb)} ({_in_short(offer.cause.text)})"
+    return f"The last kernel of {title(offer.life)} {cause} {when_and_where(offer.death, now)}{again}."
+
+
+def _in_short(text: str) -> str:
+    """A text of a life record, which nobody vouches for."""
+    return shortened(clean(text), _LONGEST_CAUSE)
+
+
 def _when(death: Death, now: float) -> str:
-    if death.last_seen <= 0:
+    if death.at <= 0:
         return "at an unknown time"
-    return f"at about {clock(death.last_seen, now=now)} ({format_age(now - death.last_seen)})"
+    about = "" if death.life.died_at else "about "
+    return f"at {about}{clock(death.at, now=now)} ({format_age(now - death.at)})"
 
 
 def _in_which_cell(death: Death) -> str:
@@ -60,14 +121,38 @@ def _in_which_cell(death: Death) -> str:
         return " while no cell was running"
     name = f"cell [{life.cell}]" if life.cell is not None else "a cell"
     shown = shortened(clean((life.cell_source or "").strip().partition("\n")[0]), _SOURCE_CHARACTERS)
-    seconds = death.last_seen - (seconds_of(life.cell_started) or death.last_seen)
+    seconds = death.at - (seconds_of(life.cell_started) or death.at)
     # A record that is no older than its cell is no measure of how long the cell ran.
     ran = f" had been running for {format_duration(seconds)}" if seconds >= 1 else " was running"
     return f" while {name}{ran}" + (f" ({shown})" if shown else "")
 
 
-def _contents(snapshot: Snapshot) -> str:
-    return f"{count(len(snapshot.variables), 'variable')}, {format_size(snapshot.size_bytes)},"
+def _before(snapshot: Snapshot, death: Death) -> str:
+    made = seconds_of(snapshot.created)
+    if made is None or death.at <= 0:
+        return "at an unknown time"
+    return f"{format_duration(death.at - made)} before" if death.at - made >= 1 else "just before"
+
+
+def _contents(snapshot: Snapshot, *, between: str = " and ") -> str:
+    """`model, opt and 14 more, 1.3 GB`: tagged names first."""
+    names = [v.name for v in snapshot.variables]
+    first = [n for n in snapshot.settings.tagged if n in names]
+    shown = [shortened(clean(n), 20) for n in (*first, *(n for n in names if n not in first))][:_NAMES]
+    rest = len(names) - len(shown)
+    told = ", ".join(shown) + (f"{between}{rest:,} more" if rest > 0 else "")
+    return f"{told or count(0, 'variable')}, {format_size(snapshot.size_bytes)}"
+
+
+def _saved_in_short(offer: Offer) -> str:
+    if offer.snapshot is not None:
+        contents = _contents(offer.snapshot, between=", ")
+        return shortened(f"Snapshot {_before(offer.snapshot, offer.death)}: {contents}.", 90)
+    if offer.interrupted is not None:
+        return f"Only a snapshot in mid-step is left: {offer.interrupted.id[:8]}."
+    if offer.note is not None:
+        return "No snapshot is proposed: each one killed the kernel."
+    return f"No snapshot there. For the next time: {_PROTECT}"
 
 
 def _interrupted(snapshot: Snapshot, *, newer: bool, now: float) -> str:

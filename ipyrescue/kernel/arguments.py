@@ -5,13 +5,15 @@ Also their manuals: `%checkpoint_vars?` shows what stands here, with an example 
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from IPython.core.error import UsageError
 
 from ipyrescue.kernel.options import Grammar, Option
-from ipyrescue.settings import parse_count, parse_duration, parse_size
+from ipyrescue.settings import parse_count, parse_duration, parse_policy, parse_size
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class CheckpointArguments:
     only: bool = False
     exclude: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    on_death: str | None = None
     off: bool = False
     off_names: tuple[str, ...] = ()
     status: bool = False
@@ -39,20 +42,22 @@ class RestoreArguments:
 
     names: tuple[str, ...] = ()
     source: str | None = None
+    device: Literal["cpu"] | None = None
     list: bool = False
     all: bool = False
     dry_run: bool = False
     keep_existing: bool = False
+    dismiss: bool = False
     trust: bool = False
     json: bool = False
 
 
 @dataclass(frozen=True)
 class SnapshotsArguments:
-    """A line of `%snapshots`. *verb* is `list`, `show` or `forget`; the last two have an *id*."""
+    """A line of `%snapshots`. *verb* is `list`, or what is done with the snapshots that *ids* name."""
 
     verb: str = "list"
-    id: str | None = None
+    ids: tuple[str, ...] = ()
     all: bool = False
     json: bool = False
 
@@ -89,16 +94,22 @@ def parse_snapshots(line: str) -> SnapshotsArguments:
     verb, rest = (words[0], words[1:]) if words else ("list", [])
     if verb in _UNBUILT_VERBS:
         raise UsageError(_UNBUILT_VERBS[verb])
-    if verb not in ("list", "show", "forget"):
-        hint = f"Did you mean `%snapshots show {verb}`?" if re.fullmatch("[0-9a-f]+|latest.*", verb) else ""
-        raise UsageError(f"`{verb}` is no verb of %snapshots: list, show and forget are. {hint}".rstrip())
-    if len(rest) != (0 if verb == "list" else 1):
-        takes = "takes no id" if verb == "list" else "takes one id"
-        raise UsageError(f"`%snapshots {verb}` {takes}. The ids stand in the table: %snapshots")
+    if verb not in _VERBS:
+        raise UsageError(f"`{verb}` is no verb of %snapshots: {', '.join(_VERBS)} are. {_nearest_verb(verb)}".rstrip())
+    takes, counts = _VERBS[verb]
+    if len(rest) not in counts:
+        raise UsageError(f"`%snapshots {verb}` takes {takes}. The ids stand in the table: %snapshots")
     try:
-        return SnapshotsArguments(verb=verb, id=parse_source(rest[0]) if rest else None, **said)
+        return SnapshotsArguments(verb=verb, ids=tuple(map(parse_source, rest)), **said)
     except ValueError as error:
         raise UsageError(f"`%snapshots {verb}` cannot be done: {error}") from error
+
+
+def _nearest_verb(word: str) -> str:
+    near = difflib.get_close_matches(word, _VERBS, n=1)
+    if near:
+        return f"Did you mean `%snapshots {near[0]}`?"
+    return f"Did you mean `%snapshots show {word}`?" if re.fullmatch("[0-9a-f]+|latest.*", word) else ""
 
 
 def parse_source(text: str) -> str:
@@ -108,6 +119,13 @@ def parse_source(text: str) -> str:
     if text.startswith("latest") and not re.fullmatch(r"latest(~\d{1,6})?", text):
         raise ValueError(f"`{text}` is not understood. Write latest, or latest~2 for the second before it.")
     return text
+
+
+def parse_device(text: str) -> Literal["cpu"]:
+    """Check where tensors shall be: on the CPU, or by themselves where they were; raise `ValueError`."""
+    if text == "cpu":
+        return "cpu"
+    raise ValueError(f"`{text}` is no choice. Write device=cpu, or leave it out: then each tensor goes where it was.")
 
 
 def parse_label(text: str) -> str:
@@ -165,6 +183,7 @@ _CHECKPOINT = Grammar(
         Option("only", "save nothing but the names said here"),
         Option("exclude", "never save what matches", _patterns, "x", "PATTERN", many=True),
         Option("allow", "save it although it looks like a secret", _patterns, metavar="NAME", many=True),
+        Option("on-death", "what the next kernel does if this one dies", parse_policy, metavar="offer|restore|never"),
         Option("off", "disarm; with names: tag those no longer"),
         Option("status", "tell what is protected, and change nothing"),
         Option("dry-run", "tell what would be saved, and save nothing", short="n"),
@@ -183,17 +202,18 @@ _RESTORE = Grammar(
     "restore_vars",
     (
         Option("from", "which snapshot: an id's beginning, a label, latest, latest~2", parse_source, "f", "3f9c"),
+        Option("device", "put all tensors there, wherever they were; only cpu", parse_device, metavar="cpu"),
         Option("list", "show the snapshots, and restore nothing", short="l"),
         Option("all", "with --list: those of every notebook in this store", short="a"),
         Option("dry-run", "tell what would be restored, and restore nothing", short="n"),
         Option("keep-existing", "leave names alone that are bound already"),
+        Option("dismiss", "what the last kernel left is not wanted: offer it no more"),
         Option("trust", "take a snapshot of another key as your own; needs from="),
         Option("json", "return the result as JSON"),
     ),
     {
         "as": "`as=` is not built yet. Restore into a fresh kernel, and rename there.",
         "into": "`into=` is not built yet. Restore into a fresh kernel, and copy from there.",
-        "device": "`device=` is not built yet. Tensors of a device that is gone come back on the CPU by themselves.",
         "undo": "`--undo` is not built yet. Before a restore, keep what you have: %checkpoint_vars label=before",
         "force": "`--force` is not built yet. Name the whole group, or restore everything: %restore_vars",
         "keep-classes": "`--keep-classes` is not built yet. Restore first, then run the cell with the new class again.",
@@ -210,9 +230,17 @@ _SNAPSHOTS = Grammar(
     {},
 )
 
+_VERBS = {
+    "list": ("no id", (0,)),
+    "show": ("one id", (1,)),
+    "diff": ("at most two ids", (0, 1, 2)),
+    "pin": ("one id", (1,)),
+    "unpin": ("one id", (1,)),
+    "forget": ("one id", (1,)),
+}
+"""What a verb is about, in words and as a number of ids."""
+
 _UNBUILT_VERBS = {
-    "diff": "`%snapshots diff` is not built yet. Look at both: %snapshots show ID",
-    "pin": "`%snapshots pin` is not built yet. Keep more of them: %checkpoint_vars keep=50",
     "prune": "Space is freed by itself after each snapshot. To drop one: %snapshots forget ID",
 }
 
@@ -244,6 +272,7 @@ RESTORE_HELP = f"""Bring a snapshot's variables back.
 
     %restore_vars                             everything, from the kernel of this notebook that died last
     %restore_vars model opt from=3f9c         some names, from the snapshot whose id begins so
+    %restore_vars device=cpu                  everything, with the tensors of every GPU on the CPU
 
 Without from=, the newest consistent snapshot of the kernel that died is taken, else the newest of this notebook. If
 automatic snapshots were on when it was made, they are on again. Either all is bound or nothing.
@@ -262,11 +291,14 @@ Example:
     In [8]: assert weights == [0.5, 0.25]
 """
 
-SNAPSHOTS_HELP = f"""Show the snapshots of this notebook, newest first.
+SNAPSHOTS_HELP = f"""Show the snapshots of this notebook, newest first, and look after them.
 
     %snapshots                                the table
     %snapshots show 3f9c                      one of them: what it holds, and what it left out
-    %snapshots forget 3f9c                    drop it, and free what no other one needs
+    %snapshots diff 3f9c 4d21                 what is added, removed, changed between two; without the second, up to
+                                              the latest, without both, since the one before the latest
+    %snapshots pin 3f9c                       keep it until `%snapshots unpin 3f9c`, however many newer ones there are
+    %snapshots forget 3f9c                    drop it, and free what no other one needs; not one that is pinned
 
 {_SNAPSHOTS.manual()}
 
@@ -277,4 +309,8 @@ Example:
     In [3]: %checkpoint_vars label=first
     In [4]: %snapshots
     In [5]: %snapshots show first
+    In [6]: %snapshots pin first
+    In [7]: answer = 43
+    In [8]: %checkpoint_vars
+    In [9]: %snapshots diff first
 """

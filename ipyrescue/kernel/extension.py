@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -13,17 +12,17 @@ from traitlets.config import Configurable
 
 from ipyrescue import __version__
 from ipyrescue.errors import RescueError
-from ipyrescue.finding import candidates
-from ipyrescue.incarnations.deaths import Death, dismiss, previous_death, still_alive
-from ipyrescue.incarnations.obituary import describe_alive, describe_death
+from ipyrescue.finding import Scope
 from ipyrescue.kernel.magics import RescueMagics
+from ipyrescue.kernel.offering import Offering
 from ipyrescue.kernel.recorder import Recorder
-from ipyrescue.manifest import Snapshot
+from ipyrescue.kernel.report import armed_line
+from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.settings import KNOBS, Configuration, format_size, resolve
-from ipyrescue.store.upkeep import awaiting_restore
 from ipyrescue.wording import count
 
 _ATTRIBUTE = "_ipyrescue"
+_OFFERING = "_ipyrescue_offering"
 
 
 class _Settings(Configurable):
@@ -46,7 +45,9 @@ def _configurable(shell: Any) -> Any:
 
 def load(shell: Any) -> None:
     """Register the magics, begin the life record, and say in one line what is protected or what died."""
-    if recorder_of(shell) is not None:
+    loaded = recorder_of(shell)
+    if loaded is not None:
+        print(greeting(loaded, getattr(shell, _OFFERING), _running_cell(shell)))  # noqa: T201 - as below
         return
     configurable = _configurable(shell)
     shell.configurables.append(configurable)
@@ -55,10 +56,19 @@ def load(shell: Any) -> None:
         return resolve(os.environ, configurable.configured())
 
     recorder = Recorder(shell, configuration)
+    magics = RescueMagics(shell, recorder)
+    offering = Offering(recorder.notebook, lambda source, device: magics.restore(source, Scope(device=device)))
     setattr(shell, _ATTRIBUTE, recorder)
-    shell.register_magics(RescueMagics(shell, recorder))
-    recorder.start()
-    print(greeting(recorder))  # noqa: T201 - the answer to %load_ext
+    setattr(shell, _OFFERING, offering)
+    shell.register_magics(magics)
+    asked = _is_asked(shell)
+    recorder.start(unasked=not asked)
+    _start_by_itself(recorder)
+    recorder.before_cells(offering.before_cell)
+    if asked:
+        print(greeting(recorder, offering, _running_cell(shell)))  # noqa: T201 - the answer to %load_ext
+    elif getattr(shell, "kernel", None) is None:
+        offering.before_cell("")
 
 
 def unload(shell: Any) -> None:
@@ -73,6 +83,7 @@ def unload(shell: Any) -> None:
     shell.magics_manager.registry.pop(RescueMagics.__name__, None)
     shell.configurables[:] = [c for c in shell.configurables if not isinstance(c, (_Settings, RescueMagics))]
     delattr(shell, _ATTRIBUTE)
+    delattr(shell, _OFFERING)
 
 
 def recorder_of(shell: Any) -> Recorder | None:
@@ -81,37 +92,45 @@ def recorder_of(shell: Any) -> Recorder | None:
     return found
 
 
-def greeting(recorder: Recorder) -> str:
-    """One line when nothing happened; after a death, what died, what is saved and what to type."""
+def greeting(recorder: Recorder, offering: Offering, source: str) -> str:
+    """One line when nothing happened; after a death, what died, what is saved and what to type.
+
+    *source* is the cell that loads us: when it restores by itself, nothing is offered.
+    """
     try:
-        return "\n".join(_greeting(recorder, recorder.notebook.snapshots()))
+        told = offering.at_load(source) or [_loaded(recorder, recorder.notebook.snapshots())]
+        return "\n".join([*told, *_out_of_reach(recorder)])
     except RescueError as error:
         return f"ipyrescue: snapshots are out of reach. {error}"
 
 
-def _greeting(recorder: Recorder, snapshots: list[Snapshot]) -> Iterator[str]:
-    notebook, where = recorder.notebook, recorder.notebook.identity
-    death = previous_death(where.store_root, where.notebook, notebook.incarnation)
-    alive = still_alive(where.store_root, where.notebook, notebook.incarnation)
-    if death is not None:
-        yield _tell_of(death, recorder, snapshots)
-    elif alive is not None:
-        yield describe_alive(alive)
-    else:
-        yield _loaded(recorder, snapshots)
-    yield from _out_of_reach(recorder)
+def _is_asked(shell: Any) -> bool:
+    """Whether a cell of the user loads us, and not a profile or a cell that a front end runs for itself.
+
+    What is printed while a kernel starts, nobody sees; a terminal shows it.
+    """
+    if getattr(shell, "kernel", None) is None:
+        return len(shell.history_manager.input_hist_parsed) > 1
+    content = _request(shell)
+    return bool(content.get("store_history")) and not content.get("silent")
 
 
-def _tell_of(death: Death, recorder: Recorder, snapshots: list[Snapshot]) -> str:
-    """Tell of a death and of the snapshot that a plain restore takes; a death that left nothing is told once."""
-    notebook, where = recorder.notebook, recorder.notebook.identity
-    unrestored = awaiting_restore(where.store_root, notebook.incarnation)
-    newest = next(iter(candidates(snapshots, unrestored, where.notebook)), None)
-    mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
-    if not mine and notebook.key_path.exists() and not notebook.unreadable():
-        dismiss(where.store_root, death.life)
-    interrupted = mine[0] if mine and not mine[0].consistent else None
-    return describe_death(death, newest, interrupted, time.time())
+def _running_cell(shell: Any) -> str:
+    return str(_request(shell).get("code", "")) if getattr(shell, "kernel", None) is not None else ""
+
+
+def _request(shell: Any) -> dict[str, Any]:
+    """The content of the message that the kernel answers just now; empty while it starts."""
+    parent = shell.kernel.get_parent()
+    content = parent.get("content") if isinstance(parent, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _start_by_itself(recorder: Recorder) -> None:
+    """Arm where the configuration says so. Without it nothing is saved until %checkpoint_vars."""
+    every_seconds = recorder.notebook.configuration.autostart_seconds
+    if every_seconds is not None:
+        recorder.arm(Settings(every_seconds=every_seconds))
 
 
 def _out_of_reach(recorder: Recorder) -> Iterator[str]:
@@ -128,7 +147,7 @@ def _loaded(recorder: Recorder, snapshots: list[Snapshot]) -> str:
     store = os.path.relpath(where.store_root, where.path.parent) if where.path else str(where.store_root)
     there = f"{count(len(snapshots), 'snapshot')} there, " if snapshots else ""
     free = format_size(recorder.notebook.free_bytes())
-    return (
-        f"ipyrescue {__version__}: {where.title}, snapshots in {store} ({there}{free} free). "
-        "Nothing is saved yet. To protect it: %checkpoint_vars every=5m   Help: %checkpoint_vars?"
-    )
+    told = f"ipyrescue {__version__}: {where.title}, snapshots in {store} ({there}{free} free). "
+    if recorder.armed is not None:
+        return told + armed_line(recorder.armed.settings)
+    return told + "Nothing is saved yet. To protect it: %checkpoint_vars every=5m   Help: %checkpoint_vars?"

@@ -10,19 +10,31 @@ import atexit
 import contextlib
 import dataclasses
 import os
+import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
+from ipyrescue.kernel.memory import MemoryWatch
+from ipyrescue.kernel.traces import Traces
 from ipyrescue.store import layout, lives
-from ipyrescue.store.lives import Life
+from ipyrescue.store.lives import Life, Memory
 
 HEARTBEAT_SECONDS = 5.0
+LOOK_SECONDS = 1.0
+"""How often the memory is looked at, and written down when it has changed by a twentieth."""
+
+_CHANGED = 0.05
+_CELL_IDS = 20
+_KERNEL_ID = re.compile(r"kernel-(.+)\.json")
 
 
 class LifeRecorder:
@@ -32,6 +44,9 @@ class LifeRecorder:
         """Make a recorder that has written nothing; *kernel* is ipykernel's, if there is one."""
         self.incarnation = incarnation
         self.warning: str | None = None
+        self.memory = MemoryWatch()
+        self._traces = Traces(incarnation)
+        self._kernel_id = _kernel_id(kernel)
         self._life: Life | None = None
         self._root: Path | None = None
         self._process = os.getpid()
@@ -53,34 +68,77 @@ class LifeRecorder:
         if not self._mine():
             return
         before, left = self._life, self._root
-        life = before or _newborn(self.incarnation, identity)
+        life = before or _newborn(self.incarnation, self._kernel_id, identity)
         life = dataclasses.replace(life, notebook=identity.notebook, kind=identity.kind)
         with self._swallowed(), self._lock:
             self._life, self._root = life, root
             layout.create(root)
             lives.write(root, life, durable=True)
+            if left != root:
+                self._traces.begin(root)
         if before is None:
             self._watch()
         elif left is not None and left != root:
             with self._swallowed():
                 lives.write(left, dataclasses.replace(before, ended="moved", ended_at=_now()))
 
-    def cell_begins(self, number: int | None, source: str) -> None:
-        """Note that cell *number* runs from now on."""
-        self._change(cell=number, cell_started=_now(), cell_source=source, cell_running=True)
+    def cell_begins(self, number: int, source: str, cell_id: str | None = None) -> None:
+        """Note that cell *number* runs from now on; *cell_id* is the front end's name of it."""
+        known = self._life.cell_ids if self._life is not None else ()
+        ids = (
+            *(known if cell_id is None else (i for i in known if i != cell_id)),
+            *([cell_id[:200]] if cell_id else ()),
+        )
+        self._change(
+            cell=number,
+            cell_started=_now(),
+            cell_source=source,
+            cell_running=True,
+            cell_ids=ids[-_CELL_IDS:],
+            error=None,
+            memory=self.memory.cell_begins(),
+        )
 
-    def cell_ends(self) -> None:
-        """Note that no cell runs any more; the last one stays named."""
-        self._change(cell_running=False)
+    def cell_ends(self, number: int = 0, source: str = "", error: BaseException | None = None) -> None:
+        """Note that no cell runs any more, and what it raised; the last one stays named."""
+        said = f"{type(error).__name__}: {error}".splitlines()[0][:300] if error is not None else None
+        self._change(cell_running=False, error=said, memory=self.memory.cell_ends(number, source))
+
+    def arms(self, every_seconds: float | None) -> None:
+        """Note that snapshots are made by themselves from now on, or with None no more."""
+        known = self._life
+        again = known is not None and known.every_seconds is not None and every_seconds is not None
+        armed_at = known.armed_at if again and known is not None else _now() if every_seconds is not None else None
+        self._change(every_seconds=every_seconds, armed_at=armed_at, failure=None)
+
+    def saves(self, created: str) -> None:
+        """Note the last snapshot that is durable; attempts that failed before it are past."""
+        self._change(saved_at=created, failure=None)
+
+    def fails(self, failure: str) -> None:
+        """Note why the last attempt to save failed."""
+        self._change(failure=failure[:1000])
+
+    @contextlib.contextmanager
+    def restores(self, snapshot_id: str, device: str | None) -> Iterator[None]:
+        """Note, durably, that a restore is being tried: should it kill the kernel, the next one is to know."""
+        self._change(durable=True, restoring=snapshot_id, restoring_device=device)
+        try:
+            yield
+        finally:
+            self._change(restoring=None, restoring_device=None)
 
     def ends(self, how: str) -> None:
         """Note a clean end: `exit`, `restart`, `shutdown` or `unload`. The first one counts."""
         if self._life is not None and self._life.ended is None:
             self._change(durable=True, ended=how, ended_at=_now())
+            if self._mine():
+                self._traces.end()
 
     def stop(self) -> None:
         """Watch no longer: no heartbeat, no hook at exit, the kernel's own `do_shutdown`. The record stays as it is."""
         self._stopped.set()
+        self._traces.end()
         atexit.unregister(self._at_exit)
         if self._shutdown is not None:
             self._shutdown.remove()
@@ -102,11 +160,22 @@ class LifeRecorder:
             self._stopped.set()
 
     def _beat(self) -> None:
-        while not self._stopped.wait(self._heartbeat_seconds):
-            root = self._root
-            if root is not None:
-                with self._swallowed():
-                    lives.touch(root, self.incarnation)
+        last = time.monotonic()
+        while not self._stopped.wait(min(LOOK_SECONDS, self._heartbeat_seconds)):
+            with self._swallowed():
+                if self._give_sign(due=time.monotonic() - last >= self._heartbeat_seconds):
+                    last = time.monotonic()
+
+    def _give_sign(self, *, due: bool) -> bool:
+        """Write the memory down when it has changed; else, when a sign of life is *due*, touch the record."""
+        now, known = self.memory.look(), self._life.memory if self._life is not None else None
+        if known is None or _differ(known, now):
+            self._change(memory=now)
+        elif due and self._root is not None:
+            lives.touch(self._root, self.incarnation)
+        else:
+            return False
+        return True
 
     def _change(self, *, durable: bool = False, **fields: Any) -> None:
         if self._life is None or self._root is None or not self._mine():
@@ -120,7 +189,7 @@ class LifeRecorder:
     def _swallowed(self) -> Iterator[None]:
         try:
             yield
-        except (RescueError, OSError, ValueError) as error:
+        except (RescueError, OSError, ValueError, psutil.Error) as error:
             self.warning = (
                 f"A crash of this kernel might go unnoticed, because its life record was not written. {error}"
             )
@@ -154,9 +223,37 @@ class _ShutdownHook:
             del self._kernel.do_shutdown
 
 
-def _newborn(incarnation: str, identity: Identity) -> Life:
+def _differ(known: Memory, now: Memory) -> bool:
+    """Whether the record would mislead whoever asks later how full the memory was."""
+    pairs = (
+        (known.rss_bytes, now.rss_bytes),
+        (known.cuda_allocated_bytes or 0, now.cuda_allocated_bytes or 0),
+    )
+    return any(abs(new - old) > _CHANGED * max(old, 1) for old, new in pairs)
+
+
+def _kernel_id(kernel: Any) -> str | None:
+    """Jupyter's id of a kernel, which is a part of its connection file's name."""
+    file = os.path.basename(str(getattr(getattr(kernel, "parent", None), "connection_file", "") or ""))
+    match = _KERNEL_ID.fullmatch(file)
+    return match[1][:200] if match else None
+
+
+def _parent() -> dict[str, Any]:
+    """Who started this kernel, and ends it: a server, an editor, a terminal."""
+    with contextlib.suppress(psutil.Error, OSError):
+        parent = psutil.Process().parent()
+        if parent is not None:
+            started = lives.process_facts(parent.pid).start_ticks
+            return {"parent_pid": parent.pid, "parent_start_ticks": started, "parent_name": parent.name()[:100]}
+    return {}
+
+
+def _newborn(incarnation: str, kernel_id: str | None, identity: Identity) -> Life:
     facts = lives.process_facts(os.getpid())
     return Life(
+        kernel_id=kernel_id,
+        **_parent(),
         incarnation=incarnation,
         notebook=identity.notebook,
         kind=identity.kind,

@@ -1,4 +1,4 @@
-"""Snapshots that exist, shown: manifests into a table of many or a page about one. Knows no store."""
+"""Snapshots that exist, shown: manifests into a table of many, a page about one, two compared. Knows no store."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from ipyrescue.comparing import Difference, left_out
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line, Table
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age, format_size
 from ipyrescue.wording import age, clock, count, seconds_of
 
+_CHANGED = "Changed means that the saved bytes differ; variables that share objects count as changed together."
+
 
 @dataclass(frozen=True)
 class SnapshotRow:
-    """One line of the table. *mark* says what is wrong with it: `interrupted`, `damaged`, `foreign`; else empty."""
+    """One line of the table. *mark* says what is wrong with it: `interrupted`, `damaged`, `foreign`; else empty.
+
+    *pinned*: it stays until it is unpinned.
+    """
 
     id: str
     notebook: str = ""
@@ -28,9 +34,10 @@ class SnapshotRow:
     new_bytes: int | None = None
     variables: int | None = None
     mark: str = ""
+    pinned: bool = False
 
     @classmethod
-    def of(cls, snapshot: Snapshot, *, mark: str = "") -> SnapshotRow:
+    def of(cls, snapshot: Snapshot, *, mark: str = "", pinned: bool = False) -> SnapshotRow:
         """Make the row of a snapshot; an interrupted one is marked by itself."""
         return cls(
             id=snapshot.id,
@@ -44,6 +51,7 @@ class SnapshotRow:
             new_bytes=snapshot.new_bytes,
             variables=len(snapshot.variables),
             mark=mark or ("" if snapshot.consistent else "interrupted"),
+            pinned=pinned,
         )
 
 
@@ -88,7 +96,7 @@ class SnapshotsTable(Report):
             str(row.variables) if row.variables is not None else "",
             format_size(row.size_bytes) if row.size_bytes is not None else "",
             format_size(row.new_bytes) if row.new_bytes is not None else "",
-            row.mark,
+            ", ".join(filter(None, (row.mark, "pinned" if row.pinned else ""))),
         )
 
 
@@ -98,6 +106,7 @@ class SnapshotReport(Report):
 
     snapshot: Snapshot
     now: float
+    pinned: bool = False
 
     def lines(self) -> list[Line]:
         """Say what it is, when and where it was made, and how to take it."""
@@ -107,6 +116,7 @@ class SnapshotReport(Report):
         made = f"{age(snapshot.created, now=self.now)} on {snapshot.host}"
         told = [Line(f"Snapshot {snapshot.id[:8]}{label} of {snapshot.notebook}: {size}, made {made}.")]
         told.append(Line(f"Trigger: {snapshot.trigger}. Cut: {snapshot.cut}{_because(snapshot)}."))
+        told += [Line(f"Pinned: it stays until %snapshots unpin {snapshot.id[:8]}")] if self.pinned else []
         told += [Line(f"Imports: {', '.join(i.name for i in snapshot.imports)}")] if snapshot.imports else []
         told += [Line(f"Left out: {skipped}", "warning") for skipped in snapshot.skipped]
         told += [Line(f"Warning: {warning}", "warning") for warning in snapshot.warnings]
@@ -123,7 +133,45 @@ class SnapshotReport(Report):
 
     def as_json(self) -> dict[str, Any]:
         """Return the snapshot's fields, without where its bytes stand."""
-        return {"report": "snapshot", "snapshot": snapshot_as_json(self.snapshot)}
+        return {"report": "snapshot", "snapshot": {**snapshot_as_json(self.snapshot), "pinned": self.pinned}}
+
+
+@dataclass(frozen=True, repr=False)
+class DifferenceReport(Report):
+    """What became of the variables between two snapshots."""
+
+    older: Snapshot
+    newer: Snapshot
+    difference: Difference
+    now: float
+
+    def lines(self) -> list[Line]:
+        """Say between which two, and how many names had which fate."""
+        told = [Line(f"From {self._named(self.older)} to {self._named(self.newer)}: {self.difference}.")]
+        return told + ([Line(_CHANGED, "hint")] if self.difference.changed else [])
+
+    def table(self) -> Table:
+        """Show each name that was added, removed or changed, with the sizes on both sides."""
+        d = self.difference
+        rows = [("added", v.name, v.type, "", format_size(v.size_bytes), "") for v in d.added]
+        rows += [
+            ("removed", v.name, v.type, format_size(v.size_bytes), "", left_out(v.name, self.newer)) for v in d.removed
+        ]
+        rows += [
+            ("changed", c.after.name, c.types, format_size(c.before.size_bytes), format_size(c.after.size_bytes), "")
+            for c in d.changed
+        ]
+        columns = ("change", "name", "type", "size before", "size", "note")
+        return Table(columns, tuple(rows), numbers=("size before", "size")).without_empty()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the two ids, and names, types and sizes of what differs."""
+        ids = {"older": self.older.id, "newer": self.newer.id}
+        return {"report": "difference", **ids, **self.difference.as_json()}
+
+    def _named(self, snapshot: Snapshot) -> str:
+        label = f" `{snapshot.label}`" if snapshot.label else ""
+        return f"{snapshot.id[:8]}{label} (made {age(snapshot.created, now=self.now)})"
 
 
 def group_numbers(groups: list[tuple[str, ...]]) -> dict[str, str]:

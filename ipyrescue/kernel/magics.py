@@ -22,6 +22,7 @@ from ipyrescue.kernel import arguments, reporting
 from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
 from ipyrescue.kernel.faces import AsJson, Report
 from ipyrescue.kernel.recorder import Recorder
+from ipyrescue.kernel.report import DismissedReport
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion
 
@@ -88,6 +89,7 @@ class RescueMagics(Magics):
             tagged=wanted.names,
             exclude=wanted.exclude,
             allow=wanted.allow,
+            on_death=wanted.on_death,
         )
         settings = self._recorder.settled(said)
         if settings.only and not settings.tagged:
@@ -110,19 +112,22 @@ class RescueMagics(Magics):
         wanted = arguments.parse_restore(line)
         if wanted.list:
             return _form(reporting.table(self._recorder, every_notebook=wanted.all), as_json=wanted.json)
+        if wanted.dismiss:
+            return _form(DismissedReport(self._recorder.notebook.dismiss()), as_json=wanted.json)
         if wanted.trust:
             wanted = replace(wanted, source=self._trust(wanted))
-        scope = Scope(wanted.names, wanted.keep_existing)
+        scope = Scope(wanted.names, wanted.keep_existing, wanted.device)
         if wanted.dry_run:
             chosen = self._recorder.notebook.find(wanted.source)[0]
             refuse_to_separate(chosen, scope)
             return _form(reporting.restore_plan(chosen, scope, self._names), as_json=wanted.json)
-        return _form(self._restore(wanted, scope), as_json=wanted.json)
+        return _form(self.restore(wanted.source, scope), as_json=wanted.json)
 
-    def _restore(self, wanted: RestoreArguments, scope: Scope) -> Report:
+    def restore(self, source: str | None, scope: Scope) -> Report:
+        """Restore, and tell what came back. Raises `RescueError`."""
         started = time.perf_counter()
         newest = next(iter(self._recorder.notebook.snapshots()), None)
-        restored = self._recorder.restore(wanted.source, scope)
+        restored = self._recorder.restore(source, scope)
         return reporting.restored(self._recorder, restored, newest, time.perf_counter() - started)
 
     def _trust(self, wanted: RestoreArguments) -> str:
@@ -136,13 +141,16 @@ class RescueMagics(Magics):
     @line_magic
     @_told
     def snapshots(self, line: str) -> Report | None:
-        """Show the snapshots of this notebook. The manual is put here from `arguments`."""
+        """Show the snapshots of this notebook, and look after them. The manual is put here from `arguments`."""
         wanted = arguments.parse_snapshots(line)
+        notebook = self._recorder.notebook
         if wanted.verb == "show":
-            found = self._recorder.notebook.find(wanted.id)[0]
-            return _form(reporting.one(found), as_json=wanted.json)
-        if wanted.verb == "forget":
-            self._recorder.forget(wanted.id or "")
+            return _form(reporting.one(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
+        if wanted.verb == "diff":
+            return _form(reporting.difference(*notebook.pair(*wanted.ids)), as_json=wanted.json)
+        change = {"pin": notebook.pin, "unpin": notebook.unpin, "forget": self._recorder.forget}.get(wanted.verb)
+        if change is not None:
+            change(wanted.ids[0])
         return _form(reporting.table(self._recorder, every_notebook=wanted.all), as_json=wanted.json)
 
 

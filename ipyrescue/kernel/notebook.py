@@ -14,10 +14,11 @@ from typing import Any
 from ipyrescue import checkpointing, identity, restoring
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.checkpointing import Draft
+from ipyrescue.comparing import in_order
 from ipyrescue.environment import working_directory
 from ipyrescue.errors import CheckpointError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
-from ipyrescue.incarnations.deaths import mark_restored
+from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
 from ipyrescue.selection import Occasion, Origin
@@ -126,13 +127,15 @@ class Notebook:
         tidy(store, snapshot.notebook, self.retention(snapshot.settings), current=self.incarnation)
         return snapshot
 
-    def find(self, source: str | None) -> list[Snapshot]:
+    def find(self, source: str | None, device: str | None = None) -> list[Snapshot]:
         """The snapshots that *source* means, best first; see `ipyrescue.finding`.
 
         A console is known only by its directory, so another console's snapshots are offered, never taken unasked.
         """
         where = self.identity
-        found = restoring.find(self.store(), source, notebook=where.notebook, incarnation=self.incarnation)
+        found = restoring.find(
+            self.store(), source, notebook=where.notebook, incarnation=self.incarnation, device=device
+        )
         if source is not None or where.kind == "notebook":
             return found
         mine = [s for s in found if s.incarnation == self.incarnation]
@@ -143,22 +146,37 @@ class Notebook:
             )
         return mine
 
-    def restore(self, source: str | None, scope: Scope) -> Restored:
-        """Bind a snapshot's variables; a full restore fulfils the promise to keep what the dead incarnation left."""
-        restored = restoring.restore(self._shell.user_ns, self.store(), self.find(source), scope)
+    def restore(self, found: list[Snapshot], scope: Scope) -> Restored:
+        """Bind the variables of the first of *found* that can be read.
+
+        A full restore fulfils the promise to keep what the dead incarnation left.
+        """
+        restored = restoring.restore(self._shell.user_ns, self.store(), found, scope)
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self.cells.update({v.name: v.cell for v in restored.snapshot.variables if v.cell is not None})
         return restored
 
     def _mark_restored(self, snapshot: Snapshot) -> Iterator[str]:
+        """A death is answered by a snapshot of its own, and if it has none by any that is restored after it."""
         root = self.identity.store_root
+        notebooks = {self.identity.notebook, snapshot.notebook}
+        dead = {death.life.incarnation for death in deaths(root, notebooks, self.incarnation)}
+        empty_handed = dead - {s.incarnation for s in self.snapshots()}
         for life in lives.read_all(root):
-            if life.incarnation == snapshot.incarnation != self.incarnation:
+            if life.incarnation in empty_handed | {snapshot.incarnation} - {self.incarnation}:
                 try:
                     mark_restored(root, life, snapshot.id)
                 except StoreError as error:
                     yield f"Restored, but the dead kernel will be offered again: {error}"
+
+    def dismiss(self) -> int:
+        """Offer what dead kernels of this notebook left no more; return how many there were. Raises `StoreError`."""
+        where = self.identity
+        pending = [d for d in deaths(where.store_root, {where.notebook}, self.incarnation) if d.pending]
+        for death in pending:
+            dismiss(where.store_root, death.life)
+        return len(pending)
 
     def key_warning(self) -> str | None:
         """Once: a sentence when the key would not survive what the store survives."""
@@ -174,6 +192,29 @@ class Notebook:
         store.forget(snapshot.id)
         prune(store)
         return snapshot
+
+    def pins(self) -> frozenset[str]:
+        """The ids of the snapshots that are pinned. Raises `StoreError`."""
+        return self.store().pins() if self._is_ready() else frozenset()
+
+    def pin(self, source: str) -> Snapshot:
+        """Keep one snapshot until it is unpinned. Raises `SnapshotNotFoundError`, `StoreError`."""
+        store = self.store()
+        snapshot = store.find(source, self.identity.notebook)
+        store.pin(snapshot.id)
+        return snapshot
+
+    def unpin(self, source: str) -> Snapshot:
+        """Let retention decide about one snapshot again. Raises `SnapshotNotFoundError`, `StoreError`."""
+        store = self.store()
+        snapshot = store.find(source, self.identity.notebook)
+        store.unpin(snapshot.id)
+        return snapshot
+
+    def pair(self, first: str = "latest~1", second: str = "latest") -> tuple[Snapshot, Snapshot]:
+        """The older and the newer of the two snapshots that are meant. Raises `SnapshotNotFoundError`."""
+        store, notebook = self.store(), self.identity.notebook
+        return in_order(store.find(first, notebook), store.find(second, notebook))
 
     def retention(self, wanted: Settings) -> Retention:
         """Which snapshots stay: what the magic said, else the configuration; at most half of the disk's free space."""

@@ -49,6 +49,7 @@ class _Cell:
     """The cell of the user that is running, and what its names were before."""
 
     number: int
+    source: str
     started: float
     depth: int = 1
     before: dict[str, int] = field(default_factory=dict)
@@ -67,15 +68,24 @@ class Recorder:
         self._ticket: Ticket[Snapshot] | None = None
         self._cell: _Cell | None = None
         self._told: str | None = None
+        self._unasked = False
+        self._listeners: list[Callable[[str], None]] = []
 
-    def start(self) -> None:
-        """Listen to the shell's cells and begin the life record."""
-        where = self.notebook.identity
-        self.life.begin(where.store_root, where)
+    def start(self, *, unasked: bool = False) -> None:
+        """Listen to the shell's cells and begin the life record.
+
+        *unasked*, by a profile that loads us into every kernel, no store is made in a folder without a notebook.
+        """
+        self._unasked = unasked
+        self._follow_identity()
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
         # Last in, first out: what is being written is finished before the life record says that the kernel ended.
         atexit.register(self._finish_writing)
+
+    def before_cells(self, listener: Callable[[str], None]) -> None:
+        """Have *listener* called with the source of each cell of the user before it runs."""
+        self._listeners.append(listener)
 
     def stop(self) -> None:
         """Finish what is being written and leave nothing behind but snapshots."""
@@ -95,8 +105,10 @@ class Recorder:
 
     def checkpoint(self, occasion: Occasion, wanted: Settings) -> Snapshot:
         """Make a snapshot now. Raises `CheckpointError` or `StoreError`; older snapshots are intact then."""
+        self._begin_life()
         with self._quiet_area():
             self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted))
+        self.life.saves(self.last_snapshot.created)
         return self.last_snapshot
 
     def plan(self, wanted: Settings) -> Any:
@@ -107,7 +119,9 @@ class Recorder:
     def restore(self, source: str | None, scope: Scope) -> Restored:
         """Bind a snapshot's variables and, after a full restore, be armed again as the snapshot was."""
         self.drain()
-        restored = self.notebook.restore(source, scope)
+        found = self.notebook.find(source, scope.device)
+        with self.life.restores(found[0].id, scope.device):
+            restored = self.notebook.restore(found, scope)
         if restored.full and restored.snapshot.settings.every_seconds is not None:
             self.arm(restored.snapshot.settings)
         return restored
@@ -132,10 +146,13 @@ class Recorder:
         long_cell = min(self.notebook.configuration.long_cell_seconds, every)
         self.armed = Armed(wanted, Schedule(every, long_cell), since=now, last=now)
         self._told = None
+        self._begin_life()
+        self.life.arms(every)
 
     def disarm(self) -> None:
         """Checkpoint no more by itself; snapshots stay."""
         self.armed = None
+        self.life.arms(None)
 
     def drain(self) -> None:
         """Wait for the snapshot that is being written, and take its verdict."""
@@ -159,11 +176,14 @@ class Recorder:
             self._cell.depth += 1
             return
         before = {name: id(value) for name, value in list(self._shell.user_ns.items())}
-        self._cell = _Cell(self._number_of_cell(), time.monotonic(), before=before)
+        source = info.raw_cell or ""
+        self._cell = _Cell(self._number_of_cell(), source, time.monotonic(), before=before)
         self.notebook.cell = self._cell.number
         try:
             self._follow_identity()
-            self.life.cell_begins(self._cell.number, info.raw_cell or "")
+            self.life.cell_begins(self._cell.number, source, getattr(info, "cell_id", None))
+            for listener in self._listeners:
+                listener(source)
         except Exception as error:  # noqa: BLE001 - a hook: it must not break the user's cell
             self._fail(error)
 
@@ -173,8 +193,15 @@ class Recorder:
 
     def _follow_identity(self) -> None:
         known, now = self.life.life, self.notebook.identity
-        if known is not None and known.notebook != now.notebook:
+        if known is None and self._unasked and now.kind == "console" and not now.store_root.exists():
+            return
+        if known is None or known.notebook != now.notebook:
             self.life.begin(now.store_root, now)
+
+    def _begin_life(self) -> None:
+        """From the first snapshot on there is a store, and with it a record."""
+        self._unasked = False
+        self._follow_identity()
 
     def _after_cell(self, result: Any) -> None:
         if self._cell is None or _is_hidden(result.info):
@@ -185,7 +212,7 @@ class Recorder:
         cell, self._cell = self._cell, None
         try:
             self._note_names(cell)
-            self.life.cell_ends()
+            self.life.cell_ends(cell.number, cell.source, result.error_in_exec)
             self._collect()
             self._checkpoint_if_due(cell, result)
         except BaseException as error:  # noqa: BLE001 - a hook: it must not break the user's cell
@@ -229,6 +256,7 @@ class Recorder:
             self._succeed(self.last_snapshot)
 
     def _succeed(self, snapshot: Snapshot) -> None:
+        self.life.saves(snapshot.created)
         if self.armed is not None:
             failed_before = self.armed.failure is not None
             self.armed.failures, self.armed.failure = 0, None
@@ -244,6 +272,7 @@ class Recorder:
         first = self.armed.failure is None
         self.armed.failures += 1
         self.armed.failure = text
+        self.life.fails(text)
         if first:
             _say(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
 
@@ -273,6 +302,7 @@ def _merged(old: Settings, new: Settings) -> Settings:
         new,
         every_seconds=new.every_seconds or old.every_seconds,
         keep=new.keep or old.keep,
+        on_death=new.on_death or old.on_death,
         max_size_bytes=new.max_size_bytes or old.max_size_bytes,
         tagged=tuple(dict.fromkeys((*old.tagged, *new.tagged))),
         exclude=tuple(dict.fromkeys((*old.exclude, *new.exclude))),

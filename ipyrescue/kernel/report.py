@@ -13,9 +13,11 @@ from ipyrescue.kernel.listing import snapshot_as_json
 from ipyrescue.kernel.tables import Line, Table
 from ipyrescue.manifest import Settings, Skipped, Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
+from ipyrescue.store.lives import Memory
 from ipyrescue.wording import age, count, listed
 
 _SHOWN_SKIPPED = 5
+_SHOWN_LARGEST = 3
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ class StatusReport(Report):
     writing: bool = False
     trouble: str | None = None
     warnings: tuple[str, ...] = ()
+    memory: Memory | None = None
 
     def lines(self) -> list[Line]:
         """Say whether snapshots are made, when the last one was, and what is wrong."""
@@ -135,6 +138,11 @@ class StatusReport(Report):
             attempts = f" {count(self.failures, 'attempt')} in a row failed." if self.failures else ""
             told.append(Line(f"NOT PROTECTED.{attempts} {self.trouble or ''}".rstrip(), "error"))
         told += [Line(f"Warning: {warning}", "warning") for warning in self.warnings]
+        if self.memory is not None:
+            told += [Line(text) for text in memory_lines(self.memory)]
+            told += [Line(f"Warning: {self.memory.warning}", "warning")] if self.memory.warning else []
+        if self.last is not None and self.last.variables:
+            told.append(Line(f"Largest variables in it: {largest(self.last)}."))
         return [*told, Line(f"Store: {self.store} ({format_size(self.free_bytes)} free)", "hint")]
 
     @property
@@ -147,6 +155,7 @@ class StatusReport(Report):
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         fields["settings"] = dataclasses.asdict(self.settings)
         fields["last"] = snapshot_as_json(self.last) if self.last else None
+        fields["memory"] = dataclasses.asdict(self.memory) if self.memory else None
         return {"report": "status", "armed": self.armed, **fields, "warnings": list(self.warnings)}
 
     def _last(self) -> str:
@@ -156,6 +165,23 @@ class StatusReport(Report):
         size = f"{count(len(self.last.variables), 'variable')}, {format_size(self.last.size_bytes)}"
         made = f"; {count(self.made, 'snapshot')} by this kernel" if self.made else ""
         return f"Last snapshot: {self.last.id[:8]}, {age(self.last.created, now=self.now)} ({size}{cut}){made}."
+
+
+@dataclass(frozen=True, repr=False)
+class DismissedReport(Report):
+    """What dead kernels left is offered no more; their snapshots stay until retention lets them go."""
+
+    kernels: int
+
+    def lines(self) -> list[Line]:
+        """Say of how many kernels."""
+        if not self.kernels:
+            return [Line("No kernel of this notebook has died unanswered: there is nothing to dismiss.")]
+        return [Line(f"Dismissed: what {count(self.kernels, 'dead kernel')} left is offered no more. See: %snapshots")]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every field under its own name."""
+        return {"report": "dismissed", **dataclasses.asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -240,6 +266,22 @@ def armed_line(settings: Settings) -> str:
         f"Armed: a snapshot when a cell ends, at most every {every}, and after long cells and exceptions; {keep}. "
         f"{tagged}To stop: %checkpoint_vars --off"
     )
+
+
+def memory_lines(memory: Memory) -> list[str]:
+    """Say what the process holds, the most that its last cell held, and what CUDA holds."""
+    of = f" of {format_size(memory.limit_bytes)}" if memory.limit_bytes else ""
+    told = [f"Memory: {format_size(memory.rss_bytes)}{of}; at most {format_size(memory.peak_rss_bytes)} in this cell."]
+    if memory.cuda_reserved_bytes is not None:
+        allocated = format_size(memory.cuda_allocated_bytes or 0)
+        told.append(f"CUDA: {allocated} in tensors, {format_size(memory.cuda_reserved_bytes)} held by the allocator.")
+    return told
+
+
+def largest(snapshot: Snapshot) -> str:
+    """Name the largest variables of a snapshot: `features 12 GB, model 1.3 GB`."""
+    ranked = sorted(snapshot.variables, key=lambda v: -v.size_bytes)[:_SHOWN_LARGEST]
+    return ", ".join(f"{v.name} {format_size(v.size_bytes)}" for v in ranked)
 
 
 def _saved(snapshot: Snapshot) -> str:

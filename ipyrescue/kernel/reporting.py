@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from ipyrescue.checkpointing import Draft
+from ipyrescue.comparing import compare
 from ipyrescue.errors import UntrustedError
 from ipyrescue.kernel.faces import Report
-from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
+from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.kernel.report import (
     Forecast,
@@ -100,6 +101,7 @@ def status(recorder: Recorder) -> Report:
         writing=recorder.writing,
         trouble=armed.failure if armed is not None else None,
         warnings=(recorder.life.warning,) if recorder.life.warning else (),
+        memory=recorder.life.memory.look(),
     )
 
 
@@ -121,26 +123,34 @@ def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str]) -> Rep
         if v.name in wanted
     ]
     imports = [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports if i.name in wanted]
-    return PlanReport("restore", (*rows, *imports), snapshot.skipped, snapshot.id, _age_seconds(snapshot))
+    moved = scope.moves(group for group in snapshot.groups if wanted.intersection(group.names))
+    told = (f"Tensors of {', '.join(moved)} would be on the CPU, as device=cpu says.",) if moved else ()
+    return PlanReport("restore", (*rows, *imports), snapshot.skipped, snapshot.id, _age_seconds(snapshot), told)
 
 
 def table(recorder: Recorder, *, every_notebook: bool) -> Report:
     """The snapshots of this notebook, or of every one in the store; what cannot be read is marked, not hidden."""
     notebook = recorder.notebook
     found = notebook.snapshots(every_notebook=every_notebook)
-    rows = [SnapshotRow.of(snapshot) for snapshot in found]
-    return SnapshotsTable((*rows, *_unreadable(recorder)), time.time(), notebook.identity.title, every_notebook)
+    pinned = notebook.pins()
+    rows = [SnapshotRow.of(snapshot, pinned=snapshot.id in pinned) for snapshot in found]
+    return SnapshotsTable((*rows, *_unreadable(recorder, pinned)), time.time(), notebook.identity.title, every_notebook)
 
 
-def _unreadable(recorder: Recorder) -> list[SnapshotRow]:
+def _unreadable(recorder: Recorder, pinned: Collection[str]) -> list[SnapshotRow]:
     found = recorder.notebook.unreadable()
     marks = [("foreign" if isinstance(item.error, UntrustedError) else "damaged", item) for item in found]
-    return [SnapshotRow(id=item.name[11:27], mark=mark) for mark, item in marks]
+    return [SnapshotRow(id=item.name[11:27], mark=mark, pinned=item.name[11:27] in pinned) for mark, item in marks]
 
 
-def one(snapshot: Snapshot) -> Report:
+def one(recorder: Recorder, snapshot: Snapshot) -> Report:
     """One snapshot in full."""
-    return SnapshotReport(snapshot, time.time())
+    return SnapshotReport(snapshot, time.time(), pinned=snapshot.id in recorder.notebook.pins())
+
+
+def difference(older: Snapshot, newer: Snapshot) -> Report:
+    """What became of the variables between two snapshots."""
+    return DifferenceReport(older, newer, compare(older, newer), time.time())
 
 
 def foreign(found: Any) -> Report:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from ipyrescue.errors import RescueError
+from ipyrescue.errors import RescueError, RestoreError
 from ipyrescue.kernel import extension
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.manifest import Settings, Snapshot
@@ -23,14 +23,22 @@ def checkpoint(names: Sequence[str] = (), *, label: str | None = None) -> Snapsh
     return recorder.checkpoint(Occasion(cut="line", label=label), recorder.settled(Settings(tagged=tuple(names))))
 
 
-def restore(source: str | None = None, *, names: Sequence[str] = (), keep_existing: bool = False) -> Restored:
+def restore(
+    source: str | None = None,
+    *,
+    names: Sequence[str] = (),
+    keep_existing: bool = False,
+    device: Literal["cpu"] | None = None,
+) -> Restored:
     """Bind a snapshot's variables into this kernel's namespace.
 
     *source* is an id prefix, a label or `latest~N`; without it, the newest consistent snapshot of the kernel that
-    died, else of this notebook. Raises `SnapshotNotFoundError`, `UntrustedError`, `CorruptError` or `RestoreError`;
-    the namespace is then as it was.
+    died, else of this notebook. With *device* `cpu` all tensors come back there, else each where it was. Raises
+    `SnapshotNotFoundError`, `UntrustedError`, `CorruptError` or `RestoreError`; the namespace is then as it was.
     """
-    return _recorder().restore(source, Scope(tuple(names), keep_existing))
+    if device not in (None, "cpu"):
+        raise RestoreError(f"Nothing was restored: device={device!r} is no choice. Say device='cpu', or leave it out.")
+    return _recorder().restore(source, Scope(tuple(names), keep_existing, device))
 
 
 def snapshots(*, all_notebooks: bool = False) -> list[Snapshot]:

@@ -20,12 +20,14 @@ STORE_FORMAT = 1
 EMPTY_PACK = "0" * 16
 """The pack of blobs without bytes; it has no file."""
 
-FOLDERS = ("packs", "snapshots", "kernels", "runs", "tmp")
+FOLDERS = ("packs", "snapshots", "kernels", "pins", "runs", "tmp")
+_ADDED_LATER = {"pins"}  # a store made before lacks it, until the first pin
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _SNAPSHOT = re.compile(r"([0-9]{10})-([0-9a-f]{16})\.json")
 _PACK = re.compile(r"([0-9a-f]{16})\.pack")
 _LIFE = re.compile(r"([0-9a-f]{16})\.json")
+_TRACE = re.compile(r"([0-9a-f]{16})\.(?:fault|SIG[A-Z]+)")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 _MAX_SEQUENCE = 10**10 - 1
 
@@ -38,6 +40,7 @@ _README = """Snapshots of Jupyter notebooks' variables, made by ipyrescue.
   snapshots/<number>-<id>.json   one snapshot each: a signature line, then JSON that says where its bytes stand
   packs/<id>.pack                the bytes, each blob at the offset, with the size and BLAKE3 hash, that the JSON names
   kernels/                       which kernels ran, and how they ended
+  pins/<id>                      an empty file for each snapshot that is to stay
   tmp/                           unfinished work; `ipyrescue prune` empties it
 
 List them:          ipyrescue ls --store THIS_DIRECTORY
@@ -62,6 +65,11 @@ def kernels(root: Path) -> Path:
     return root / "kernels"
 
 
+def pins(root: Path) -> Path:
+    """The folder of pins."""
+    return root / "pins"
+
+
 def temporary(root: Path) -> Path:
     """The folder of drafts, on the same file system as all the rest."""
     return root / "tmp"
@@ -80,6 +88,28 @@ def pack_path(root: Path, pack: str) -> Path:
 def life_path(root: Path, incarnation: str) -> Path:
     """Where the life record of this incarnation stands. Raises CorruptError for what is no id."""
     return kernels(root) / f"{_checked(incarnation)}.json"
+
+
+def trace_path(root: Path, incarnation: str, what: str) -> Path:
+    """Where a kernel's C handlers write the stack at a fatal error (*what* is `fault`) or at a signal (its name).
+
+    Raises CorruptError for what is no id.
+    """
+    return kernels(root) / f"{_checked(incarnation)}.{what}"
+
+
+def pin_path(root: Path, snapshot_id: str) -> Path:
+    """Where the pin of this snapshot stands. Raises CorruptError for what is no id."""
+    return pins(root) / _checked(snapshot_id)
+
+
+def traces(root: Path) -> list[tuple[Path, str]]:
+    """Every trace of a kernel, with the incarnation whose it is."""
+    try:
+        names = os.listdir(kernels(root))
+    except OSError:
+        return []
+    return [(kernels(root) / name, match[1]) for name in names if (match := _TRACE.fullmatch(name))]
 
 
 def snapshot_name(sequence: int, identifier: str) -> str:
@@ -105,6 +135,11 @@ def parse_life_name(name: str) -> str | None:
     """The incarnation in a life record's name; None for any other name."""
     match = _LIFE.fullmatch(name)
     return match[1] if match else None
+
+
+def parse_pin_name(name: str) -> str | None:
+    """The snapshot's id that is a pin's name; None for any other name."""
+    return name if _ID.fullmatch(name) else None
 
 
 def create(root: Path) -> str:
@@ -140,7 +175,8 @@ def check_writable(root: Path) -> None:
     """Refuse to write where somebody else could. Raises StoreError. Reading is never refused."""
     if sys.platform == "win32":
         return
-    for path in (root, *(root / name for name in FOLDERS)):
+    folders = [root / name for name in FOLDERS]
+    for path in (root, *(f for f in folders if f.name not in _ADDED_LATER or os.path.lexists(f))):
         reason = _unsafe(path)
         if reason:
             raise StoreError(

@@ -29,14 +29,57 @@ ALIVE_SECONDS = 30.0
 DEAD_SECONDS = 60.0
 """A heartbeat older than this is a dead one's."""
 
+_LONGEST_TEXT = 4096
+_LARGEST_NUMBER = (1 << 63) - 1
+
 State = Literal["alive", "ended", "died", "unknown"]
 
 
 @dataclass(frozen=True)
-class Life:
-    """One kernel process. *started*, *cell_started* and *ended_at* are ISO 8601; *ended* says how it ended cleanly.
+class Memory:
+    """The memory of a kernel when it was last looked at, and the *peak* of the cell that ran then. None: not known.
 
-    *restored* is the snapshot that brought its variables back; *dismissed*: the user does not want them back.
+    *oom_kills* are the processes that the OOM killer had ended by then: in the kernel's control group, which is
+    *oom_group*, and on the whole machine. *warning* says that a cell takes more each time it runs.
+    """
+
+    rss_bytes: int
+    peak_rss_bytes: int
+    limit_bytes: int | None = None
+    cuda_allocated_bytes: int | None = None
+    cuda_reserved_bytes: int | None = None
+    oom_kills: int | None = None
+    oom_group: str | None = None
+    machine_oom_kills: int | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why a kernel died: a *kind* for programs; *verb* and *text* make `The kernel {verb} ({text})`.
+
+    *certain* is False where the facts only suggest it; *place* is where the code stood, innermost line first.
+    """
+
+    kind: str
+    verb: str
+    text: str
+    certain: bool = True
+    place: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Life:
+    """One kernel process, as it says itself; what is said of it after its death stands in the last fields.
+
+    Moments are ISO 8601 with a zone. *ended* says how it ended cleanly. *every_seconds* and *armed_at* are set while
+    it makes snapshots by itself, *saved_at* is its last good one and *failure* the sentence of attempts that failed
+    since. *restoring* is the snapshot that is being restored just now, *restoring_device* the device it is forced to.
+    *cell_ids* are the front end's names of the last cells.
+
+    After death: *restored* is the snapshot that brought its variables back; *dismissed*: the user does not want
+    them back; *exit_code* (negative: a signal), *died_at* and *restarts* are what a Jupyter server saw; *cause* is
+    the diagnosis that was made while the traces were fresh.
     """
 
     incarnation: str
@@ -48,14 +91,31 @@ class Life:
     pid_namespace: str | None
     host: str
     started: str
+    kernel_id: str | None = None
+    parent_pid: int | None = None
+    parent_start_ticks: int | None = None
+    parent_name: str | None = None
     cell: int | None = None
     cell_started: str | None = None
     cell_source: str | None = None
     cell_running: bool = False
+    cell_ids: tuple[str, ...] = ()
+    error: str | None = None
+    memory: Memory | None = None
+    every_seconds: float | None = None
+    armed_at: str | None = None
+    saved_at: str | None = None
+    failure: str | None = None
+    restoring: str | None = None
+    restoring_device: str | None = None
     ended: str | None = None
     ended_at: str | None = None
     restored: str | None = None
     dismissed: bool = False
+    exit_code: int | None = None
+    died_at: str | None = None
+    restarts: int | None = None
+    cause: Cause | None = None
 
 
 class ProcessFacts(NamedTuple):
@@ -75,6 +135,16 @@ def write(root: Path, life: Life, *, durable: bool = False) -> None:
     data = json.dumps(dataclasses.asdict(life), sort_keys=True, indent=1).encode("ascii")
     with atomic.explained("write the life record", path):
         atomic.replace(path, data, durable=durable)
+
+
+def annotate(root: Path, life: Life, **said: Any) -> Life:
+    """Note something about another kernel's life, which is no sign of life of its. Raises StoreError."""
+    seen = last_seen(root, life)
+    life = dataclasses.replace(life, **said)
+    write(root, life)
+    with contextlib.suppress(OSError):
+        os.utime(layout.life_path(root, life.incarnation), (seen, seen))
+    return life
 
 
 def touch(root: Path, incarnation: str) -> None:
@@ -117,14 +187,24 @@ def state(
     here = here or process_facts(os.getpid())
     if life.ended is not None:
         return "ended"
-    same_host = life.host == socket.gethostname()
-    if same_host and None not in (life.boot_id, here.boot_id) and life.boot_id != here.boot_id:
+    if same_host(life) and None not in (life.boot_id, here.boot_id) and life.boot_id != here.boot_id:
         return "died"
-    if same_host and (life.boot_id, life.pid_namespace) == here[1:]:
+    if in_sight(life, here):
         return _state_in_sight(life)
     if last_seen_at is None:
         return "unknown"
     return _state_by_heartbeat((time.time() if now is None else now) - last_seen_at)
+
+
+def same_host(life: Life) -> bool:
+    """Whether it ran under this host's name."""
+    return life.host == socket.gethostname()
+
+
+def in_sight(life: Life, here: ProcessFacts | None = None) -> bool:
+    """Whether its process, if it still ran, could be seen from here: same host, same boot, same container."""
+    here = here or process_facts(os.getpid())
+    return same_host(life) and (life.boot_id, life.pid_namespace) == (here.boot_id, here.pid_namespace)
 
 
 def process_facts(pid: int) -> ProcessFacts:
@@ -199,20 +279,45 @@ def _read(path: Path, name: str) -> Life | None:
 
 
 def _parse(fields: Any) -> Life:
-    """Exact fields and types. Raises TypeError, ValueError."""
-    hints = _hints()
-    if type(fields) is not dict or fields.keys() != hints.keys():
-        raise TypeError("not the fields of a life record")
-    if not all(type(fields[name]) in allowed for name, allowed in hints.items()):
-        raise TypeError("not the types of a life record")
-    if fields["kind"] not in ("notebook", "console") or len(fields["cell_source"] or "") > 200:
+    """Known fields of the right types; others are ignored, so that versions can live side by side.
+
+    Raises TypeError, ValueError.
+    """
+    life: Life = _build(Life, fields)
+    if life.kind not in ("notebook", "console"):
         raise ValueError("not a life record")
-    return Life(**fields)
+    return life
+
+
+def _build(kind: Any, fields: Any) -> Any:
+    if type(fields) is not dict:
+        raise TypeError("not an object")
+    hints = _hints(kind)
+    return kind(**{name: _value(hints[name], value) for name, value in fields.items() if name in hints})
+
+
+def _value(allowed: tuple[Any, ...], value: Any) -> Any:
+    if type(value) in (int, float) and not abs(value) <= _LARGEST_NUMBER:
+        raise ValueError("a number that no life record holds")
+    if type(value) in allowed:
+        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
+            raise ValueError("a text that no life record holds")
+        return value
+    if float in allowed and type(value) is int:
+        return float(value)
+    if tuple in allowed and type(value) is list and all(type(item) is str for item in value):
+        return tuple(value)
+    nested = [kind for kind in allowed if dataclasses.is_dataclass(kind)]
+    if not nested:
+        raise TypeError("not the types of a life record")
+    return _build(nested[0], value)
 
 
 @cache
-def _hints() -> dict[str, tuple[type, ...]]:
-    hints = typing.get_type_hints(Life)
-    return {
-        name: typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,) for name, hint in hints.items()
-    }
+def _hints(kind: Any) -> dict[str, tuple[Any, ...]]:
+    return {name: _alternatives(hint) for name, hint in typing.get_type_hints(kind).items()}
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return tuple(typing.get_origin(kind) or kind for kind in kinds)

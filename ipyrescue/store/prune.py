@@ -1,4 +1,6 @@
-"""Packs that no manifest names, to free bytes. Knows no retention: what is to go was forgotten before.
+"""Packs that no manifest names, to free bytes, and pins of what is gone. Knows no retention.
+
+What is to go was forgotten before.
 
 The order that makes it safe: a manifest is unlinked and its folder synced first (`Store.forget`), then, under the
 exclusive lock, every manifest is read, and only then packs go. If one manifest cannot be read, none goes.
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ipyrescue.errors import RescueError, StoreBusyError, StoreError, UntrustedError
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import atomic, layout, lock
+from ipyrescue.store import atomic, layout, lock, pins
 
 if TYPE_CHECKING:
     from ipyrescue.store.store import Store
@@ -55,6 +57,7 @@ def _prune(store: Store) -> Pruned:
     drafts = [*_plain_files(layout.temporary(store.root)), *_orphans(layout.kernels(store.root))]
     freed = sum(_remove(path) for path in [*dead, *drafts])
     atomic.sync_folder(layout.packs(store.root))
+    pins.remove(store.root, store.pins() - {name[11:27] for name in store.catalog.names()})
     return Pruned(len(dead), freed)
 
 

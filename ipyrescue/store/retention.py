@@ -2,7 +2,8 @@
 
 What is wanted (`keep` the last, one an hour, one a day, a size) yields to what is promised: nothing goes unless two
 newer snapshots were verified by reading, and the newest good one of a dead kernel stays until it was restored or
-forgotten by hand, as does every label.
+forgotten by hand, as does every label and every pin. A pin adds to what stays and costs no other its place: `keep` and
+the hours count as if there were none; only a size limit counts its bytes.
 """
 
 from __future__ import annotations
@@ -35,16 +36,18 @@ def to_forget(
     *,
     current: str,
     unrestored: AbstractSet[str],
+    pinned: AbstractSet[str],
     verified: AbstractSet[str],
     now: datetime,
 ) -> tuple[Snapshot, ...]:
     """The snapshots that may go now, oldest first.
 
     *snapshots* are all of one notebook; *current* is the living incarnation, *unrestored* are those that died and
-    were not restored yet; every other one is finished. *verified* are the ids of snapshots read back whole.
+    were not restored yet; every other one is finished. *pinned* are the ids of snapshots that go only by hand,
+    *verified* those of snapshots read back whole.
     """
     newest_first = _ordered(snapshots)
-    promised = _promised(newest_first, current, unrestored) | _floor(newest_first, verified)
+    promised = _promised(newest_first, current, unrestored, pinned) | _floor(newest_first, verified)
     wanted = _wanted(newest_first, retention, current, unrestored, now)
     kept = _shrunk(newest_first, wanted | promised, promised, retention.max_size_bytes)
     return tuple(snapshot for snapshot in reversed(newest_first) if snapshot.id not in kept)
@@ -56,6 +59,7 @@ def to_verify(
     *,
     current: str,
     unrestored: AbstractSet[str],
+    pinned: AbstractSet[str],
     verified: AbstractSet[str],
     now: datetime,
     damaged: AbstractSet[str] = frozenset(),
@@ -65,7 +69,9 @@ def to_verify(
     believed = frozenset(s.id for s in whole)
 
     def forgotten(trusted: AbstractSet[str]) -> tuple[Snapshot, ...]:
-        return to_forget(snapshots, retention, current=current, unrestored=unrestored, verified=trusted, now=now)
+        return to_forget(
+            snapshots, retention, current=current, unrestored=unrestored, pinned=pinned, verified=trusted, now=now
+        )
 
     if forgotten(believed) == forgotten(verified):
         return ()
@@ -86,9 +92,11 @@ def _floor(newest_first: list[Snapshot], verified: AbstractSet[str]) -> set[str]
     return kept
 
 
-def _promised(newest_first: list[Snapshot], current: str, unrestored: AbstractSet[str]) -> set[str]:
-    """Labels, the newest good one of the notebook, of the living kernel and of every dead one not restored."""
-    kept = {s.id for s in newest_first if s.label is not None}
+def _promised(
+    newest_first: list[Snapshot], current: str, unrestored: AbstractSet[str], pinned: AbstractSet[str]
+) -> set[str]:
+    """Labels, pins, the newest good one of the notebook, of the living kernel and of every dead one not restored."""
+    kept = {s.id for s in newest_first if s.label is not None or s.id in pinned}
     kept |= _newest_good(newest_first)
     for incarnation in {current, *unrestored}:
         kept |= _newest_good(_of(newest_first, incarnation))

@@ -1,6 +1,7 @@
 """One directory that holds snapshots: bytes and Snapshots in, bytes and Snapshots out. Knows no Python objects.
 
-put makes bytes durable, commit makes them a snapshot; find chooses one, get brings its bytes back, checked.
+put makes bytes durable, commit makes them a snapshot; find chooses one, get brings its bytes back, checked;
+pin keeps one until it is unpinned, forget drops one.
 Reading creates, locks and writes nothing, so a read-only store restores.
 """
 
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from ipyrescue.errors import SnapshotNotFoundError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
-from ipyrescue.store import atomic, blobs, catalog, layout, lock, trust
+from ipyrescue.store import atomic, blobs, catalog, layout, lock, pins, trust
 from ipyrescue.store import verify as verifying
 from ipyrescue.store.blobs import Proofs, Put
 from ipyrescue.store.catalog import Catalog, Foreign, Unreadable
@@ -102,11 +103,30 @@ class Store:
 
     def forget(self, snapshot_id: str) -> None:
         """Remove a snapshot's manifest, also an unreadable one's; its bytes stay until prune. Raises StoreError."""
-        names = [name for name in self.catalog.names() if name[11:27] == snapshot_id]
-        if not names:
-            raise SnapshotNotFoundError(f"There is no snapshot {snapshot_id} to forget. `ipyrescue ls` lists all.")
+        names = self._names_of(snapshot_id, "forget")
+        if snapshot_id in self.pins():
+            raise StoreError(
+                f"Snapshot {snapshot_id[:8]} is pinned, so it was not forgotten. Unpin it first: "
+                f"%snapshots unpin {snapshot_id[:8]}, or `ipyrescue pin {snapshot_id[:8]} --off`"
+            )
         for name in names:
             self.catalog.forget(name)
+
+    def pins(self) -> frozenset[str]:
+        """The ids of the snapshots that are pinned: they go only by hand, once they are unpinned."""
+        return pins.read(self.root)
+
+    def pin(self, snapshot_id: str) -> None:
+        """Keep a snapshot, also an unreadable one, until it is unpinned. Raises SnapshotNotFoundError, StoreError."""
+        with self.writing():
+            self._names_of(snapshot_id, "pin")
+            pins.add(self.root, snapshot_id)
+            # Retention may have let it go meanwhile; prune removes the pin of what is gone.
+            self._names_of(snapshot_id, "pin")
+
+    def unpin(self, snapshot_id: str) -> None:
+        """Let retention decide about a snapshot again; one that is not pinned stays so. Raises StoreError."""
+        pins.remove(self.root, [snapshot_id])
 
     def verify(self, snapshot: Snapshot) -> list[Damage]:
         """Read every blob of *snapshot* and say what is damaged."""
@@ -122,8 +142,23 @@ class Store:
         return trust.untrusted(self.catalog, id_prefix)
 
     def trust(self, id_prefix: str) -> Snapshot:
-        """Sign another key's snapshot with ours, once every blob of it proved right. Raises StoreError."""
-        return trust.trust(self, id_prefix)
+        """Sign another key's snapshot with ours, once every blob of it proved right; a pin goes with it.
+
+        Raises StoreError.
+        """
+        theirs = self.untrusted(id_prefix).snapshot.id
+        ours = trust.trust(self, id_prefix)
+        if theirs in self.pins():
+            self.pin(ours.id)
+            self.unpin(theirs)
+        return ours
+
+    def _names_of(self, snapshot_id: str, verb: str) -> list[str]:
+        """The manifests of a snapshot, whoever signed them. Raises SnapshotNotFoundError."""
+        names = [name for name in self.catalog.names() if name[11:27] == snapshot_id]
+        if not names:
+            raise SnapshotNotFoundError(f"There is no snapshot {snapshot_id} to {verb}. `ipyrescue ls` lists all.")
+        return names
 
     def _holder(self) -> int | None:
         holder: int | None = getattr(self._locked, "pid", None)

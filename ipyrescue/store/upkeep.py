@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from ipyrescue.manifest import Snapshot
 from ipyrescue.store import layout
-from ipyrescue.store.lives import last_seen, read_all, state
+from ipyrescue.store.lives import Life, last_seen, read_all, state
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention, to_forget, to_verify
 from ipyrescue.store.store import Store
@@ -35,13 +36,16 @@ def forget_by(store: Store, notebook: str, retention: Retention, *, current: str
     snapshots = store.snapshots(notebook)
     unrestored = unfinished(store.root, current)
     now = datetime.now(timezone.utc)
-    known = _verified(store, snapshots)
+    known, pinned = _verified(store, snapshots), store.pins()
     for snapshot in to_verify(
-        snapshots, retention, current=current, unrestored=unrestored, verified=known, now=now
-    ):  # fmt: skip
+        snapshots, retention, current=current, unrestored=unrestored, pinned=pinned, verified=known, now=now
+    ):
         store.verify(snapshot)
-    known = _verified(store, snapshots)
-    dropped = to_forget(snapshots, retention, current=current, unrestored=unrestored, verified=known, now=now)
+    # Reading takes long enough for somebody to pin one.
+    known, pinned = _verified(store, snapshots), store.pins()
+    dropped = to_forget(
+        snapshots, retention, current=current, unrestored=unrestored, pinned=pinned, verified=known, now=now
+    )
     for snapshot in dropped:
         store.forget(snapshot.id)
     return dropped
@@ -55,6 +59,24 @@ def awaiting_restore(root: Path, current: str) -> frozenset[str]:
         if life.incarnation != current
         and life.restored is None
         and not life.dismissed
+        and state(life, last_seen_at=last_seen(root, life)) == "died"
+    )
+
+
+class Attempt(NamedTuple):
+    """A way to restore: which snapshot, and the device that its tensors are forced to."""
+
+    snapshot: str
+    device: str | None = None
+
+
+def attempts(root: Path) -> frozenset[Attempt]:
+    """The restores in whose midst a kernel of the store at *root* died."""
+    return frozenset(
+        Attempt(life.restoring, life.restoring_device)
+        for life in read_all(root)
+        if life.restoring is not None
+        and life.ended is None
         and state(life, last_seen_at=last_seen(root, life)) == "died"
     )
 
@@ -91,6 +113,21 @@ def bury(store: Store) -> None:
         if over and life.incarnation not in remembered and time.time() - last_seen(store.root, life) > _BURY_SECONDS:
             with contextlib.suppress(FileNotFoundError):
                 layout.life_path(store.root, life.incarnation).unlink()
+    _sweep_traces(store.root)
+
+
+def _sweep_traces(root: Path) -> None:
+    """Remove the traces of lives that have no record any more, and those in which a dead kernel wrote nothing."""
+    known = {life.incarnation: life for life in read_all(root)}
+    for path, incarnation in layout.traces(root):
+        life = known.get(incarnation)
+        with contextlib.suppress(OSError):
+            if life is None or (path.lstat().st_size == 0 and _is_over(root, life)):
+                path.unlink()
+
+
+def _is_over(root: Path, life: Life) -> bool:
+    return state(life, last_seen_at=last_seen(root, life)) in ("died", "ended")
 
 
 def _verified(store: Store, snapshots: Iterable[Snapshot]) -> frozenset[str]:

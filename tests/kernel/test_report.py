@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ipyrescue.comparing import compare
+from ipyrescue.finding import Scope
 from ipyrescue.kernel.faces import MIME_TYPE, AsJson
-from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
+from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
 from ipyrescue.kernel.report import (
     Forecast,
     ForeignReport,
@@ -17,11 +19,18 @@ from ipyrescue.kernel.report import (
     SavedReport,
     StatusReport,
 )
-from ipyrescue.manifest import Import, Settings, Skipped
+from ipyrescue.kernel.reporting import restore_plan
+from ipyrescue.manifest import Group, Import, Settings, Skipped, Storage, Stream, Variable
 from tests.kernel.samples import GENERATOR, NOW, iso, snapshot
 
 EVIL = "<script>alert('1')</script>\x1b[2J\n\"&"
+HOSTILE = snapshot(label=EVIL, variables=(Variable(EVIL, EVIL, 1, None, None),))
 TWELVE = tuple(dataclasses.replace(snapshot().variables[1], name=f"x{i}") for i in range(12))
+OLDER = snapshot(id="a" * 16, created=iso(3600), label="start", imports=(Import("np", "numpy"),))
+NEWER = snapshot(
+    variables=(Variable("model", "Net2", 1_400_000_000, 9, None), Variable("y", "int", 28, None, None)),
+    imports=(Import("np", "numpy"),), skipped=(Skipped("x", "int", "excluded by -x"),),
+)  # fmt: skip
 ARMED = Settings(every_seconds=300, keep=10, tagged=("model", "opt"))
 
 REPORTS = [
@@ -34,6 +43,7 @@ REPORTS = [
     StatusReport(Settings(), "/s", 10**9, NOW),
     PlanReport("checkpoint", (PlanRow("model", "Net", 10, "1"),), (GENERATOR,)),
     ForeignReport("3f9c" * 4, "train.ipynb", "lab", 1000, "ab:cd", iso(10)),
+    DifferenceReport(OLDER, NEWER, compare(OLDER, NEWER), NOW),
 ]
 
 
@@ -125,18 +135,20 @@ def test_the_table_is_aligned_and_leaves_empty_columns_out():
     rows = (
         SnapshotRow.of(snapshot(label="before-lr")),
         SnapshotRow.of(snapshot(id="d" * 16, cut="interrupted", new_bytes=812)),
-        SnapshotRow(id="e" * 16, mark="damaged"),
+        SnapshotRow(id="e" * 16, mark="damaged", pinned=True),
+        SnapshotRow.of(snapshot(), pinned=True),
     )
 
     told = repr(SnapshotsTable(rows, NOW, "train.ipynb")).splitlines()
 
-    assert told[0].startswith("3 snapshots of train.ipynb.")
+    assert told[0].startswith("4 snapshots of train.ipynb.")
     head = told[1].split()
     assert head == ["id", "when", "label", "trigger", "cell", "cut", "variables", "size", "new", "note"]
     end = told[1].index("new") + 3
-    assert [line[end - 5 : end].strip() for line in told[2:]] == ["41 MB", "812 B", ""]
+    assert [line[end - 5 : end].strip() for line in told[2:]] == ["41 MB", "812 B", "", "41 MB"]
     assert told[3].endswith("interrupted")
-    assert told[4].endswith("damaged")
+    assert told[4].endswith("damaged, pinned")
+    assert told[5].endswith("pinned")
 
 
 def test_the_notebook_is_a_column_only_where_all_are_shown():
@@ -154,6 +166,34 @@ def test_one_snapshot_is_shown_with_cells_imports_and_what_is_missing():
     assert "Imports: np" in told
     assert "Left out: gen" in told
     assert "[3]" in told
+
+
+def test_a_page_says_that_it_is_pinned():
+    report = SnapshotReport(snapshot(), NOW, pinned=True)
+
+    assert "Pinned: it stays until %snapshots unpin 3f9c12ab" in repr(report)
+    assert report.as_json()["snapshot"]["pinned"] is True
+
+
+def test_a_difference_is_counted_and_listed():
+    told = repr(DifferenceReport(OLDER, NEWER, compare(OLDER, NEWER), NOW)).splitlines()
+
+    assert told[0] == (
+        "From aaaaaaaa `start` (made 1 h ago) to 3f9c12ab (made 3 min ago): 1 added, 1 removed, 1 changed, 1 the same."
+    )
+    assert told[1].startswith("Changed means that the saved bytes differ")
+    assert [line.split() for line in told[2:]] == [
+        ["change", "name", "type", "size", "before", "size", "note"],
+        ["added", "y", "int", "28", "B"],
+        ["removed", "x", "int", "28", "B", "left", "out:", "excluded", "by", "-x"],
+        ["changed", "model", "Net", "->", "Net2", "1.3", "GB", "1.4", "GB"],
+    ]
+
+
+def test_two_equal_snapshots_are_one_sentence():
+    told = repr(DifferenceReport(OLDER, OLDER, compare(OLDER, OLDER), NOW))
+
+    assert "1 the same" in told
 
 
 def test_status_claims_no_more_than_the_last_snapshot():
@@ -191,6 +231,19 @@ def test_a_plan_names_each_variable_and_why_another_is_left_out():
     assert "left out: generator, made in cell [4]" in told
 
 
+def test_a_plan_says_what_device_cpu_would_move():
+    """Of what is wanted, and of nothing else."""
+    groups = tuple(
+        Group((name,), "data", "pickle", Stream((), 0, "raw"), (), (Storage(0, 0, 1, "torch", device),), (), (), ())
+        for name, device in (("model", "cuda:1"), ("x", "cpu"))
+    )
+    chosen = snapshot(groups=groups)
+
+    assert "Tensors of cuda:1 would be on the CPU" in repr(restore_plan(chosen, Scope(device="cpu"), ()))
+    assert "cuda" not in repr(restore_plan(chosen, Scope(("x",), device="cpu"), ()))
+    assert "cuda" not in repr(restore_plan(chosen, Scope(), ()))
+
+
 def test_a_plan_numbers_only_groups_that_are_shared():
     assert group_numbers([("a",), ("model", "opt"), ("x",), ("p", "q")]) == {
         "model": "1",
@@ -206,6 +259,7 @@ def test_a_plan_numbers_only_groups_that_are_shared():
         SavedReport(snapshot(skipped=(Skipped(EVIL, EVIL, EVIL),)), EVIL, None, (EVIL,)),
         SnapshotsTable((SnapshotRow(EVIL, EVIL, EVIL, EVIL, EVIL, 1, EVIL, 1, 1, 1, EVIL),), NOW, EVIL, True),
         SnapshotReport(snapshot(label=EVIL, host=EVIL, reason=EVIL, warnings=(EVIL,)), NOW),
+        DifferenceReport(HOSTILE, HOSTILE, compare(HOSTILE, HOSTILE), NOW),
         PlanReport("restore", (PlanRow(EVIL, EVIL, 1, EVIL, EVIL),), (), EVIL),
         StatusReport(ARMED, EVIL, 1, NOW, None, 0, 1, False, EVIL),
     ],

@@ -297,7 +297,8 @@ def test_a_report_is_shown_also_where_ipython_would_drop_it(make_kernel: MakeKer
         ("%restore_vars from=nothing", "nothing"),
         ("%restore_vars as=old_", "not built yet"),
         ("%checkpoint_vars --only", "model opt --only"),
-        ("%snapshots pin 3f9c", "not built yet"),
+        ("%snapshots pin 3f9c", "matches no snapshot"),
+        ("%restore_vars device=cuda", "device=cpu"),
         ("%%checkpoint_vars every=2m\nx = 1", "not built yet"),
     ],
 )
@@ -311,6 +312,58 @@ def test_what_cannot_be_done_is_one_clear_line(make_kernel: MakeKernel, line: st
     assert told in output.text + (output.error or "")
     assert "Traceback" not in output.text
     assert len(output.stderr.strip().splitlines()) == 1
+
+
+def test_what_is_pinned_stays_while_others_rotate(make_kernel: MakeKernel) -> None:
+    """Pinned, it outlives its turn and refuses to be forgotten; unpinned, it goes like the others."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nx = 0\n%checkpoint_vars x every=1h keep=1")
+    first = kernel.run("import ipyrescue; print(ipyrescue.snapshots()[0].id)", store_history=False).stdout.strip()
+    pinned = kernel.run(f"%snapshots pin {first[:8]}").text
+    for number in range(1, 5):
+        kernel.run(f"x = {number}\n%checkpoint_vars")
+    rows = kernel.run("%snapshots --json").data[0]["application/json"]["snapshots"]
+    refused = kernel.try_run(f"%snapshots forget {first[:8]}")
+    shown = kernel.run(f"%snapshots show {first[:8]}").text
+    kernel.run(f"%snapshots unpin {first[:8]}\n%snapshots forget {first[:8]}")
+
+    assert "pinned" in pinned
+    assert [row["id"] for row in rows if row["pinned"]] == [first]
+    assert f"%snapshots unpin {first[:8]}" in refused.stderr
+    assert "Pinned" in shown
+    assert first[:8] not in kernel.run("%snapshots").text
+
+
+def test_two_snapshots_are_compared(make_kernel: MakeKernel) -> None:
+    """What a cell made, changed and dropped; without ids the latest two, with one up to the latest."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nimport os\nkept, x, gone = [1], 1, 2\n%checkpoint_vars label=start")
+    kernel.run("x, new = 5, 6\ndel gone\n%checkpoint_vars")
+    kernel.run("%checkpoint_vars")
+
+    told = kernel.run("%snapshots diff start latest~1").data[0]
+    answer = kernel.run("%snapshots diff start --json").data[0]["application/json"]
+
+    assert "1 added, 1 removed, 1 changed, 2 the same" in told["text/plain"]
+    assert "<td" in told["text/html"]
+    assert [item["name"] for item in (*answer["added"], *answer["removed"], *answer["changed"])] == ["new", "gone", "x"]
+    assert answer["same"] == 2
+    assert "4 the same" in kernel.run("%snapshots diff").text
+
+
+def test_device_cpu_is_taken_by_the_magic_and_by_the_function(make_kernel: MakeKernel) -> None:
+    """Here nothing has to move, so nothing is said; another device is refused before anything is bound."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nimport torch, ipyrescue\nx = torch.arange(3)\n%checkpoint_vars")
+    kernel.run("x = None")
+    refused = kernel.try_run("ipyrescue.restore(device='cuda')")
+    told = kernel.run("%restore_vars device=cpu").text
+    kernel.run("x = None; r = ipyrescue.restore(device='cpu')")
+
+    assert "device='cpu'" in str(refused.error)
+    assert "Restored" in told
+    assert "CPU" not in told
+    assert kernel.value("(x.tolist(), r.warnings)") == ([0, 1, 2], ())
 
 
 def test_a_full_disk_does_not_stop_the_users_cell(make_kernel: MakeKernel) -> None:
@@ -477,7 +530,7 @@ def test_a_death_that_left_nothing_is_told_once_and_hides_nothing(make_kernel: M
     told_again = fourth.run("%load_ext ipyrescue").stdout
     fourth.run("%restore_vars")
 
-    assert "The newest one from before" in told
+    assert "The newest snapshot from before it" in told
     assert "Its newest snapshot" in told_again
     assert fourth.value("x") == "first"
 

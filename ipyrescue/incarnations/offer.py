@@ -1,0 +1,110 @@
+"""The proposal after a death: this snapshot, for this notebook, in this form. Deaths and snapshots into an `Offer`.
+
+A restore that killed the kernel is never proposed again in the same form: on a GPU's memory it is tried on the CPU
+next, and after that the generation before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ipyrescue.finding import candidates
+from ipyrescue.incarnations.cause import diagnose
+from ipyrescue.incarnations.deaths import Death, previous_death
+from ipyrescue.incarnations.evidence import gather
+from ipyrescue.manifest import Snapshot
+from ipyrescue.store import lives
+from ipyrescue.store.lives import Cause, Life
+from ipyrescue.store.upkeep import Attempt, attempts, awaiting_restore
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What is proposed after *death*.
+
+    *snapshot* is what a restore should take, forced to *device* if there is one; *interrupted* is a newer one that
+    was cut in the middle of a step; *note* says why not the newest is proposed.
+    *renamed*: the notebook had another name then.
+    """
+
+    death: Death
+    cause: Cause
+    snapshot: Snapshot | None = None
+    device: Literal["cpu"] | None = None
+    interrupted: Snapshot | None = None
+    note: str | None = None
+    renamed: bool = False
+
+    @property
+    def life(self) -> Life:
+        """The kernel that died."""
+        return self.death.life
+
+
+def find_offer(
+    root: Path, notebook: str, snapshots: Sequence[Snapshot], *, incarnation: str = "", former: Collection[str] = ()
+) -> Offer | None:
+    """What to propose to *notebook*'s user; None when nothing died or it was answered.
+
+    *snapshots* are the store's that can be read, newest first, also of other notebooks. *incarnation* is the kernel
+    that asks, if one does.
+    """
+    death = previous_death(root, notebook, incarnation, former)
+    if death is None:
+        return None
+    unrestored = awaiting_restore(root, incarnation)
+    offer = make_offer(death, _cause(root, death), snapshots, unrestored, attempts(root))
+    return replace(offer, renamed=death.life.notebook != notebook)
+
+
+def make_offer(
+    death: Death,
+    cause: Cause,
+    snapshots: Sequence[Snapshot],
+    unrestored: Collection[str],
+    failed: Collection[Attempt],
+) -> Offer:
+    """Choose for one death. *failed* are the restores that killed the kernel that tried them."""
+    ranked = candidates(snapshots, unrestored, death.life.notebook)
+    forms = [Attempt(s.id, device) for s in ranked for device in ((None, "cpu") if on_a_gpu(s) else (None,))]
+    left = [form for form in forms if form not in failed]
+    chosen = left[0] if left else None
+    mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
+    return Offer(
+        death,
+        cause,
+        snapshot=next((s for s in ranked if chosen and s.id == chosen.snapshot), None),
+        device="cpu" if chosen and chosen.device else None,
+        interrupted=mine[0] if mine and not mine[0].consistent else None,
+        note=_note(forms, left),
+    )
+
+
+def on_a_gpu(snapshot: Snapshot) -> bool:
+    """Whether tensors of it stood in the memory of a GPU."""
+    return any(storage.device.startswith("cuda") for group in snapshot.groups for storage in group.storages)
+
+
+def diagnosed(root: Path, life: Life) -> Cause:
+    """The cause on record, or what can be found out now."""
+    return life.cause or _cause(root, Death(life, lives.last_seen(root, life)))
+
+
+def _cause(root: Path, death: Death) -> Cause:
+    return death.life.cause or diagnose(gather(root, death))
+
+
+def _note(forms: Sequence[Attempt], left: Sequence[Attempt]) -> str | None:
+    failed = forms[: forms.index(left[0])] if left else forms
+    if not failed:
+        return None
+    how = "a restore of " + " and of ".join(dict.fromkeys(form.snapshot[:8] for form in failed))
+    if not left:
+        names = f"%restore_vars NAME from={failed[0].snapshot[:8]}"
+        return f"The kernel died in {how}. Single names take less memory: {names}"
+    if left[0].device == "cpu" and left[0].snapshot == failed[-1].snapshot:
+        return f"The kernel died in {how}, so its tensors are to come back on the CPU."
+    return f"The kernel died in {how}, so the one before is proposed."

@@ -1,0 +1,109 @@
+"""The kernel's memory: of the process and of CUDA, now and at the peak of each cell, into a `Memory`.
+
+Looked at by the heartbeat's thread and at both ends of a cell. Torch is never imported, only asked when it is there,
+and CUDA only when the user's program has begun to use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ipyrescue.incarnations.evidence import control_groups, machine_oom_kills, oom_group, oom_kills
+from ipyrescue.settings import format_size
+from ipyrescue.store.lives import Memory
+
+_GROWN_RUNS = 3
+_GROWN_SHARE = 0.01
+_GROWN_BYTES = 20 << 20
+_UNLIMITED = 1 << 60
+
+
+class MemoryWatch:
+    """Follows one process. *warning* names a cell that took more memory in each of its last runs."""
+
+    def __init__(self) -> None:
+        self.warning: str | None = None
+        self._process = psutil.Process()
+        self._limit_bytes = memory_limit()
+        self._peak_bytes = 0
+        self._high_water = _high_water()
+        self._began = (0, 0)
+        self._grown: dict[int, list[int]] = defaultdict(list)
+
+    def cell_begins(self) -> Memory:
+        """A new cell has a peak of its own."""
+        self._peak_bytes, self._high_water = 0, _high_water()
+        now = self.look()
+        self._began = (now.rss_bytes, now.cuda_allocated_bytes or 0)
+        return now
+
+    def cell_ends(self, number: int, source: str) -> Memory:
+        """Look once more, and remember whether this cell keeps taking more each time it runs."""
+        now = self.look()
+        grown = max(now.rss_bytes - self._began[0], (now.cuda_allocated_bytes or 0) - self._began[1])
+        runs = self._grown[hash(source)]
+        runs[:] = [*runs, grown][-_GROWN_RUNS:] if grown > max(_GROWN_BYTES, _GROWN_SHARE * now.rss_bytes) else []
+        if len(runs) == _GROWN_RUNS:
+            self.warning = (
+                f"Cell [{number}] took more memory in each of its last {_GROWN_RUNS} runs, {format_size(sum(runs))} "
+                "in all. Does a list keep tensors or results that are no longer needed?"
+            )
+        return replace(now, warning=self.warning)
+
+    def look(self) -> Memory:
+        """What is held right now, and the most that was seen since the cell began."""
+        rss_bytes = self._process.memory_info().rss
+        high_water = _high_water()
+        # The process's own high-water mark is exact, but it says something of this cell only if it rose in it.
+        risen = high_water if high_water > self._high_water else 0
+        self._peak_bytes = max(self._peak_bytes, rss_bytes, risen)
+        allocated, reserved = _cuda()
+        return Memory(
+            rss_bytes=rss_bytes,
+            peak_rss_bytes=self._peak_bytes,
+            limit_bytes=self._limit_bytes,
+            cuda_allocated_bytes=allocated,
+            cuda_reserved_bytes=reserved,
+            oom_kills=oom_kills(),
+            oom_group=oom_group(),
+            machine_oom_kills=machine_oom_kills(),
+            warning=self.warning,
+        )
+
+
+def memory_limit() -> int | None:
+    """How much this process may hold, in bytes: the least of its control groups' limits and the machine's memory."""
+    limits = [psutil.virtual_memory().total]
+    for folder in control_groups():
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):
+                limits.append(int((Path(folder) / name).read_text("ascii")))
+    return min((limit for limit in limits if 0 < limit < _UNLIMITED), default=None)
+
+
+def _high_water() -> int:
+    """The most that the process ever held, in bytes (getrusage(2), `ru_maxrss`); 0 where nobody knows."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _cuda() -> tuple[int | None, int | None]:
+    """What torch's allocator has given out and what it holds, over all devices, in bytes."""
+    cuda: Any = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is None or not hasattr(cuda, "is_initialized") or not cuda.is_initialized():
+        return None, None
+    try:
+        devices = range(cuda.device_count())
+        return sum(map(cuda.memory_allocated, devices)), sum(map(cuda.memory_reserved, devices))
+    except RuntimeError:  # after a device-side assertion CUDA answers nothing any more
+        return None, None
