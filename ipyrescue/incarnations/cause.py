@@ -126,7 +126,8 @@ def _out_of_memory(evidence: Evidence) -> Iterator[Cause]:
 
 
 def _by_signal(number: int, evidence: Evidence) -> Cause:
-    trace = dict(evidence.signals).get(_name(number), "")
+    # An idle kernel waits in its event loop, which is no place that anybody looks for.
+    trace = dict(evidence.signals).get(_name(number), "") if evidence.life.cell_running else ""
     if number in _CRASHES:
         kind, text = _CRASHES[signal.Signals(number)]
         return Cause(kind, "crashed", text)

@@ -81,11 +81,12 @@ def machine_oom_kills(machine: Path = _MACHINE) -> int | None:
 def control_groups(machine: Path = _MACHINE) -> list[Path]:
     """The folders of this process's memory control group and of those around it, innermost first."""
     try:
-        lines = (machine / "proc/self/cgroup").read_text("utf-8").splitlines()
-    except (OSError, ValueError):
+        lines = (machine / "proc/self/cgroup").read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
         return []
     for line in lines:
-        _, controllers, group = line.split(":", 2)
+        _, _, of = line.partition(":")
+        controllers, _, group = of.partition(":")
         if controllers == "" or "memory" in controllers.split(","):
             mount = machine / "sys/fs/cgroup" / ("memory" if controllers else "")
             own = Path(os.path.normpath(f"{mount}/{group}"))
@@ -115,8 +116,8 @@ def _since(before: int | None, now: int | None) -> int | None:
 
 def _last_words(root: Path, death: Death, what: str) -> str:
     """A trace that the kernel left as it died. One that it outlived, by its heartbeat, is a forked child's."""
-    path = layout.trace_path(root, death.life.incarnation, what)
     try:
+        path = layout.trace_path(root, death.life.incarnation, what)
         outlived = death.last_seen - path.lstat().st_mtime > _LAST_WORDS_SECONDS
         return "" if outlived else atomic.read_file(path, TRACE_LIMIT_BYTES).decode("utf-8", "replace")
     except (OSError, StoreError):

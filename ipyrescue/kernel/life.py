@@ -245,8 +245,16 @@ def _parent() -> dict[str, Any]:
         parent = psutil.Process().parent()
         if parent is not None:
             started = lives.process_facts(parent.pid).start_ticks
-            return {"parent_pid": parent.pid, "parent_start_ticks": started, "parent_name": parent.name()[:100]}
+            return {"parent_pid": parent.pid, "parent_start_ticks": started, "parent_name": _name(parent)[:100]}
     return {}
+
+
+def _name(process: psutil.Process) -> str:
+    """What a person calls it: of `python -m jupyterlab` and `python /usr/bin/jupyter-lab` the last word."""
+    words = [word for word in process.cmdline()[1:] if word == "-m" or not word.startswith("-")]
+    if not process.name().startswith("python") or not words:
+        return process.name()
+    return words[1] if words[0] == "-m" and len(words) > 1 else os.path.basename(words[0])
 
 
 def _newborn(incarnation: str, kernel_id: str | None, identity: Identity) -> Life:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +14,6 @@ import pytest
 from kernels import Kernel
 
 MakeKernel = Callable[..., Kernel]
-
-STARTUP = "import ipyrescue\nipyrescue.load_ipython_extension(get_ipython())\n"
 
 
 def die(kernel: Kernel, source: str) -> None:
@@ -29,10 +30,10 @@ def life_records(folder: Path) -> list[dict]:
 @pytest.fixture
 def profile(tmp_path: Path) -> str:
     """An IPython directory whose profile loads ipyrescue into every kernel."""
-    startup = tmp_path / "ipython" / "profile_default" / "startup"
-    startup.mkdir(parents=True)
-    (startup / "50-ipyrescue.py").write_text(STARTUP)
-    return str(tmp_path / "ipython")
+    folder = str(tmp_path / "ipython")
+    command = [sys.executable, "-m", "ipyrescue", "install"]
+    subprocess.run(command, env={**os.environ, "IPYTHONDIR": folder}, check=True)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_autostart_arms_without_a_word(make_kernel: MakeKernel, profile: str) ->
     kernel = make_kernel(IPYTHONDIR=profile, IPYRESCUE_AUTOSTART="0.001s")
 
     assert kernel.run("x = 42").text == ""
-    kernel.run("y = 1")
+    kernel.run("get_ipython()._ipyrescue.drain()", store_history=False)
     kernel.kill()
 
     kernel = make_kernel(IPYTHONDIR=profile)
