@@ -53,17 +53,19 @@ def still_alive(root: Path, notebook: str, incarnation: str) -> Life | None:
     return None
 
 
-def undecided(root: Path, notebook: str, incarnation: str) -> bool:
-    """Whether another kernel of this notebook cannot be seen and gave a sign of life too lately to be called dead.
+def undecided(root: Path, notebook: str, incarnation: str) -> dict[str, float]:
+    """The other kernels of this notebook that cannot be seen and gave a sign of life too lately to be called dead.
 
-    A container that starts anew under its old name meets the last life of its notebook so.
+    Each with the moment of that sign: if it moves, the kernel lives. A container that starts anew meets the last
+    life of its notebook so.
     """
-    return any(
-        life.ended is None
+    return {
+        life.incarnation: last_seen
+        for life, last_seen in _others(root, {notebook}, incarnation)
+        if life.ended is None
         and time.time() - last_seen <= lives.DEAD_SECONDS
         and lives.state(life, last_seen_at=None) == "unknown"
-        for life, last_seen in _others(root, {notebook}, incarnation)
-    )
+    }
 
 
 def mark_restored(root: Path, life: Life, snapshot_id: str) -> None:

@@ -17,6 +17,7 @@ TOAST_CHARACTERS = 140
 _SOURCE_CHARACTERS = 60
 _NAMES = 2
 _PLACES = 5
+_TITLE_CHARACTERS = 40
 _SHORTEST_CAUSE = 8
 _LONGEST_CAUSE = 200
 _PROTECT = "%checkpoint_vars every=5m"
@@ -58,7 +59,7 @@ def toast(offer: Offer, now: float) -> str:
     life, cause = offer.life, offer.cause
     where = f" in cell [{life.cell}]" if life.cell_running and life.cell is not None else ""
     when = f" {format_age(now - offer.death.at)}" if offer.death.at > 0 else ""
-    died = f"{title(life)}: kernel {_in_short(cause.verb)}"
+    died = f"{shortened(title(life), _TITLE_CHARACTERS)}: kernel {_in_short(cause.verb)}"
     spare = room - len(f"{died} (){when}{where}.")
     why = f" ({shortened(clean(cause.text), spare)})" if spare >= _SHORTEST_CAUSE else ""
     return f"{shortened(f'{died}{why}{when}{where}.', room)}\n{saved}"

@@ -37,6 +37,7 @@ class Offering:
         self.waits = True
         self._notebook = notebook
         self._restore = restore
+        self._signs: dict[str, float] = {}
 
     def at_load(self, source: str) -> list[str]:
         """What %load_ext has to say, its cell being *source*; empty when nothing happened. Raises `RescueError`."""
@@ -55,14 +56,21 @@ class Offering:
 
     def _say(self, source: str) -> list[str]:
         where = self._notebook.identity
-        # A life that cannot be seen may be over or not; then a later cell asks again.
-        self.waits = undecided(where.store_root, where.notebook, self._notebook.incarnation)
+        self.waits = self._must_wait()
         offer = self._offer()
         if offer is not None:
             self.waits = False
             return self._answer(offer, source)
         alive = still_alive(where.store_root, where.notebook, self._notebook.incarnation)
         return [obituary.describe_alive(alive)] if alive is not None and not self.waits else []
+
+    def _must_wait(self) -> bool:
+        """Whether a kernel that cannot be seen may be dead or not; then a later cell asks again."""
+        where = self._notebook.identity
+        signs = undecided(where.store_root, where.notebook, self._notebook.incarnation)
+        lives_on = any(sign > self._signs.get(incarnation, sign) for incarnation, sign in signs.items())
+        self._signs = {**signs, **self._signs}
+        return bool(signs) and not lives_on
 
     def _offer(self) -> Offer | None:
         where = self._notebook.identity

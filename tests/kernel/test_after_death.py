@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -336,3 +337,35 @@ def test_the_record_says_how_full_the_memory_was(make_kernel: MakeKernel, tmp_pa
     [life] = life_records(tmp_path)
     assert life["memory"]["peak_rss_bytes"] >= life["memory"]["rss_bytes"] >= 300_000_000
     assert life["cell_running"]
+
+
+@pytest.fixture
+def container(make_kernel: MakeKernel, tmp_path: Path) -> Path:
+    """The life record of a kernel that died with its container: of the same host, in a namespace that is gone."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nx = 42\n%checkpoint_vars")
+    kernel.kill()
+    [record] = (tmp_path / ".ipyrescue" / "kernels").glob("*.json")
+    record.write_text(json.dumps(json.loads(record.read_bytes()) | {"pid_namespace": "pid:[1]"}))
+    return record
+
+
+def test_a_container_that_starts_anew_is_offered_the_last_ones_death(make_kernel: MakeKernel, container: Path) -> None:
+    """Its processes cannot be seen; once the heartbeat has been still for a minute, the kernel is dead."""
+    kernel = make_kernel()
+    assert "Nothing is saved yet" in kernel.run("%load_ext ipyrescue").text
+    assert kernel.run("1").stderr == ""
+    os.utime(container, (time.time() - 90, time.time() - 90))
+
+    assert "The last kernel of train.ipynb died" in kernel.run("2").stderr
+    assert kernel.run("3").stderr == ""
+
+
+def test_a_kernel_in_another_container_lives_when_its_heart_beats(make_kernel: MakeKernel, container: Path) -> None:
+    os.utime(container, (time.time() - 10, time.time() - 10))
+    kernel = make_kernel()
+    assert "Nothing is saved yet" in kernel.run("%load_ext ipyrescue").text
+    os.utime(container)
+
+    assert "is still running" in kernel.run("1").stderr
+    assert kernel.run("2").stderr == ""
