@@ -6,26 +6,36 @@ The first stage of a restore. Order is by sequence number, never by clock.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ipyrescue.errors import RestoreError, SnapshotNotFoundError
-from ipyrescue.manifest import Snapshot
+from ipyrescue.manifest import Group, Snapshot
 from ipyrescue.store import Store
-from ipyrescue.store.upkeep import awaiting_restore
+from ipyrescue.store.upkeep import Attempt, attempts, awaiting_restore
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which part of a snapshot is wanted: *names* (all when empty), sparing names that exist if *keep_existing*."""
+    """Which part of a snapshot is wanted: *names* (all when empty), sparing names that exist if *keep_existing*.
+
+    With *device* `cpu` all tensors are wanted there, wherever they were.
+    """
 
     names: tuple[str, ...] = ()
     keep_existing: bool = False
+    device: Literal["cpu"] | None = None
 
     def wanted(self, snapshot: Snapshot, namespace: Collection[str]) -> frozenset[str]:
         """The names of *snapshot* to bind."""
         names = frozenset(self.names or snapshot.names)
         return names - frozenset(namespace) if self.keep_existing else names
+
+    def moves(self, groups: Iterable[Group]) -> tuple[str, ...]:
+        """The devices whose tensors *groups* hold and that *device* replaces."""
+        devices = {storage.device for group in groups for storage in group.storages}
+        return tuple(sorted(devices - {self.device})) if self.device is not None else ()
 
 
 def candidates(snapshots: Sequence[Snapshot], unrestored: Collection[str], notebook: str) -> list[Snapshot]:
@@ -41,14 +51,26 @@ def candidates(snapshots: Sequence[Snapshot], unrestored: Collection[str], noteb
     return sorted(mine, key=lambda s: s.incarnation != newest_dead)
 
 
-def find(store: Store, spec: str | None, *, notebook: str, incarnation: str) -> list[Snapshot]:
-    """Find what a user means: an id prefix, a label or `latest~N`; without a word, what died here."""
+def find(
+    store: Store, spec: str | None, *, notebook: str, incarnation: str, device: str | None = None
+) -> list[Snapshot]:
+    """Find what a user means: an id prefix, a label or `latest~N`; without a word, what died here.
+
+    What a kernel died of while it restored it, to this *device*, is taken only by its name.
+    """
     if spec:
         return [store.find(spec, notebook)]
     found = candidates(store.snapshots(notebook), awaiting_restore(store.root, incarnation), notebook)
     if not found:
         raise SnapshotNotFoundError(_nothing_to_restore(store, notebook))
-    return found
+    deadly = attempts(store.root)
+    harmless = [snapshot for snapshot in found if Attempt(snapshot.id, device) not in deadly]
+    if not harmless:
+        raise SnapshotNotFoundError(
+            f"A kernel died while it restored {found[0].id[:8]}, and there is no other snapshot of {notebook}. "
+            f"To try again: %restore_vars from={found[0].id[:8]}"
+        )
+    return harmless
 
 
 def _nothing_to_restore(store: Store, notebook: str) -> str:

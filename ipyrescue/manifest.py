@@ -35,6 +35,7 @@ Cut = Annotated[str, re.compile("|".join(CUTS))]
 Codec = Annotated[str, re.compile("zstd|raw")]
 StorageKind = Annotated[str, re.compile("torch|numpy|bytes|bytearray")]
 GroupKind = Annotated[str, re.compile("class|function|data|randomness")]
+Policy = Annotated[str, re.compile("offer|restore|never")]
 Encoder = Annotated[str, re.compile("pickle|dill")]
 """Texts of a fixed shape; the reader matches them whole."""
 
@@ -152,6 +153,7 @@ class Settings:
     tagged: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    on_death: Policy | None = None
 
 
 @dataclass(frozen=True)

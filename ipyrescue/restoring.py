@@ -63,12 +63,12 @@ def restore(namespace: dict[str, Any], store: Store, snapshots: Sequence[Snapsho
     """
     refuse_to_separate(snapshots[0], scope)
     got, passed_over = get_first_good(store, snapshots, scope, namespace)
-    placed, warnings = place(got)
+    placed, warnings = place(got, scope)
     warnings = [*passed_over, *edited_classes(namespace, got), *separated(got), *warnings]
     with _journal(namespace) as journal, collector.held_off():
         skipped = bind(journal, got, decode(placed, namespace))
         if not scope.names:
-            warnings += rewind(placed, namespace)
+            warnings += rewind(placed, namespace, scope)
     remember_sources(namespace, got)
     return _report(journal, got, skipped, warnings, scope)
 
@@ -179,13 +179,19 @@ class _Sweep:
 # --- place and decode -------------------------------------------------------------------------------------------
 
 
-def place(got: Got) -> tuple[list[Placed], list[str]]:
-    """Put verified bytes where they will live; tell of devices that are gone."""
+def place(got: Got, scope: Scope) -> tuple[list[Placed], list[str]]:
+    """Put verified bytes where they will live; tell of devices that are gone or were not wanted."""
     placed, warnings = [], []
     for position, (stream, memory) in got.parts.items():
-        group, sentences = decoding.place(position, got.snapshot.groups[position], stream, memory)
+        group, sentences = decoding.place(position, got.snapshot.groups[position], stream, memory, scope.device)
         placed.append(group)
         warnings += [s for s in sentences if s not in warnings]
+    moved = scope.moves(p.group for p in placed)
+    if moved:
+        warnings.append(
+            f"Tensors of {', '.join(moved)} are on the CPU now, as device=cpu says; a variable that names a device "
+            "still names it."
+        )
     return placed, warnings
 
 
@@ -269,13 +275,20 @@ def _not_restored(snapshot: Snapshot, name: str, reason: str) -> Skipped:
     return Skipped(name, variable.type, reason, variable.cell)
 
 
-def rewind(placed: Sequence[Placed], namespace: dict[str, Any]) -> list[str]:
-    """Rewind the global random streams: the last act of a full restore."""
-    streams = [p for p in placed if p.group.kind == "randomness"]
-    for decoded in decoding.decode(streams, namespace):
+def rewind(placed: Sequence[Placed], namespace: dict[str, Any], scope: Scope) -> list[str]:
+    """Rewind the global random streams: the last act of a full restore. With device=cpu no other device is touched."""
+    groups = [p for p in placed if p.group.kind == "randomness"]
+    for decoded in decoding.decode(groups, namespace):
         if decoded.failure is None:
-            return randomness.rewind(decoded.values[""])
+            streams = decoded.values[""]
+            left = streams.pop("cuda", []) if scope.device == "cpu" else []
+            return [*randomness.rewind(streams), *_not_rewound(left)]
     return ["The random streams did not come back: continuing will not be bit for bit."]
+
+
+def _not_rewound(left: list[Any]) -> Iterator[str]:
+    if left:
+        yield f"The random streams of {len(left)} CUDA device(s) were not rewound, as device=cpu says."
 
 
 # --- what the user should know ----------------------------------------------------------------------------------

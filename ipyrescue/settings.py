@@ -26,6 +26,10 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 
 
+POLICIES = ("offer", "restore", "never")
+"""What a new kernel does when the last one died: offer its snapshot, restore it before the first cell, or nothing."""
+
+
 def parse_duration(text: str) -> float:
     """Turn `30s`, `5m`, `1h30m`, `2d` or a bare number of seconds into seconds; raise `ValueError` for the rest."""
     spelled = text.strip().lower()
@@ -58,6 +62,14 @@ def parse_count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text.strip()) or int(text) < 1:
         raise ValueError(f"`{text}` is no count. Write a whole number above zero, like 10.")
     return int(text)
+
+
+def parse_policy(text: str) -> str:
+    """Take one of the words that say what happens after a death; raise `ValueError` for the rest."""
+    word = text.strip().lower()
+    if word not in POLICIES:
+        raise ValueError(f"`{text}` is no policy. Write one of {', '.join(POLICIES)}.")
+    return word
 
 
 def parse_path(text: str) -> Path:
@@ -144,6 +156,13 @@ class Configuration:
     )
     long_cell_seconds: float = field(
         default=60.0, metadata=_knob(parse_duration, "a cell that ran this long is followed by a snapshot")
+    )
+    autostart_seconds: float | None = field(
+        default=None, metadata=_knob(parse_duration, "arm with this interval when loaded; when not set, save nothing")
+    )
+    on_death: str = field(
+        default="offer",
+        metadata=_knob(parse_policy, "after a death: offer the snapshot, restore it before the first cell, or never"),
     )
 
 

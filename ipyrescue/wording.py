@@ -27,8 +27,14 @@ def seconds_of(moment: str | None) -> float | None:
 
 
 def clock(seconds: float, *, now: float) -> str:
-    """Say when, in local time: `10:56:40`, with the date in front when that is not today's."""
-    moment, today = datetime.fromtimestamp(seconds).astimezone(), datetime.fromtimestamp(now).astimezone()
+    """Say when, in local time: `10:56:40`, with the date in front when that is not today's.
+
+    What no calendar has, as a damaged record may say, is `an unknown time`.
+    """
+    try:
+        moment, today = datetime.fromtimestamp(seconds).astimezone(), datetime.fromtimestamp(now).astimezone()
+    except (ValueError, OverflowError, OSError):
+        return "an unknown time"
     return f"{moment:%H:%M:%S}" if moment.date() == today.date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
 from typing import Any
+from uuid import uuid4
 
 from jupyter_client.manager import KernelManager
+from jupyter_core.paths import jupyter_runtime_dir
 
 REPLY_SECONDS = 120.0
 
@@ -41,7 +43,9 @@ class Kernel:
     """One kernel process serving *notebook*; `run` is what pressing Shift-Enter does."""
 
     def __init__(self, notebook: Path | None, folder: Path, **environ: str) -> None:
-        self.manager = KernelManager(kernel_name="python3")
+        file = Path(jupyter_runtime_dir()) / f"kernel-{uuid4()}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self.manager = KernelManager(kernel_name="python3", connection_file=str(file))
         environment = {**os.environ, **environ}
         environment.pop("JPY_SESSION_NAME", None)
         if notebook is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ipyrescue import checkpointing, restoring
 from ipyrescue.capture.staging import StagingArea
@@ -56,10 +56,12 @@ class Life:
                 settings=Settings(**settings),
             )
 
-    def restore(self, *names: str, source: str | None = None, keep_existing: bool = False) -> Restored:
+    def restore(
+        self, *names: str, source: str | None = None, keep_existing: bool = False, device: Literal["cpu"] | None = None
+    ) -> Restored:
         found = restoring.find(self.store, source, notebook=self.notebook, incarnation=self.incarnation)
         with self.as_main():
-            return restoring.restore(self.names, self.store, found, Scope(names, keep_existing))
+            return restoring.restore(self.names, self.store, found, Scope(names, keep_existing, device))
 
     @contextmanager
     def as_main(self) -> Iterator[None]:

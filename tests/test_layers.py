@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
-NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity"}
+NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing"}
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding"}  # the two verbs, and the first stage of each
 
@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "environment": {"errors", "settings", "manifest"},
     "wording": {"settings"},
     "identity": set(),
+    "comparing": {"manifest"},
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,
@@ -60,6 +61,7 @@ OWNED_BY = {
     "jupyter_client": {"runs"},
     "nbclient": {"runs"},
     "nbformat": {"runs"},
+    "jupyter_events": {"server"},
     "jupyter_server": {"server"},
     "tornado": {"server"},
     "rich": {"cli"},

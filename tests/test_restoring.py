@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from namespaces import Life, reborn
 
 from ipyrescue.errors import RestoreError, SnapshotNotFoundError
 from ipyrescue.finding import candidates
 from ipyrescue.manifest import Snapshot
+from ipyrescue.pickling import randomness
 from ipyrescue.selection import Occasion
 
 
@@ -180,6 +182,87 @@ def test_tracebacks_through_restored_functions_show_their_lines(life: Life) -> N
     after.restore()
 
     assert "return a / x" in inspect.getsource(after.names["divide"])
+
+
+MODEL = """
+import torch
+model = torch.nn.Linear(3, 3)
+opt = torch.optim.AdamW(model.parameters())
+model(torch.ones(1, 3)).sum().backward(); opt.step()
+half, numbers = torch.arange(8), list(range(3))
+"""
+
+
+def as_if_on_gpus(life: Life, snapshot: Snapshot, *devices: str) -> Snapshot:
+    """Commit *snapshot* again as a machine with GPUs would have: the storages of each group on the next device."""
+    groups = tuple(
+        replace(
+            g, storages=tuple(replace(s, device=devices[n % len(devices)]) for s in g.storages if s.kind == "torch")
+        )
+        if g.kind == "data" and any(s.kind == "torch" for s in g.storages)
+        else g
+        for n, g in enumerate(snapshot.groups)
+    )
+    moved = replace(snapshot, groups=groups, id=os.urandom(8).hex(), sequence=life.store.next_sequence())
+    with life.store.writing():
+        life.store.commit(moved)
+    return moved
+
+
+def everything_of(names: dict[str, object]) -> list[torch.Tensor]:
+    model, opt = names["model"], names["opt"]
+    states = [value for state in opt.state.values() for value in state.values()]
+    return [*model.state_dict().values(), *(p.grad for p in model.parameters()), *states, names["half"]]
+
+
+def test_device_cpu_brings_every_tensor_to_the_cpu_and_says_so(life: Life) -> None:
+    """The optimizer's state too, bit for bit, and still of the model's parameters."""
+    life.run(MODEL)
+    as_if_on_gpus(life, life.checkpoint(), "cuda:0", "cuda:1")
+    after = reborn(life)
+
+    restored = after.restore(device="cpu")
+
+    assert restored.warnings == (
+        "Tensors of cuda:0, cuda:1 are on the CPU now, as device=cpu says; a variable that names a device still "
+        "names it.",
+    )
+    for before, now in zip(everything_of(life.names), everything_of(after.names), strict=True):
+        assert now.device.type == "cpu"
+        assert torch.equal(before, now)
+    assert after.names["opt"].param_groups[0]["params"][0] is after.names["model"].weight
+
+
+def test_device_cpu_asks_for_no_gpu(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that is there may be what killed the kernel; its random streams stay as they are, which is told."""
+    life.run(MODEL)
+    capture = randomness.capture
+    monkeypatch.setattr(randomness, "capture", lambda: {**capture(), "cuda": [torch.get_rng_state()] * 2})
+    as_if_on_gpus(life, life.checkpoint(), "cuda:0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked for a GPU"))
+
+    warnings = reborn(life).restore(device="cpu").warnings
+
+    assert any("random streams of 2 CUDA device(s) were not rewound" in warning for warning in warnings)
+
+
+def test_without_device_cpu_what_is_gone_is_told(life: Life) -> None:
+    life.run(MODEL)
+    as_if_on_gpus(life, life.checkpoint(), "cuda:7")
+
+    restored = reborn(life).restore()
+
+    assert "cuda:7 is not here: its tensors are on the CPU now." in restored.warnings
+
+
+def test_device_cpu_says_nothing_where_nothing_moved(life: Life) -> None:
+    """Neither for what was on the CPU, nor for a device whose tensors were not asked for."""
+    life.run(MODEL)
+    life.checkpoint()
+    assert reborn(life).restore(device="cpu").warnings == ()
+
+    as_if_on_gpus(life, life.checkpoint(), "cuda:0")
+    assert reborn(life).restore("numbers", device="cpu").warnings == ()
 
 
 def test_a_store_moved_to_another_path_restores(life: Life, tmp_path: Path) -> None:

@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
+from ipyrescue.cli.diff import diff
 from ipyrescue.cli.exits import MEANINGS
 from ipyrescue.cli.forget import forget
+from ipyrescue.cli.install import install
 from ipyrescue.cli.ls import ls
 from ipyrescue.cli.output import write
+from ipyrescue.cli.pin import pin
 from ipyrescue.cli.show import show
 from ipyrescue.cli.verb import Verb
 from ipyrescue.cli.verify import verify
+from ipyrescue.cli.why import why
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
 
@@ -25,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, verify, forget):
+for _verb in (ls, show, diff, verify, pin, forget, why, install):
     app.command(_verb.__name__, cls=Verb)(_verb)
 
 

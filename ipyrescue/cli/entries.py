@@ -32,13 +32,14 @@ State = Literal["ok", "damaged", "untrusted", "newer"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One manifest of a store: what it says, where that can be read, and what is wrong with it."""
+    """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned."""
 
     sequence: int
     id: str
     state: State
     error: RescueError | None
     snapshot: Snapshot | None
+    pinned: bool
 
     @property
     def good(self) -> bool:
@@ -97,9 +98,10 @@ def age(snapshot: Snapshot) -> str:
 
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
+    pins = store.pins()
     found = [
-        *(of_snapshot(store, snapshot) for snapshot in store.snapshots()),
-        *(_of_unreadable(store, item) for item in store.unreadable()),
+        *(_of_snapshot(store, snapshot, pins) for snapshot in store.snapshots()),
+        *(_of_unreadable(store, item, pins) for item in store.unreadable()),
     ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
 
@@ -107,7 +109,7 @@ def entries(store: Store) -> list[Entry]:
 def choose(store: Store, spec: str) -> Entry:
     """The entry that an id prefix, a label, `latest` or `latest~N` means. Raises SnapshotNotFoundError."""
     try:
-        return of_snapshot(store, store.find(spec))
+        return _of_snapshot(store, store.find(spec), store.pins())
     except SnapshotNotFoundError:
         raise
     except StoreError:
@@ -115,10 +117,11 @@ def choose(store: Store, spec: str) -> Entry:
         return next(entry for entry in entries(store) if entry.state != "ok" and entry.id.startswith(spec))
 
 
-def of_snapshot(store: Store, snapshot: Snapshot) -> Entry:
+def _of_snapshot(store: Store, snapshot: Snapshot, pins: frozenset[str]) -> Entry:
     """The entry of a snapshot of ours, damaged when its packs are not all there at their full length."""
     error = _incomplete(store.root, snapshot)
-    return Entry(snapshot.sequence, snapshot.id, "damaged" if error else "ok", error, snapshot)
+    state: State = "damaged" if error else "ok"
+    return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins)
 
 
 def _incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
@@ -135,14 +138,15 @@ def _incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
     return None
 
 
-def _of_unreadable(store: Store, item: Unreadable) -> Entry:
+def _of_unreadable(store: Store, item: Unreadable, pins: frozenset[str]) -> Entry:
     parsed = layout.parse_snapshot_name(item.name)
     assert parsed is not None, "the catalog lists only names that parse"
     sequence, identifier = parsed
+    pinned = identifier in pins
     if isinstance(item.error, UntrustedError):
-        return Entry(sequence, identifier, "untrusted", item.error, _hearsay(store, identifier))
+        return Entry(sequence, identifier, "untrusted", item.error, _hearsay(store, identifier), pinned)
     newer = isinstance(item.error, StoreFormatError)
-    return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None)
+    return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None, pinned)
 
 
 def _hearsay(store: Store, identifier: str) -> Snapshot | None:
@@ -159,6 +163,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "sequence": entry.sequence,
         "state": entry.state,
         "error": str(entry.error) if entry.error else None,
+        "pinned": entry.pinned,
         "notebook": s and s.notebook,
         "incarnation": s and s.incarnation,
         "created": s and s.created,

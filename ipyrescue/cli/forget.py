@@ -27,12 +27,13 @@ def forget(
 ) -> None:
     """Forget snapshots for good and free their bytes.
 
-    Bytes that other snapshots need stay. The last good snapshot of a notebook goes only with --yes. Exit code 3 when
-    they are forgotten but their bytes could not be freed yet.
+    Bytes that other snapshots need stay. The last good snapshot of a notebook goes only with --yes, one that is pinned
+    only after ipyrescue pin ID --off. Exit code 3 when they are forgotten but their bytes could not be freed yet.
     """
     opened = open_store(store, need_key=True)
     there = entries(opened)
     chosen = list({entry.id: entry for entry in (choose(opened, spec) for spec in snapshots)}.values())
+    _refuse_the_pinned(chosen)
     if not yes:
         _refuse_the_last_good(there, chosen)
     estimate = _freeable_bytes(opened, there, chosen)
@@ -44,6 +45,13 @@ def forget(
     if why_not:
         say(f"Their bytes are not free yet: {why_not}")
     finish(Exit.DAMAGED if why_not else Exit.OK)
+
+
+def _refuse_the_pinned(chosen: Sequence[Entry]) -> None:
+    """Before the first one goes: the store would refuse in the middle."""
+    pinned = " ".join(entry.id[:8] for entry in chosen if entry.pinned)
+    if pinned:
+        raise StoreError(f"Nothing was forgotten: pinned is {pinned}. Unpin first: ipyrescue pin {pinned} --off")
 
 
 def _refuse_the_last_good(there: Sequence[Entry], chosen: Sequence[Entry]) -> None:

@@ -23,6 +23,7 @@ _COLUMNS = (
     Column("SIZE", right=True),
     Column("NEW", right=True),
 )
+_NOTE = Column("NOTE")
 
 
 def ls(
@@ -45,7 +46,9 @@ def ls(
     if not found:
         say(f"There are no snapshots{f' of {notebook}' if notebook else ''} in {opened.root}.")
         return
-    write_table(_COLUMNS, [_row(entry) for entry in shown], marked=[entry.state != "ok" for entry in shown])
+    columns = (*_COLUMNS, _NOTE) if any(entry.pinned for entry in shown) else _COLUMNS
+    rows = [_row(entry)[: len(columns)] for entry in shown]
+    write_table(columns, rows, marked=[entry.state != "ok" for entry in shown])
     if len(shown) < len(found):
         say(f"{len(found) - len(shown)} older ones are not shown: ipyrescue ls --all")
 
@@ -56,8 +59,8 @@ def _may_be_of(entry: Entry, notebook: str) -> bool:
 
 
 def _row(entry: Entry) -> tuple[str, ...]:
-    s = entry.snapshot
+    s, note = entry.snapshot, "pinned" if entry.pinned else ""
     if s is None:
-        return (entry.id[:8], entry.state, "?", "?", "", "", "", "", "")
+        return (entry.id[:8], entry.state, "?", "?", "", "", "", "", "", note)
     size, new = format_size(s.size_bytes), format_size(s.new_bytes)
-    return entry.id[:8], entry.state, age(s), s.notebook, s.label or "", s.cut, str(len(s.names)), size, new
+    return entry.id[:8], entry.state, age(s), s.notebook, s.label or "", s.cut, str(len(s.names)), size, new, note

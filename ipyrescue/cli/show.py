@@ -61,6 +61,7 @@ def _write(entry: Entry, s: Snapshot) -> None:
         "snapshot": s.id if entry.state == "ok" else f"{s.id}  {entry.state.upper()}",
         "notebook": s.notebook,
         "label": s.label or "",
+        "pinned": f"until ipyrescue pin {s.id[:8]} --off" if entry.pinned else "",
         "made": f"{s.created} ({age(s)}) on {s.host}",
         "cut": f"{s.cut}, {s.trigger}" + (f", {s.reason}" if s.reason else ""),
         "cell": f"[{s.cell}]" if s.cell is not None else "",

@@ -86,17 +86,19 @@ def _ask_for_huge_pages(address: int, size_bytes: int) -> None:
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first), ctypes.c_size_t(whole), mmap.MADV_HUGEPAGE)
 
 
-def place(position: int, group: Group, packed_stream: bytes, memory: Sequence[Memory]) -> tuple[Placed, list[str]]:
-    """Turn filled memory into storages on their devices; return sentences about devices that are gone."""
+def place(
+    position: int, group: Group, packed_stream: bytes, memory: Sequence[Memory], device: str | None = None
+) -> tuple[Placed, list[str]]:
+    """Turn filled memory into storages on their devices, or all on *device*; tell of devices that are gone."""
     warnings: list[str] = []
-    storages = tuple(_place(s, memory[s.buffer], warnings) for s in group.storages)
+    storages = tuple(_place(s, memory[s.buffer], device or s.device, warnings) for s in group.storages)
     return Placed(position, group, packed_stream, storages), warnings
 
 
-def _place(storage: Storage, memory: Memory, warnings: list[str]) -> Any:
+def _place(storage: Storage, memory: Memory, device: str, warnings: list[str]) -> Any:
     part = memory.view[storage.offset : storage.offset + storage.size_bytes]
     if storage.kind == "torch":
-        return _on_device(_torch_storage(storage, memory, part), storage.device, warnings)
+        return _on_device(_torch_storage(storage, memory, part), device, warnings)
     if storage.kind == "numpy":
         import numpy as np
 

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import MEANINGS, Exit
+from ipyrescue.manifest import Skipped
 from ipyrescue.store import Store, layout
 
 
@@ -108,7 +109,7 @@ def test_the_shape_of_ls_is_stable(store, make):
     _, document = run_json("ls")
 
     keys = [
-        "id", "sequence", "state", "error", "notebook", "incarnation", "created", "label", "trigger", "cut",
+        "id", "sequence", "state", "error", "pinned", "notebook", "incarnation", "created", "label", "trigger", "cut",
         "consistent", "reason", "cell", "host", "variable_count", "import_count", "skipped_count", "size_bytes",
         "new_bytes", "pause_seconds",
     ]  # fmt: skip
@@ -321,6 +322,112 @@ def test_forgotten_but_not_freed_is_said(store, make):
     assert damaged.id in document["not_freed_because"]
 
 
+# --- pin --------------------------------------------------------------------------------------------------------
+
+
+def test_pin_is_shown_and_can_be_taken_back(store, make):
+    old, new = make(label="warm"), make()
+
+    pinned = run("pin", "warm")
+
+    assert (pinned.exit_code, pinned.stdout) == (Exit.OK, f"Pinned {old.id[:8]} of train.ipynb\n")
+    assert store.pins() == {old.id}
+    head, *rows = run("ls").stdout.splitlines()
+    assert head.endswith("NOTE")
+    assert [row.endswith("pinned") for row in rows] == [False, True]
+    assert f"until ipyrescue pin {old.id[:8]} --off" in run("show", old.id).stdout
+
+    off, document = run_json("pin", old.id, new.id, "--off")
+
+    assert off.exit_code == Exit.OK
+    assert [(s["id"], s["pinned"]) for s in document["snapshots"]] == [(old.id, False), (new.id, False)]
+    assert run("ls").stdout.splitlines()[0].endswith("NEW")
+
+
+def test_one_unknown_id_and_nothing_is_pinned(store, make):
+    snapshot = make()
+
+    assert run("pin", snapshot.id, "ffffffff").exit_code == Exit.NOT_FOUND
+    assert store.pins() == frozenset()
+
+
+def test_a_pinned_snapshot_is_forgotten_after_it_was_unpinned(make):
+    make()
+    other, pinned = make(), make()
+    run("pin", pinned.id)
+
+    refused = run("forget", other.id, pinned.id, "--yes")
+
+    assert refused.exit_code == Exit.FAILED
+    assert f"ipyrescue pin {pinned.id[:8]} --off" in refused.stderr
+    assert len(run_json("ls")[1]["snapshots"]) == 3
+    assert run("pin", pinned.id, "--off").exit_code == Exit.OK
+    assert run("forget", other.id, pinned.id).exit_code == Exit.OK
+
+
+def test_a_damaged_or_foreign_snapshot_can_be_pinned(store, make, other_key):
+    """Somebody may mend it, or find the key."""
+    damaged, theirs = make(), foreign(store, other_key, make)
+    damage_manifest(store, damaged)
+
+    result, document = run_json("pin", damaged.id, theirs.id)
+
+    assert result.exit_code == Exit.OK
+    assert [(s["state"], s["pinned"]) for s in document["snapshots"]] == [("damaged", True), ("untrusted", True)]
+
+
+# --- diff -------------------------------------------------------------------------------------------------------
+
+
+def test_diff_of_the_latest_two_of_a_notebook(make):
+    """Another notebook's, made in between, is none of them."""
+    older = make(data=b"a" * 5000)
+    make(notebook="other.ipynb")
+    newer = make(data=b"b" * 6000, skipped=())
+
+    result, document = run_json("diff")
+
+    assert result.exit_code == Exit.OK
+    assert (document.pop("older"), document.pop("newer")) == (older.id, newer.id)
+    assert document == {
+        "store": document["store"],
+        "added": [],
+        "removed": [],
+        "changed": [{"name": "weights", "type": "bytes", "size_bytes": 6000, "size_bytes_before": 5000}],
+        "same": 0,
+    }
+    shown = run("diff")
+    assert re.search(r"^changed +weights +bytes +5\.0 kB +6\.0 kB$", shown.stdout, re.MULTILINE)
+    assert f"From {older.id[:8]} of train.ipynb (made just now) to {newer.id[:8]}" in shown.stderr
+
+
+def test_diff_of_two_in_whichever_order(make):
+    older, newer = make(data=b"same"), make(data=b"same")
+
+    for pair in ((older.id, newer.id), (newer.id, older.id), (older.id,)):
+        document = run_json("diff", *pair)[1]
+        assert (document["older"], document["newer"], document["same"]) == (older.id, newer.id, 1)
+    assert run("diff").stdout == ""
+    assert "1 the same." in run("diff").stderr
+
+
+def test_diff_tells_what_could_not_be_saved_from_what_is_gone(make):
+    make()
+    make(variables=(), groups=(), skipped=(Skipped("weights", "Lock", "a lock"),))
+
+    assert re.search(r"^removed +weights .*left out: a lock$", run("diff").stdout, re.MULTILINE)
+
+
+def test_diff_with_what_cannot_be_read(store, make, other_key):
+    make()
+    assert run("diff").exit_code == Exit.NOT_FOUND
+    theirs, damaged = foreign(store, other_key, make), make()
+    damage_manifest(store, damaged)
+
+    assert run("diff", theirs.id).exit_code == Exit.UNTRUSTED
+    assert run("diff", damaged.id).exit_code == Exit.DAMAGED
+
+
 # --- the whole --------------------------------------------------------------------------------------------------
 
 
@@ -339,7 +446,7 @@ def test_version(monkeypatch):
     assert (result.exit_code, result.stdout) == (Exit.OK, "ipyrescue 1.2.3 of ipyrescue\n")
 
 
-@pytest.mark.parametrize("verb", ["ls", "show", "verify", "forget"])
+@pytest.mark.parametrize("verb", ["ls", "show", "diff", "verify", "pin", "forget"])
 def test_every_verb_has_help_a_store_and_json(verb):
     text = run(verb, "--help").stdout
 
@@ -411,7 +518,10 @@ finally:
             "ipyrescue.restoring", "ipyrescue.kernel", "ipyrescue.capture"))]
     assert not heavy and not ours and not found, (heavy, ours, found)
 """
-    for arguments in (["ls"], ["show", snapshot.id], ["verify", "--read-data"], ["forget", snapshot.id]):
+    for arguments in (
+        ["ls"], ["show", snapshot.id], ["diff"], ["pin", snapshot.id], ["pin", snapshot.id, "--off"],
+        ["verify", "--read-data"], ["forget", snapshot.id],
+    ):  # fmt: skip
         result = process(*arguments, code=code)
         assert result.returncode == 0, result.stderr
 

@@ -107,13 +107,16 @@ def test_only_ids_become_paths(tmp_path, name):
         layout.pack_path(tmp_path, name)
     with pytest.raises(CorruptError):
         layout.life_path(tmp_path, name)
+    with pytest.raises(CorruptError):
+        layout.pin_path(tmp_path, name)
+    assert layout.parse_pin_name(name) is None
     assert layout.parse_snapshot_name(f"0000000001-{name}.json") is None
     assert layout.parse_pack_name(f"{name}.pack") is None
 
 
 def test_folders_that_a_copy_lost_are_made_again(store, key):
     """Git and some copying tools drop empty folders."""
-    for name in ("tmp", "runs", "kernels"):
+    for name in ("tmp", "runs", "kernels", "pins"):
         (store.root / name).rmdir()
 
     with Store.open(store.root, key, create=True).writing():

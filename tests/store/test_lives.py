@@ -13,7 +13,7 @@ import pytest
 
 from ipyrescue.errors import StoreError
 from ipyrescue.store import lives
-from ipyrescue.store.lives import Life, process_facts, state
+from ipyrescue.store.lives import Cause, Life, Memory, process_facts, state
 
 HERE = process_facts(os.getpid())
 
@@ -51,6 +51,56 @@ def test_records_come_back(store):
     assert sorted(os.listdir(store.root / "kernels")) == [f"{'a' * 16}.json", f"{'b' * 16}.json"]
 
 
+def test_all_that_is_known_of_a_death_comes_back(store):
+    life = life_of(
+        1,
+        kernel_id="5f0c",
+        parent_pid=7,
+        parent_start_ticks=8,
+        parent_name="jupyter-lab",
+        cell_ids=("first", "second"),
+        error="ValueError: 1",
+        memory=Memory(1, 2, limit_bytes=3, oom_kills=4, oom_group="/sys/fs/cgroup", warning="more each time"),
+        every_seconds=300.0,
+        restoring="d" * 16,
+        restoring_device="cpu",
+        dismissed=True,
+        exit_code=-9,
+        restarts=2,
+        cause=Cause("killed", "was killed", "SIGKILL", certain=False, place=("f (a.py:1)", "g (b.py:2)")),
+    )
+
+    lives.write(store.root, life)
+
+    assert lives.read_all(store.root) == [life]
+
+
+def test_what_is_noted_about_the_dead_is_no_sign_of_life(store):
+    life = life_of(1)
+    lives.write(store.root, life)
+    path = store.root / "kernels" / f"{life.incarnation}.json"
+    os.utime(path, (1000.5, 1000.5))
+
+    noted = lives.annotate(store.root, life, exit_code=-11, dismissed=True)
+
+    assert lives.read_all(store.root) == [noted] == [dataclasses.replace(life, exit_code=-11, dismissed=True)]
+    assert lives.last_seen(store.root, life) == 1000.5
+
+
+def test_a_record_of_another_version_is_read(store):
+    """What it has more is ignored, also inside, and what it lacks is not known."""
+    fields = dataclasses.asdict(life_of(1, memory=Memory(1, 2), cause=Cause("killed", "was killed", "SIGKILL")))
+    for name in ("kernel_id", "cell_ids", "memory", "every_seconds", "restoring_device", "exit_code"):
+        older = {key: value for key, value in fields.items() if key != name}
+        newer = {**older, "mood": "fine", "memory": {"rss_bytes": 1, "peak_rss_bytes": 2, "swap_bytes": 3}}
+        (store.root / "kernels" / f"{'a' * 16}.json").write_text(json.dumps(newer))
+
+        (life,) = lives.read_all(store.root)
+
+        assert life.memory == Memory(1, 2)
+        assert name == "memory" or getattr(life, name) == getattr(life_of(1), name)
+
+
 def test_a_record_holds_one_line_of_the_cell(store):
     lives.write(store.root, life_of(1, cell_source="\n\n" + "x" * 500 + "\nsecret = 1"))
 
@@ -81,11 +131,22 @@ def test_a_touch_is_seen(store):
         {"notebook": None},
         {"incarnation": "b" * 16},
         {"incarnation": "../" * 5 + "x"},
-        {"extra": 1},
-        {"cell_source": "x" * 201},
+        {"cell_source": "x" * 5000},
+        {"cell_ids": "first"},
+        {"cell_ids": [1]},
+        {"memory": []},
+        {"memory": {"rss_bytes": 1}},
+        {"memory": {"rss_bytes": "1", "peak_rss_bytes": 1}},
+        {"cause": {"kind": "killed"}},
+        {"cause": {"kind": "killed", "verb": "was", "text": "x" * 5000}},
+        {"pid": 1 << 63},
+        {"memory": {"rss_bytes": 10**400, "peak_rss_bytes": 1}},
+        {"every_seconds": 10**400},
+        {"every_seconds": float("nan")},
+        {"every_seconds": float("-inf")},
         {"notebook": "x" * 100_000},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:60],
 )
 def test_malformed_records_are_skipped(store, change):
     path = store.root / "kernels" / f"{'a' * 16}.json"

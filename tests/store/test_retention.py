@@ -1,5 +1,6 @@
 """Which snapshots stay: tables for what is wanted, properties for what is promised."""
 
+import dataclasses
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -22,11 +23,12 @@ def snapshot(sequence, incarnation=LIVE, *, minutes_ago=None, cut="cell_end", la
     )
 
 
-def forgotten(snapshots, retention, *, unrestored=(), verified=None, decide=to_forget, **more):
+def forgotten(snapshots, retention, *, unrestored=(), pinned=(), verified=None, decide=to_forget, **more):
     """The sequence numbers of those that go; all are verified unless said otherwise."""
     ids = {s.id for s in snapshots if verified is None or s.sequence in verified}
-    found = decide(snapshots, retention, current=LIVE, unrestored=frozenset(unrestored), verified=ids, now=NOW, **more)
-    return [s.sequence for s in found]
+    pins = {s.id for s in snapshots if s.sequence in pinned}
+    more |= {"current": LIVE, "unrestored": frozenset(unrestored), "pinned": pins, "verified": ids, "now": NOW}
+    return [s.sequence for s in decide(snapshots, retention, **more)]
 
 
 KEEP_3 = Retention(keep=3)
@@ -118,6 +120,21 @@ def test_what_goes(snapshots, unrestored, expected):
 
 
 @pytest.mark.parametrize(
+    ("pinned", "expected"),
+    [((), [1, 2, 3, 4]), ((2,), [1, 3, 4]), ((2, 6, 7), [1, 3, 4]), (range(1, 8), [])],
+)
+def test_what_is_pinned_stays_beside_what_stays_anyway(pinned, expected):
+    """The last three are the last three, pinned or not."""
+    assert forgotten([snapshot(n) for n in range(1, 8)], KEEP_3, pinned=pinned) == expected
+
+
+def test_a_pinned_one_that_was_interrupted_stays():
+    made = [snapshot(1, cut="interrupted"), snapshot(2, cut="interrupted"), snapshot(3), snapshot(4)]
+
+    assert forgotten(made, KEEP_3, pinned=[1]) == []
+
+
+@pytest.mark.parametrize(
     ("verified", "expected"),
     [((), []), ((7,), []), ((6, 7), [1, 2, 3, 4]), ((2, 3), [1]), ((1, 2, 3, 4), [1, 2]), ((5, 7), [1, 2, 3, 4])],
 )
@@ -163,6 +180,13 @@ def test_size_takes_the_oldest_and_counts_shared_blobs_once(max_size_bytes, expe
     assert forgotten(snapshots, Retention(max_size_bytes=max_size_bytes)) == expected
 
 
+def test_size_takes_others_instead_of_what_is_pinned():
+    """A pin's bytes count."""
+    snapshots = [snapshot(n, blobs=[blob(n, 75)]) for n in range(1, 6)]
+
+    assert forgotten(snapshots, Retention(max_size_bytes=225), pinned=[1]) == [2, 3]
+
+
 @st.composite
 def situations(draw):
     count = draw(st.integers(0, 14))
@@ -188,6 +212,7 @@ def situations(draw):
         "retention": retention,
         "current": LIVE,
         "unrestored": frozenset(draw(st.sets(st.sampled_from([DEAD, OLDER])))),
+        "pinned": frozenset(s.id for s in made if draw(st.integers(0, 3)) == 0),
         "verified": frozenset(s.id for s in made if draw(st.booleans())),
         "now": NOW,
     }
@@ -200,7 +225,7 @@ def decide(situation, what=to_forget, **changed):
 
 @given(situations())
 def test_promises_hold_whatever_is_wanted(situation):
-    """Two verified newer ones, the newest good one of the living and the unrestored, and labels."""
+    """Two verified newer ones, the newest good one of the living and the unrestored, labels and pins."""
     gone = decide(situation)
     kept = [s for s in situation["snapshots"] if s not in gone]
 
@@ -208,6 +233,7 @@ def test_promises_hold_whatever_is_wanted(situation):
         newer = [s for s in kept if s.sequence > lost.sequence and s.consistent and s.id in situation["verified"]]
         assert len(newer) >= 2
         assert lost.label is None
+        assert lost.id not in situation["pinned"]
     for incarnation in {LIVE, *situation["unrestored"]}:
         good = [s for s in situation["snapshots"] if s.incarnation == incarnation and s.consistent]
         assert not good or max(good, key=lambda s: s.sequence) in kept
@@ -219,6 +245,16 @@ def test_forgetting_is_finished_at_once(situation):
     kept = [s for s in situation["snapshots"] if s not in decide(situation)]
 
     assert decide(situation, snapshots=kept) == ()
+
+
+@given(situations())
+def test_a_pin_costs_no_other_its_place(situation):
+    """Size aside, what goes with pins goes without them too."""
+    retention = dataclasses.replace(situation["retention"], max_size_bytes=None)
+
+    without_pins = decide(situation, retention=retention, pinned=frozenset())
+
+    assert decide(situation, retention=retention) == tuple(s for s in without_pins if s.id not in situation["pinned"])
 
 
 @given(situations())

@@ -1,0 +1,103 @@
+"""What is stale is never called protected, and what is said fits a status line."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipyrescue.incarnations.protection import protection
+from tests.incarnations.samples import a_life
+from tests.kernel.samples import NOW, iso
+
+EVERY = 300.0
+
+
+def armed(**fields):
+    """A kernel that is armed for every 5 min, has saved a minute ago, and is idle."""
+    known = {"every_seconds": EVERY, "saved_at": iso(60), "cell_started": iso(90), "cell_running": False}
+    return a_life(**(known | fields))
+
+
+@pytest.mark.parametrize(
+    ("life", "state", "label", "text"),
+    [
+        (None, "not_loaded", "not protected", "%load_ext ipyrescue. To protect it: %checkpoint_vars every=5m"),
+        (a_life(), "not_armed", "not protected", "Snapshots are made only by hand; there is none yet."),
+        (a_life(saved_at=iso(130)), "not_armed", "not protected", "only by hand; the last one 2 min ago."),
+        (armed(), "protected", "protected, 1 min ago", "a snapshot at most every 5 min; the last one 1 min ago."),
+        # A new cell after a long pause: all that came before is saved.
+        (
+            armed(saved_at=iso(9000), cell_started=iso(30), cell_running=True),
+            "protected",
+            "protected, 2 h ago",
+            "the last one 2 h ago.",
+        ),
+        (armed(saved_at=iso(9000), cell_started=iso(9010)), "protected", "protected, 2 h ago", "the last one 2 h ago."),
+        (
+            armed(failure="The disk is full.\n\x1b[2J"),
+            "failing",
+            "NOT protected: saving fails",
+            r"Saving fails; the last one 1 min ago. The disk is full.\n\x1b[2J",
+        ),
+        (armed(saved_at=None), "stale", "not protected: no snapshot yet", "but there is no snapshot yet."),
+        (armed(saved_at="nonsense"), "stale", "not protected: no snapshot yet", "but there is no snapshot yet."),
+        # A first cell that has just begun has nothing to go back to either.
+        (
+            armed(saved_at=None, cell_started=iso(1), cell_running=True),
+            "stale",
+            "not protected: no snapshot yet",
+            "but there is no snapshot yet.",
+        ),
+        (
+            armed(saved_at=iso(3600), cell_started=iso(601), cell_running=True),
+            "stale",
+            "stale: last 1 h ago",
+            "The running cell is not protected",
+        ),
+        (armed(saved_at=iso(700), cell_started=iso(660)), "stale", "stale: last 11 min ago", "is not saved"),
+    ],
+)
+def test_a_kernel_is_judged(life, state, label, text):
+    judged = protection(life, NOW)
+
+    assert (judged.state, judged.label) == (state, label)
+    assert text in judged.text
+
+
+def test_without_a_kernel_there_is_nothing_to_protect():
+    assert protection(armed(), NOW, running=False).state == "no_kernel"
+
+
+def test_a_cell_is_stale_from_twice_the_interval_on():
+    states = [
+        protection(armed(saved_at=iso(3600), cell_started=iso(seconds), cell_running=True), NOW).state
+        for seconds in (0, 599, 601, 10_000)
+    ]
+
+    assert states == ["protected", "protected", "stale", "stale"]
+
+
+moments = st.none() | st.text(max_size=20) | st.integers(-(10**9), 10**9).map(iso)
+
+
+@given(
+    every=st.none() | st.floats(-1, 1e18),
+    saved=moments,
+    began=moments,
+    running=st.booleans(),
+    failure=st.none() | st.text(),
+)
+def test_what_is_called_protected_is(every, saved, began, running, failure):
+    life = a_life(every_seconds=every, saved_at=saved, cell_started=began, cell_running=running, failure=failure)
+
+    judged = protection(life, NOW)
+
+    assert len(judged.label) <= 40
+    assert judged.label.isprintable()
+    assert judged.text.isprintable()
+    if judged.state == "protected":
+        assert every is not None
+        assert failure is None
+        assert saved is not None
+        assert "not" not in judged.label.lower()
+    else:
+        assert not judged.label.startswith("protected")
