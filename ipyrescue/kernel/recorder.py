@@ -122,6 +122,9 @@ class Recorder:
         found = self.notebook.find(source, scope.device)
         with self.life.restores(found[0].id, scope.device):
             restored = self.notebook.restore(found, scope)
+        if restored.full:
+            # What is live now is what that snapshot holds.
+            self.life.saves(restored.snapshot.created)
         if restored.full and restored.snapshot.settings.every_seconds is not None:
             self.arm(restored.snapshot.settings)
         return restored
