@@ -116,7 +116,19 @@ def test_sigterm_together_with_the_parent_is_laid_to_it():
         (a_life(exit_code=-9), {"oom_kills": 1}, True, "out of memory"),
         (a_life(memory=FULL), {"oom_kills": 1}, True, "out of memory, 31.7 of 32 GB"),
         # Without an exit status it may be another process, such as a worker, that was killed for its memory.
-        (a_life(memory=HALF_FULL), {"oom_kills": 1}, False, "most likely out of memory, 16.0 of 32 GB"),
+        (
+            a_life(memory=HALF_FULL),
+            {"oom_kills": 1},
+            False,
+            "most likely out of memory, 16.0 of 32 GB when last looked at",
+        ),
+        # It takes less than a second to fill the rest.
+        (
+            a_life(exit_code=-9, memory=HALF_FULL),
+            {"oom_kills": 1},
+            True,
+            "out of memory, 16.0 of 32 GB when last looked at",
+        ),
         (a_life(exit_code=-9, memory=FULL), {}, False, "most likely out of memory, 31.7 of 32 GB"),
         (a_life(memory=FULL), {}, False, "most likely out of memory, 31.7 of 32 GB"),
         (a_life(exit_code=-9), {"machine_oom_kills": 2}, False, "most likely out of memory"),
