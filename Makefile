@@ -57,8 +57,9 @@ format: venv  ## Rewrite the code in the house format
 bench: venv  ## Measure against torch.save and dill, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
-labextension:  ## Build ipyrescue/labextension/ from the TypeScript in labextension/; needs node and npm
-	@command -v npm >/dev/null || { echo "make labextension needs node and npm: apt-get install nodejs npm"; exit 1; }
+labextension:  ## Build ipyrescue/labextension/ from the TypeScript in labextension/; needs node 20 and npm
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version >/dev/null || \
+	  { echo "make labextension needs node 20 or newer, and npm. Type: apt-get install nodejs npm"; exit 1; }
 	cd labextension && npm ci --no-audit --no-fund && npm run build
 
 labextension-check:  ## Build it, and fail if that changed a byte of what was there

@@ -25,14 +25,19 @@ _PROTECT = "%checkpoint_vars every=5m"
 
 def describe(offer: Offer, now: float) -> str:
     """Tell what died, why, when and in which cell, what is saved and what to type; *now* in epoch seconds."""
-    lines = [_what_died(offer, now)]
-    if offer.cause.place:
-        lines.append(f"It stood in {' < '.join(map(_in_short, offer.cause.place[:_PLACES]))}.")
-    lines += what_is_left(offer, now)
+    lines = story(offer, now)
     if offer.snapshot is not None:
         restore = restore_line(offer)
         lines.append(f"Bring it back: {restore}    Look first: {restore} --dry-run")
     return "\n".join(lines)
+
+
+def story(offer: Offer, now: float) -> list[str]:
+    """The same for where there are buttons: nothing to type."""
+    lines = [_what_died(offer, now)]
+    if offer.cause.place:
+        lines.append(f"It stood in {' < '.join(map(_in_short, offer.cause.place[:_PLACES]))}.")
+    return lines + what_is_left(offer, now)
 
 
 def what_is_left(offer: Offer, now: float) -> list[str]:

@@ -34,6 +34,7 @@ class Notebook:
     """One kernel's namespace and the store that its snapshots go to.
 
     *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running.
+    *has_restored*: a snapshot was bound in this kernel, all of it or a part.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
@@ -41,6 +42,7 @@ class Notebook:
         self.cells: dict[str, int] = {}
         self.cell: int | None = None
         self.area = StagingArea()
+        self.has_restored = False
         self._shell = shell
         self._configuration = configuration
         self._started_in = Path(working_directory())
@@ -152,6 +154,7 @@ class Notebook:
         A full restore fulfils the promise to keep what the dead incarnation left.
         """
         restored = restoring.restore(self._shell.user_ns, self.store(), found, scope)
+        self.has_restored = True
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self.cells.update({v.name: v.cell for v in restored.snapshot.variables if v.cell is not None})

@@ -79,7 +79,7 @@ class Announcement:
         return f"{shortened(died, obituary.TOAST_CHARACTERS - len(saved) - 1)}\n{saved}"
 
     def _message(self, now: float) -> str:
-        lines = [obituary.describe(self.offer, now) if self.recorded else self._without_record(now)]
+        lines = obituary.story(self.offer, now) if self.recorded else self._without_record(now)
         if self.state == "dead":
             lines.append(
                 f"It died {count(self.failed_starts, 'time')} while starting and is not restarted any more. "
@@ -87,11 +87,11 @@ class Announcement:
             )
         return "\n".join(lines)
 
-    def _without_record(self, now: float) -> str:
+    def _without_record(self, now: float) -> list[str]:
         offer = self.offer
         died = f"The kernel of {obituary.title(offer.life)} {offer.cause.verb} ({offer.cause.text})"
         lines = [f"{died} at {clock(offer.death.at, now=now)}. It had not loaded ipyrescue: %load_ext ipyrescue"]
-        return "\n".join([*lines, *obituary.what_is_left(offer, now)])
+        return lines + obituary.what_is_left(offer, now)
 
 
 def of_record(notebook: Notebook, life: Life, snapshots: Sequence[Snapshot], kernel_id: str | None) -> Announcement:
@@ -159,17 +159,16 @@ class Board:
         """Never offer it again, nor what died before it; whether there is such a death. Raises `StoreError`."""
         kept = self.kept(notebook.path, kernel_id)
         meant = kept if kept is not None and kept.id == identifier else None
-        named = _record(notebook.store_root, identifier)
-        dead = deaths(notebook.store_root, {*notebook.keys, *([named.notebook] if meant and named else [])})
-        until = next((death.at for death in dead if death.life.incarnation == identifier), None)
-        if meant is not None:
-            self.drop(meant)
-            until = meant.offer.death.at
-        if until is None:
+        dead = deaths(notebook.store_root, {*notebook.keys, *([meant.offer.life.notebook] if meant else [])})
+        named = next((death for death in dead if death.life.incarnation == identifier), None)
+        last = meant.offer.death if meant is not None else named
+        if last is None:
             return False
         for death in dead:
-            if death.pending and death.at <= until:
+            if death.pending and death.at <= last.at:
                 dismiss(notebook.store_root, death.life)
+        if meant is not None:
+            self.drop(meant)
         return True
 
 

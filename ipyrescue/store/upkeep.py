@@ -52,11 +52,17 @@ def forget_by(store: Store, notebook: str, retention: Retention, *, current: str
 
 
 def awaiting_restore(root: Path, current: str) -> frozenset[str]:
-    """The incarnations that died in the store at *root* and were neither restored nor dismissed."""
+    """The incarnations that died in the store at *root* and were neither restored nor dismissed.
+
+    What died before a kernel that was restored since waits no more: its user went on from later on.
+    """
+    known = read_all(root)
+    answered = {life.notebook: number for number, life in enumerate(known) if life.restored is not None}
     return frozenset(
         life.incarnation
-        for life in read_all(root)
+        for number, life in enumerate(known)
         if life.incarnation != current
+        and number > answered.get(life.notebook, -1)
         and life.restored is None
         and not life.dismissed
         and state(life, last_seen_at=last_seen(root, life)) == "died"

@@ -294,6 +294,21 @@ async def test_what_an_earlier_kernel_left_is_proposed_after_one_that_kept_no_re
     assert await server.offers() == []
 
 
+@pytest.mark.parametrize("loaded", [True, False])
+async def test_restoring_what_an_earlier_kernel_left_answers_for_the_later_one_too(server, loaded):
+    opened = await server.open()
+    await opened.run(*ARMED)
+    opened.kill(signal.SIGKILL)
+    await server.announced()
+    await opened.run(*(LOADED if loaded else ("1",)))
+    opened.kill(signal.SIGKILL)
+    offer = await server.announced()
+
+    await opened.run("%load_ext ipyrescue", f"%restore_vars from={offer['snapshot']['id']}")
+
+    assert await server.offers() == []
+
+
 async def test_what_an_earlier_kernel_left_and_was_answered_is_not_proposed_again(server):
     opened = await server.open()
     await opened.run(*ARMED)
