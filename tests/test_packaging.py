@@ -50,6 +50,13 @@ def test_the_configuration_enables_a_module_that_jupyter_can_load(shared):
     assert [point["app"].name for point in points["ipyrescue.server"]] == ["ipyrescue"]
 
 
+def test_the_package_names_its_extension_points_too():
+    """`jupyter server extension disable ipyrescue` is what people type."""
+    package, server = (importlib.import_module(name) for name in ("ipyrescue", "ipyrescue.server"))
+
+    assert package._jupyter_server_extension_points() == server._jupyter_server_extension_points()
+
+
 def test_the_labextension_has_the_files_that_it_names():
     """Names carry a hash of what is inside, so a half-committed build is noticed."""
     built = json.loads((LABEXTENSION / "package.json").read_text())["jupyterlab"]["_build"]

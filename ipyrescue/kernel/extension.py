@@ -135,7 +135,7 @@ def _has_a_reader(shell: Any) -> bool:
 
 
 def _tell_with_the_first_cell(shell: Any, text: str) -> None:
-    """Print *text* before the output of the next cell of the user: what a profile says while a kernel starts is lost."""
+    """Print *text* before the output of the user's next cell: what a profile says while a kernel starts is lost."""
     if getattr(shell, "kernel", None) is None:
         print(text, file=sys.stderr, flush=True)  # noqa: T201 - a terminal shows it
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import operator
 import os
 import re
 import socket
@@ -25,6 +26,7 @@ from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
 from ipyrescue.kernel.memory import MemoryWatch
 from ipyrescue.kernel.traces import Traces
+from ipyrescue.selection import shows_a_secret
 from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Life, Memory
 
@@ -34,6 +36,9 @@ LOOK_SECONDS = 1.0
 
 _CHANGED = 0.05
 _CELL_IDS = 20
+_NOTED_CHARACTERS = 300
+_LOOKED_AT_CHARACTERS = 4096
+_WITHHELD = "withheld: it looks like a secret"
 _KERNEL_ID = re.compile(r"kernel-(.+)\.json")
 
 
@@ -92,7 +97,7 @@ class LifeRecorder:
         self._change(
             cell=number,
             cell_started=_now(),
-            cell_source=source,
+            cell_source=_noted(source.strip().partition("\n")[0]),
             cell_running=True,
             cell_ids=ids[-_CELL_IDS:],
             error=None,
@@ -101,8 +106,8 @@ class LifeRecorder:
 
     def cell_ends(self, number: int = 0, source: str = "", error: BaseException | None = None) -> None:
         """Note that no cell runs any more, and what it raised; the last one stays named."""
-        said = f"{type(error).__name__}: {error}".splitlines()[0][:300] if error is not None else None
-        self._change(cell_running=False, error=said, memory=self.memory.cell_ends(number, source))
+        said = f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else None
+        self._change(cell_running=False, error=_noted(said) if said is not None else None, memory=self.memory.cell_ends(number, source))
 
     def arms(self, every_seconds: float | None) -> None:
         """Note that snapshots are made by themselves from now on, or with None no more."""
@@ -162,13 +167,14 @@ class LifeRecorder:
     def _beat(self) -> None:
         last = time.monotonic()
         while not self._stopped.wait(min(LOOK_SECONDS, self._heartbeat_seconds)):
-            with self._swallowed():
+            # What the user's torch answers is not ours to foresee, and without a heart we would be taken for dead.
+            with contextlib.suppress(Exception), self._swallowed():
                 if self._give_sign(due=time.monotonic() - last >= self._heartbeat_seconds):
                     last = time.monotonic()
 
     def _give_sign(self, *, due: bool) -> bool:
         """Write the memory down when it has changed; else, when a sign of life is *due*, touch the record."""
-        now, known = self.memory.look(), self._life.memory if self._life is not None else None
+        now, known = self.memory.watch(), self._life.memory if self._life is not None else None
         if known is None or _differ(known, now):
             self._change(memory=now)
         elif due and self._root is not None:
@@ -223,13 +229,19 @@ class _ShutdownHook:
             del self._kernel.do_shutdown
 
 
+def _noted(text: str) -> str:
+    """What a record keeps of a user's line; it is shown to whoever looks at the notebook, also in a browser."""
+    return _WITHHELD if shows_a_secret(text[:_LOOKED_AT_CHARACTERS]) else text[:_NOTED_CHARACTERS]
+
+
 def _differ(known: Memory, now: Memory) -> bool:
-    """Whether the record would mislead whoever asks later how full the memory was."""
+    """Whether the record would mislead whoever asks later how full the memory was, and who was killed for it."""
+    counters = operator.attrgetter("oom_kills", "oom_group", "machine_oom_kills")
     pairs = (
         (known.rss_bytes, now.rss_bytes),
         (known.cuda_allocated_bytes or 0, now.cuda_allocated_bytes or 0),
     )
-    return any(abs(new - old) > _CHANGED * max(old, 1) for old, new in pairs)
+    return counters(known) != counters(now) or any(abs(new - old) > _CHANGED * max(old, 1) for old, new in pairs)
 
 
 def _kernel_id(kernel: Any) -> str | None:

@@ -55,6 +55,8 @@ class Offering:
             told = self._say(source)
         except RescueError as error:
             told = [f"ipyrescue: snapshots are out of reach. {error}"]
+        except KeyboardInterrupt:  # out of the hook it would become a page of our code, and the cell would run as well
+            self.waits, told = True, []
         for text in told:
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - in a cell, on the main thread
 

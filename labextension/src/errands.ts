@@ -10,6 +10,8 @@ import type { Notebooks } from './notebooks';
 import { fitsToast, sentence, shortened, title } from './wording';
 
 const REPORT_SHOWN_MILLISECONDS = 15000;
+const SHOWN_MILLISECONDS = 1000;
+const POLL_MILLISECONDS = 20;
 
 interface IErrand {
   path: string;
@@ -69,6 +71,7 @@ export class Errands {
 
   private async _run(errand: IErrand): Promise<void> {
     const id = Notification.emit(errand.pending, 'in-progress', { autoClose: false });
+    await shown(id);
     try {
       succeed(id, errand, await this._report(errand, id));
     } catch (error) {
@@ -118,6 +121,13 @@ function fail(id: string, { failed }: IErrand, reason: string, again: () => void
     autoClose: false,
     actions: fitsToast(message) ? [retry] : [whole, retry]
   });
+}
+
+/** Wait until JupyterLab shows a notification: it loses a change that comes before. Hidden ones are not waited for. */
+async function shown(id: string): Promise<void> {
+  for (let waited = 0; waited < SHOWN_MILLISECONDS && !document.getElementById(id); waited += POLL_MILLISECONDS) {
+    await new Promise(resolve => setTimeout(resolve, POLL_MILLISECONDS));
+  }
 }
 
 /** Change a notification, or make it anew if somebody has closed it meanwhile. */
