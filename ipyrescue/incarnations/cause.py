@@ -86,7 +86,7 @@ def _told_by_the_server(evidence: Evidence) -> Iterator[Cause]:
         yield Cause("exited", "ended", f"its process exited with status {code}, by os._exit or in a library")
     elif _name(number) == "SIGKILL":
         yield from _out_of_memory(evidence)
-        yield Cause("killed", "was killed", "SIGKILL from outside, such as kill -9")
+        yield Cause("killed", "was killed", "SIGKILL, as by kill -9")
     else:
         yield _by_signal(number, evidence)
 

@@ -44,7 +44,7 @@ def what_is_left(offer: Offer, now: float) -> list[str]:
     """Say which snapshot is proposed and why, and which other there is."""
     lines = []
     if offer.snapshot is None and offer.interrupted is None and offer.note is None:
-        lines.append(f"It left no snapshot. So that the next one does: {_PROTECT}")
+        lines.append(_unreadable(offer) or f"It left no snapshot. So that the next one does: {_PROTECT}")
     if offer.note is not None:
         lines.append(offer.note)
     if offer.snapshot is not None:
@@ -158,7 +158,18 @@ def _saved_in_short(offer: Offer) -> str:
         return f"Only a snapshot in mid-step is left: {offer.interrupted.id[:8]}."
     if offer.note is not None:
         return "No snapshot is proposed: each one killed the kernel."
+    if offer.unreadable:
+        return f"{count(offer.unreadable, 'snapshot')} there cannot be read."
     return f"No snapshot there. For the next time: {_PROTECT}"
+
+
+def _unreadable(offer: Offer) -> str | None:
+    if not offer.unreadable:
+        return None
+    return (
+        f"{count(offer.unreadable, 'snapshot')} there cannot be read: signed by another key, or damaged. "
+        "In the notebook, %snapshots --all shows them; IPYRESCUE_KEY_FILE names the key."
+    )
 
 
 def _interrupted(snapshot: Snapshot, *, newer: bool, now: float) -> str:

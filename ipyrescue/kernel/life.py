@@ -29,6 +29,7 @@ from ipyrescue.kernel.traces import Traces
 from ipyrescue.selection import shows_a_secret
 from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Life, Memory
+from ipyrescue.store.upkeep import bury_unsaved
 
 HEARTBEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0
@@ -54,6 +55,7 @@ class LifeRecorder:
         self._kernel_id = _kernel_id(kernel)
         self._life: Life | None = None
         self._root: Path | None = None
+        self._is_created = False
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._stopped = threading.Event()
@@ -76,8 +78,8 @@ class LifeRecorder:
         life = before or _newborn(self.incarnation, self._kernel_id, identity)
         life = dataclasses.replace(life, notebook=identity.notebook, kind=identity.kind)
         with self._swallowed(), self._lock:
-            self._life, self._root = life, root
-            layout.create(root)
+            self._life, self._root, self._is_created = life, root, False
+            self._create(root)
             lives.write(root, life, durable=True)
             if left != root:
                 self._traces.begin(root)
@@ -107,7 +109,11 @@ class LifeRecorder:
     def cell_ends(self, number: int = 0, source: str = "", error: BaseException | None = None) -> None:
         """Note that no cell runs any more, and what it raised; the last one stays named."""
         said = f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else None
-        self._change(cell_running=False, error=_noted(said) if said is not None else None, memory=self.memory.cell_ends(number, source))
+        self._change(
+            cell_running=False,
+            error=_noted(said) if said is not None else None,
+            memory=self.memory.cell_ends(number, source),
+        )
 
     def arms(self, every_seconds: float | None) -> None:
         """Note that snapshots are made by themselves from now on, or with None no more."""
@@ -166,6 +172,9 @@ class LifeRecorder:
 
     def _beat(self) -> None:
         last = time.monotonic()
+        with contextlib.suppress(OSError):
+            if self._root is not None:
+                bury_unsaved(self._root)
         while not self._stopped.wait(min(LOOK_SECONDS, self._heartbeat_seconds)):
             # What the user's torch answers is not ours to foresee, and without a heart we would be taken for dead.
             with contextlib.suppress(Exception), self._swallowed():
@@ -177,11 +186,16 @@ class LifeRecorder:
         now, known = self.memory.watch(), self._life.memory if self._life is not None else None
         if known is None or _differ(known, now):
             self._change(memory=now)
-        elif due and self._root is not None:
+        elif due and self._root is not None and self._is_created:
             lives.touch(self._root, self.incarnation)
         else:
             return False
         return True
+
+    def _create(self, root: Path) -> None:
+        """Make the store, or see that it is one: through a link in its place nothing is written. Raises StoreError."""
+        layout.create(root)
+        self._is_created = True
 
     def _change(self, *, durable: bool = False, **fields: Any) -> None:
         if self._life is None or self._root is None or not self._mine():
@@ -189,6 +203,8 @@ class LifeRecorder:
         with self._swallowed(), self._lock:
             # In memory first: should the disk refuse now, the next write that it takes says all of it.
             self._life = dataclasses.replace(self._life, **fields)
+            if not self._is_created:
+                self._create(self._root)
             lives.write(self._root, self._life, durable=durable)
 
     @contextlib.contextmanager

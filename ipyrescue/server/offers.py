@@ -19,7 +19,7 @@ from ipyrescue import settings
 from ipyrescue.incarnations import obituary
 from ipyrescue.incarnations.cause import advice
 from ipyrescue.incarnations.deaths import Death, deaths, dismiss
-from ipyrescue.incarnations.offer import Offer, find_offer, make_offer
+from ipyrescue.incarnations.offer import Offer, count_unreadable, find_offer, make_offer
 from ipyrescue.manifest import Snapshot
 from ipyrescue.server.notebooks import Notebook
 from ipyrescue.server.stores import Stores
@@ -100,6 +100,7 @@ def of_record(notebook: Notebook, life: Life, snapshots: Sequence[Snapshot], ker
     death = Death(life, lives.last_seen(root, life))
     assert life.cause is not None, "a witness notes the cause"
     offer = make_offer(death, life.cause, snapshots, awaiting_restore(root, ""), attempts(root))
+    offer = dataclasses.replace(offer, unreadable=count_unreadable(root, snapshots))
     return Announcement(life.incarnation, notebook.path, offer, "restarted", kernel_id)
 
 

@@ -114,12 +114,21 @@ def _size_bytes(path: Path) -> int:
 def bury(store: Store) -> None:
     """Remove the records of lives that are over, when a week has passed and no snapshot of theirs is left."""
     remembered = {snapshot.incarnation for snapshot in store.snapshots()}
-    for life in read_all(store.root):
-        over = life.ended is not None or life.restored is not None or life.dismissed
-        if over and life.incarnation not in remembered and time.time() - last_seen(store.root, life) > _BURY_SECONDS:
-            with contextlib.suppress(FileNotFoundError):
-                layout.life_path(store.root, life.incarnation).unlink()
+    _bury(store.root, (life for life in read_all(store.root) if life.incarnation not in remembered))
     _sweep_traces(store.root)
+
+
+def bury_unsaved(root: Path) -> None:
+    """The same for those who never saved anything: where nobody makes snapshots, nobody else would. Raises OSError."""
+    _bury(root, (life for life in read_all(root) if life.saved_at is None))
+
+
+def _bury(root: Path, lives: Iterable[Life]) -> None:
+    for life in lives:
+        over = life.ended is not None or life.restored is not None or life.dismissed
+        if over and time.time() - last_seen(root, life) > _BURY_SECONDS:
+            with contextlib.suppress(FileNotFoundError):
+                layout.life_path(root, life.incarnation).unlink()
 
 
 def _sweep_traces(root: Path) -> None:

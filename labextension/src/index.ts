@@ -6,7 +6,7 @@ import { IStatusBar } from '@jupyterlab/statusbar';
 import { IOffer, Rescue } from './api';
 import { addCommands, COMMANDS } from './commands';
 import { Errands } from './errands';
-import { openMenu } from './menu';
+import { openFreshMenu } from './menu';
 import { Notebooks } from './notebooks';
 import { Offers, SCHEMA_ID } from './offers';
 import { Protection } from './protection';
@@ -45,7 +45,7 @@ function begin(
 
   addCommands(app.commands, { rescue, errands, notebooks });
   COMMANDS.forEach(command => palette?.addItem({ command, category: 'ipyrescue' }));
-  const open = (button: HTMLElement) => openMenu(button, app.commands, protection);
+  const open = (button: HTMLElement) => void openFreshMenu(button, app.commands, protection);
   if (statusBar) {
     addToStatusBar(statusBar, protection, open);
   } else {

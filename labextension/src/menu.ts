@@ -8,9 +8,21 @@ import type { Protection } from './protection';
 import { formatSize } from './wording';
 
 const LINE_CHARACTERS = 68;
+const PATIENCE_MILLISECONDS = 500;
+
+/** Ask how things stand, not for long, and open the menu with the answer. */
+export async function openFreshMenu(
+  button: HTMLElement,
+  commands: CommandRegistry,
+  protection: Protection
+): Promise<void> {
+  const patience = new Promise(resolve => setTimeout(resolve, PATIENCE_MILLISECONDS));
+  await Promise.race([protection.refresh(), patience]);
+  openMenu(button, commands, protection);
+}
 
 /** Open the menu beside *button*: below it, or above it at the foot of the window. */
-export function openMenu(button: HTMLElement, commands: CommandRegistry, protection: Protection): void {
+function openMenu(button: HTMLElement, commands: CommandRegistry, protection: Protection): void {
   const menu = new Menu({ commands: new CommandRegistry() });
   menu.addClass('jp-ThemedContainer');
   menu.addClass('jp-ipyrescue-menu');

@@ -38,8 +38,10 @@ export class Protection {
     return this._changed;
   }
 
+  /** Ask now, and wait for the answer. */
   async refresh(): Promise<void> {
     await this._poll.refresh();
+    await this._poll.tick;
   }
 
   /** Ask again after the cells of *notebook*, while it is in front. */

@@ -70,8 +70,8 @@ def test_a_crash_in_a_thread_of_no_python_names_no_place():
 @pytest.mark.parametrize(
     ("exit_code", "kind", "verb", "text"),
     [
-        (-9, "killed", "was killed", "SIGKILL from outside"),
-        (137, "killed", "was killed", "SIGKILL from outside"),  # a shell stood between
+        (-9, "killed", "was killed", "SIGKILL, as by"),
+        (137, "killed", "was killed", "SIGKILL, as by"),  # a shell stood between
         (-11, "segmentation_fault", "crashed", "segmentation fault"),
         (-6, "aborted", "crashed", "abort"),
         (-15, "terminated", "was terminated", "SIGTERM from outside"),
