@@ -23,7 +23,7 @@ from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
-from ipyrescue.selection import Occasion
+from ipyrescue.selection import Occasion, shows_a_secret
 from ipyrescue.settings import Configuration
 
 _DRAIN_SECONDS = 60.0
@@ -330,6 +330,8 @@ def _occasion(trigger: str, error: BaseException | None) -> Occasion:
     if error is None:
         return Occasion(trigger=trigger)
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:300]
+    if shows_a_secret(reason):
+        reason = type(error).__name__
     return Occasion(trigger=trigger, cut="interrupted", reason=reason)
 
 
