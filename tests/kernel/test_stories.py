@@ -374,8 +374,8 @@ def test_a_full_disk_does_not_stop_the_users_cell(make_kernel: MakeKernel) -> No
     kernel.run("%checkpoint_vars x every=0.05s")
     kernel.run("import resource\nlimit = resource.getrlimit(resource.RLIMIT_FSIZE)")
     kernel.run("import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)")
-    kernel.run("resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))\nx = list(range(100_000))")
-    told = ""
+    drain(kernel)
+    told = kernel.run("resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))\nx = list(range(100_000))").stderr
     for _ in range(3):
         told += kernel.run("import time; time.sleep(0.2); y = 2").stderr
         told += kernel.run("get_ipython()._ipyrescue.drain()", store_history=False).stderr
