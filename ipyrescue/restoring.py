@@ -2,20 +2,20 @@
 
     find -> get -> place -> decode -> bind
 
-`find` stands in `ipyrescue.finding`. `get` reads bytes into the memory where they will live and verifies those
-very bytes; nothing is unpickled before. `decode` and `bind` go group by group, under a journal that is rolled
-back whole when anything unforeseen happens.
+`find` stands in `ipyrescue.finding`, the journal of `bind` in `ipyrescue.binding`. `get` reads bytes into the memory
+where they will live and verifies those very bytes; nothing is unpickled before. `decode` and `bind` go group by group,
+under a journal that is rolled back whole when anything unforeseen happens.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ipyrescue import environment
+from ipyrescue.binding import Journal
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
@@ -26,9 +26,7 @@ from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
 from ipyrescue.store import Store
 
-__all__ = ["Restored", "Scope", "find", "restore"]
-
-_ABSENT = object()
+__all__ = ["Journal", "Restored", "Scope", "find", "restore"]
 
 
 @dataclass(frozen=True)
@@ -56,21 +54,34 @@ class Got:
     damaged: dict[int, str]
 
 
-def restore(namespace: dict[str, Any], store: Store, snapshots: Sequence[Snapshot], scope: Scope) -> Restored:
+def restore(
+    namespace: dict[str, Any],
+    store: Store,
+    snapshots: Sequence[Snapshot],
+    scope: Scope,
+    *,
+    into: MutableMapping[str, Any] | None = None,
+) -> Restored:
     """Bind the first of *snapshots* whose bytes are good; a damaged one is named and the next one taken.
 
-    Raises `RestoreError` when nothing could be bound; the namespace is then as it was.
+    Names go into *namespace*, or *into* another mapping. Raises `RestoreError` when nothing could be bound;
+    everything is then as it was.
     """
     refuse_to_separate(snapshots[0], scope)
-    got, passed_over = get_first_good(store, snapshots, scope, namespace)
+    got, passed_over = get_first_good(store, snapshots, scope, namespace if into is None else into)
     placed, warnings = place(got, scope)
-    warnings = [*passed_over, *edited_classes(namespace, got), *separated(got), *warnings]
-    with _journal(namespace) as journal, collector.held_off():
-        skipped = bind(journal, got, decode(placed, namespace))
-        if not scope.names:
+    with Journal(namespace, prefix=scope.prefix, into=into) as journal, collector.held_off():
+        warnings = [*passed_over, *edited_classes(journal, got), *separated(got), *warnings]
+        skipped = bind(journal, got, decode(placed, journal.globals))
+        if _is_full(journal, scope):
             warnings += rewind(placed, namespace, scope)
-    remember_sources(namespace, got)
+    remember_sources(journal, got)
     return _report(journal, got, skipped, warnings, scope)
+
+
+def _is_full(journal: Journal, scope: Scope) -> bool:
+    """Whether the old life goes on, random streams included: every name is wanted, in its place."""
+    return not scope.names and not journal.is_beside
 
 
 # --- get --------------------------------------------------------------------------------------------------------
@@ -203,44 +214,6 @@ def decode(placed: Sequence[Placed], namespace: dict[str, Any]) -> Iterator[Deco
 # --- bind -------------------------------------------------------------------------------------------------------
 
 
-class Journal:
-    """Binds names into a live namespace and remembers what was there, so that all of it can be undone."""
-
-    def __init__(self, namespace: dict[str, Any]) -> None:
-        self._namespace = namespace
-        self._before: dict[str, Any] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names bound so far."""
-        return tuple(self._before)
-
-    def bind(self, name: str, value: Any) -> None:
-        """Bind one name."""
-        self._before.setdefault(name, self._namespace.get(name, _ABSENT))
-        self._namespace[name] = value
-
-    def roll_back(self) -> None:
-        """Make the namespace what it was."""
-        for name, value in self._before.items():
-            if value is _ABSENT:
-                self._namespace.pop(name, None)
-            else:
-                self._namespace[name] = value
-
-
-@contextmanager
-def _journal(namespace: dict[str, Any]) -> Iterator[Journal]:
-    journal = Journal(namespace)
-    try:
-        yield journal
-    except BaseException as error:
-        journal.roll_back()
-        if isinstance(error, Exception):
-            raise RestoreError(f"Nothing was restored, the namespace is as it was: {error}") from error
-        raise
-
-
 def bind(journal: Journal, got: Got, decoded: Iterable[Decoded]) -> list[Skipped]:
     """Bind imports, then each group as it is decoded; return what did not come back."""
     skipped = [*_bind_imports(journal, got)]
@@ -294,11 +267,11 @@ def _not_rewound(left: list[Any]) -> Iterator[str]:
 # --- what the user should know ----------------------------------------------------------------------------------
 
 
-def edited_classes(namespace: dict[str, Any], got: Got) -> list[str]:
+def edited_classes(journal: Journal, got: Got) -> list[str]:
     """Tell of classes that were edited and run again since the snapshot: the restore binds the snapshot's."""
-    told = []
-    for variable in got.snapshot.variables:
-        live = namespace.get(variable.name)
+    told: list[str] = []
+    for variable in got.snapshot.variables if not journal.is_beside else ():
+        live = journal.globals.get(variable.name)
         if variable.source is None or not isinstance(live, type) or variable.name not in got.wanted:
             continue
         now = source_of(live)
@@ -332,11 +305,12 @@ def _few(lines: list[str]) -> str:
     return "; ".join(lines[:3]) + ("; ..." if len(lines) > 3 else "")
 
 
-def remember_sources(namespace: dict[str, Any], got: Got) -> None:
+def remember_sources(journal: Journal, got: Got) -> None:
     """Let tracebacks through restored functions and classes show their lines."""
+    bound = journal.bound
     for variable in got.snapshot.variables:
-        if variable.source is not None and variable.name in got.wanted and variable.name in namespace:
-            remember_source(namespace[variable.name], variable.source)
+        if variable.source is not None and variable.name in bound:
+            remember_source(bound[variable.name], variable.source)
 
 
 def _report(journal: Journal, got: Got, skipped: list[Skipped], warnings: list[str], scope: Scope) -> Restored:
@@ -347,9 +321,9 @@ def _report(journal: Journal, got: Got, skipped: list[Skipped], warnings: list[s
         warnings.append(f"The working directory was {then[WORKING_DIRECTORY]} and is {here} now.")
     return Restored(
         snapshot=got.snapshot,
-        names=tuple(sorted(journal.names)),
+        names=journal.names,
         skipped=(*got.snapshot.skipped, *skipped),
         kept=tuple(n for n in got.snapshot.names if scope.keep_existing and n not in got.wanted),
         warnings=tuple(warnings),
-        full=not scope.names and not scope.keep_existing,
+        full=_is_full(journal, scope) and not scope.keep_existing,
     )

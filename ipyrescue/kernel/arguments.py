@@ -43,6 +43,7 @@ class RestoreArguments:
     names: tuple[str, ...] = ()
     source: str | None = None
     device: Literal["cpu"] | None = None
+    prefix: str = ""
     list: bool = False
     all: bool = False
     dry_run: bool = False
@@ -80,7 +81,7 @@ def parse_checkpoint(line: str) -> CheckpointArguments:
 def parse_restore(line: str) -> RestoreArguments:
     """Read a line of `%restore_vars`; raise `UsageError`."""
     words, said = _RESTORE.read(line)
-    said["source"] = said.pop("from", None)
+    said["source"], said["prefix"] = said.pop("from", None), said.pop("as", "")
     if said.get("all") and not said.get("list"):
         raise UsageError("`--all` goes with `--list`: snapshots of other notebooks are taken by from=ID.")
     if said.get("trust") and said["source"] is None:
@@ -126,6 +127,13 @@ def parse_device(text: str) -> Literal["cpu"]:
     if text == "cpu":
         return "cpu"
     raise ValueError(f"`{text}` is no choice. Write device=cpu, or leave it out: then each tensor goes where it was.")
+
+
+def parse_prefix(text: str) -> str:
+    """Check what every name is to begin with; raise `ValueError`."""
+    if not text.isidentifier() or text.startswith("_"):
+        raise ValueError(f"`{text}` is no beginning of a name. Write it like old_, then model comes back as old_model.")
+    return text
 
 
 def parse_label(text: str) -> str:
@@ -202,6 +210,7 @@ _RESTORE = Grammar(
     "restore_vars",
     (
         Option("from", "which snapshot: an id's beginning, a label, latest, latest~2", parse_source, "f", "3f9c"),
+        Option("as", "bind each name behind this, beside yours: old_model", parse_prefix, metavar="old_"),
         Option("device", "put all tensors there, wherever they were; only cpu", parse_device, metavar="cpu"),
         Option("list", "show the snapshots, and restore nothing", short="l"),
         Option("all", "with --list: those of every notebook in this store", short="a"),
@@ -212,8 +221,7 @@ _RESTORE = Grammar(
         Option("json", "return the result as JSON"),
     ),
     {
-        "as": "`as=` is not built yet. Restore into a fresh kernel, and rename there.",
-        "into": "`into=` is not built yet. Restore into a fresh kernel, and copy from there.",
+        "into": "`into=` is for Python: ipyrescue.restore(into=found), where found is a dict of yours.",
         "undo": "`--undo` is not built yet. Before a restore, keep what you have: %checkpoint_vars label=before",
         "force": "`--force` is not built yet. Name the whole group, or restore everything: %restore_vars",
         "keep-classes": "`--keep-classes` is not built yet. Restore first, then run the cell with the new class again.",
@@ -271,11 +279,13 @@ Example:
 RESTORE_HELP = f"""Bring a snapshot's variables back.
 
     %restore_vars                             everything, from the kernel of this notebook that died last
-    %restore_vars model opt from=3f9c         some names, from the snapshot whose id begins so
+    %restore_vars model opt from=3f9c         some names, from the snapshot whose id begins so; patterns like loss* too
+    %restore_vars model opt from=3f9c as=old_ the same beside yours, as old_model and old_opt
     %restore_vars device=cpu                  everything, with the tensors of every GPU on the CPU
 
 Without from=, the newest consistent snapshot of the kernel that died is taken, else the newest of this notebook. If
-automatic snapshots were on when it was made, they are on again. Either all is bound or nothing.
+automatic snapshots were on when it was made, they are on again. Either all is bound or nothing. With as= nothing of
+yours is touched: functions that come back find the globals that came with them, then yours; random streams stay.
 
 {_RESTORE.manual()}
 

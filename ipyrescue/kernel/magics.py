@@ -116,7 +116,7 @@ class RescueMagics(Magics):
             return _form(DismissedReport(self._recorder.notebook.dismiss()), as_json=wanted.json)
         if wanted.trust:
             wanted = replace(wanted, source=self._trust(wanted))
-        scope = Scope(wanted.names, wanted.keep_existing, wanted.device)
+        scope = Scope(wanted.names, wanted.keep_existing, wanted.device, wanted.prefix)
         if wanted.dry_run:
             chosen = self._recorder.notebook.find(wanted.source)[0]
             refuse_to_separate(chosen, scope)

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,12 +146,14 @@ class Notebook:
             )
         return mine
 
-    def restore(self, found: list[Snapshot], scope: Scope) -> Restored:
-        """Bind the variables of the first of *found* that can be read.
+    def restore(
+        self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None
+    ) -> Restored:
+        """Bind the variables of the first of *found* that can be read, in the namespace or *into* a mapping.
 
         A full restore fulfils the promise to keep what the dead incarnation left.
         """
-        restored = restoring.restore(self._shell.user_ns, self.store(), found, scope)
+        restored = restoring.restore(self._shell.user_ns, self.store(), found, scope, into=into)
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self.cells.update({v.name: v.cell for v in restored.snapshot.variables if v.cell is not None})

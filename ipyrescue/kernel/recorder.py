@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -116,12 +116,14 @@ class Recorder:
         with self._quiet_area():
             return self.notebook.capture(Occasion(trigger="dry run"), wanted)
 
-    def restore(self, source: str | None, scope: Scope) -> Restored:
-        """Bind a snapshot's variables and, after a full restore, be armed again as the snapshot was."""
+    def restore(
+        self, source: str | None, scope: Scope, *, into: MutableMapping[str, Any] | None = None
+    ) -> Restored:
+        """Bind a snapshot's variables, here or *into* a mapping; after a full restore here, be armed again as it was."""
         self.drain()
         found = self.notebook.find(source, scope.device)
         with self.life.restores(found[0].id, scope.device):
-            restored = self.notebook.restore(found, scope)
+            restored = self.notebook.restore(found, scope, into=into)
         if restored.full and restored.snapshot.settings.every_seconds is not None:
             self.arm(restored.snapshot.settings)
         return restored
