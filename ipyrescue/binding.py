@@ -32,11 +32,59 @@ class Beside(dict[str, Any]):
         return super().__contains__(name) or name in self._live
 
 
-class Journal:
-    """Binds names and remembers what was there, so that all of it can be undone, at once or later.
+class Before:
+    """What a restore found: the objects that it replaced, by reference, and how else it can be taken back."""
 
-    Names go into *namespace*, each behind *prefix*, or *into* another mapping. As a context it rolls back whatever
-    raises, and raises `RestoreError` for an exception.
+    def __init__(self, target: MutableMapping[str, Any]) -> None:
+        self._target = target
+        self._values: dict[str, Any] = {}
+        self._changes: list[tuple[str, Callable[[], object]]] = []
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that were bound, sorted."""
+        return tuple(sorted(self._values))
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        """Those that were not there before, sorted."""
+        return tuple(sorted(name for name, value in self._values.items() if value is _ABSENT))
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Those that are bound to another object now than before, sorted."""
+        old = [(name, value) for name, value in self._values.items() if value is not _ABSENT]
+        return tuple(sorted(name for name, value in old if value is not self._target.get(name)))
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What else was changed, in words."""
+        return tuple(words for words, _ in self._changes)
+
+    def note_name(self, name: str) -> None:
+        """Keep what is bound to *name*, before it is bound to something else."""
+        self._values.setdefault(name, self._target.get(name, _ABSENT))
+
+    def note_change(self, words: str, undo: Callable[[], object]) -> None:
+        """Keep how to undo a change of something else than a name."""
+        self._changes.append((words, undo))
+
+    def come_back(self) -> None:
+        """Make everything what it was: names that were not there go, the others are the same objects again."""
+        for _, undo in reversed(self._changes):
+            undo()
+        for name, value in self._values.items():
+            if value is _ABSENT:
+                self._target.pop(name, None)
+            else:
+                self._target[name] = value
+
+
+class Journal:
+    """Binds names and notes what was there before, so that all of it can be undone, at once or later.
+
+    Names go into *namespace*, each behind *prefix*, or *into* another mapping. As a context it takes everything back
+    whatever raises, and raises `RestoreError` for an exception.
     """
 
     def __init__(
@@ -46,48 +94,17 @@ class Journal:
         self.globals: dict[str, Any] = Beside(namespace) if self.is_beside else namespace
         self._target = namespace if into is None else into
         self._prefix = prefix
-        self._before: dict[str, Any] = {}
-        self._bound: dict[str, Any] = {}
-        self._undoings: list[Callable[[], object]] = []
-
-    @property
-    def bound(self) -> dict[str, Any]:
-        """What was bound so far, under the names of the snapshot."""
-        return dict(self._bound)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names that are bound now, with their prefix, sorted."""
-        return tuple(sorted(self._before))
-
-    @property
-    def replaced(self) -> tuple[str, ...]:
-        """Those of them that were bound to another object before, sorted."""
-        before = self._before.items()
-        return tuple(sorted(n for n, value in before if value is not _ABSENT and value is not self._target.get(n)))
+        self.before = Before(self._target)
+        self.bound: dict[str, Any] = {}
 
     def bind(self, name: str, value: Any) -> None:
         """Bind one name of the snapshot."""
         here = self._prefix + name
-        self._before.setdefault(here, self._target.get(here, _ABSENT))
+        self.before.note_name(here)
         if self.is_beside:
             self.globals[name] = value
         self._target[here] = value
-        self._bound[name] = value
-
-    def changed(self, undo: Callable[[], object]) -> None:
-        """Note that something else was changed too; *undo* makes it what it was."""
-        self._undoings.append(undo)
-
-    def roll_back(self) -> None:
-        """Make everything what it was: names that were not there go, the others are the same objects again."""
-        for undo in reversed(self._undoings):
-            undo()
-        for name, value in self._before.items():
-            if value is _ABSENT:
-                self._target.pop(name, None)
-            else:
-                self._target[name] = value
+        self.bound[name] = value
 
     def __enter__(self) -> Journal:
         return self
@@ -97,6 +114,6 @@ class Journal:
     ) -> None:
         if error is None:
             return
-        self.roll_back()
+        self.before.come_back()
         if isinstance(error, Exception):
             raise RestoreError(f"Nothing was restored, the namespace is as it was: {error}") from error

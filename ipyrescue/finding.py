@@ -19,15 +19,18 @@ from ipyrescue.store.upkeep import Attempt, attempts, awaiting_restore
 
 @dataclass(frozen=True)
 class Scope:
-    """Which part of a snapshot is wanted: *names* and globs (all when empty), sparing those that exist if *keep_existing*.
+    """Which part of a snapshot is wanted: *names* and globs, all when empty; with *keep_existing* those not there yet.
 
-    With *device* `cpu` all tensors are wanted there, wherever they were. Each name is bound behind *prefix*.
+    With *device* `cpu` all tensors are wanted there, wherever they were. Each name is bound behind *prefix*. *force*
+    separates names that share objects; with *keep_classes* a live class stands for the snapshot's of the same name.
     """
 
     names: tuple[str, ...] = ()
     keep_existing: bool = False
     device: Literal["cpu"] | None = None
     prefix: str = ""
+    force: bool = False
+    keep_classes: bool = False
 
     def chosen(self, snapshot: Snapshot) -> tuple[str, ...]:
         """The names of *snapshot* that are meant, in the order in which they were said."""
@@ -94,19 +97,22 @@ def _nothing_to_restore(store: Store, notebook: str) -> str:
 
 
 def refuse_to_separate(snapshot: Snapshot, scope: Scope) -> None:
-    """Refuse names that the snapshot does not hold, and names that live together with others (an optimizer's model)."""
+    """Refuse names that the snapshot does not hold, and names that live together with others (an optimizer's model).
+
+    The second is what *force* allows.
+    """
     for name in scope.names:
         if not any(fnmatchcase(held, name) for held in snapshot.names):
             raise RestoreError(f"Snapshot {snapshot.id[:8]} has no variable {name}. {_instead(name, snapshot)}")
     chosen = scope.chosen(snapshot)
     for group in snapshot.groups:
         torn = set(group.names) - set(chosen)
-        if group.kind == "data" and torn and set(chosen) & set(group.names):
+        if not scope.force and group.kind == "data" and torn and set(chosen) & set(group.names):
             together = [*chosen, *(n for n in group.names if n in torn)]
             raise RestoreError(
                 f"{', '.join(sorted(set(group.names) & set(chosen)))} shares objects with "
                 f"{', '.join(sorted(torn))}; restoring one without the other would separate them. "
-                f"Together: %restore_vars {' '.join(together)}"
+                f"Together: %restore_vars {' '.join(together)}   Nevertheless: --force"
             )
 
 

@@ -166,17 +166,15 @@ def test_keep_existing_asks_the_place_where_names_would_go(life: Life) -> None:
     assert after.names["old_b"] == "mine"
 
 
-def test_a_journal_gives_back_the_very_objects() -> None:
+def test_what_a_journal_replaced_comes_back_as_the_very_objects() -> None:
     mine = [1]
     names = {"a": mine, "c": 3}
     journal = Journal(names)
-    journal.bind("a", "new")
-    journal.bind("a", "newer")
-    journal.bind("b", "new")
-    journal.bind("c", names["c"])
+    for name, value in [("a", "new"), ("a", "newer"), ("b", "new"), ("c", names["c"])]:
+        journal.bind(name, value)
 
-    assert journal.replaced == ("a",)
-    journal.roll_back()
+    assert (journal.before.names, journal.before.new, journal.before.replaced) == (("a", "b", "c"), ("b",), ("a",))
+    journal.before.come_back()
 
     assert names == {"a": [1], "c": 3}
     assert names["a"] is mine
@@ -184,19 +182,55 @@ def test_a_journal_gives_back_the_very_objects() -> None:
 
 def test_a_journal_takes_other_changes_back_last_first() -> None:
     told: list[int] = []
-    with pytest.raises(RestoreError, match="as it was: no"), Journal({}) as journal:
-        journal.changed(lambda: told.append(1))
-        journal.changed(lambda: told.append(2))
+    journal = Journal({})
+    journal.before.note_change("one", lambda: told.append(1))
+    journal.before.note_change("two", lambda: told.append(2))
+    with pytest.raises(RestoreError, match="as it was: no"), journal:
         raise ValueError("no")
 
     assert told == [2, 1]
 
 
-def test_a_journal_asks_no_object_whether_it_is_equal(life: Life) -> None:
+def test_a_journal_asks_no_object_whether_it_is_equal() -> None:
     import torch
 
-    names = {"a": torch.ones(2)}
-    journal = Journal(names)
+    journal = Journal({"a": torch.ones(2)})
     journal.bind("a", torch.ones(2))
 
-    assert journal.replaced == ("a",)
+    assert journal.before.replaced == ("a",)
+
+
+def test_a_restore_is_taken_back_with_its_random_streams(life: Life) -> None:
+    life.run("a, b = [1], 2")
+    life.checkpoint()
+    after = reborn(life)
+    mine = after.run("a = ['mine']")["a"]
+    random.seed(7)
+    streams = random.getstate()
+
+    restored = after.restore()
+    assert random.getstate() != streams
+    assert (restored.replaced, restored.before.new, restored.before.changes) == (
+        ("a",),
+        ("b",),
+        ("the random streams",),
+    )
+    restored.before.come_back()
+
+    assert after.names["a"] is mine
+    assert "b" not in after.names
+    assert random.getstate() == streams
+
+
+def test_a_failure_after_the_streams_were_rewound_leaves_no_trace(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    life.run("a = 1")
+    life.checkpoint()
+    after = reborn(life)
+    random.seed(7)
+    streams = random.getstate()
+    monkeypatch.setattr("ipyrescue.restoring.remember_sources", lambda *_: 1 / 0)
+    with pytest.raises(RestoreError, match="as it was"):
+        after.restore()
+
+    assert random.getstate() == streams
+    assert "a" not in after.names

@@ -48,6 +48,10 @@ class RestoreArguments:
     all: bool = False
     dry_run: bool = False
     keep_existing: bool = False
+    keep_classes: bool = False
+    force: bool = False
+    undo: bool = False
+    forget_undo: bool = False
     dismiss: bool = False
     trust: bool = False
     json: bool = False
@@ -81,9 +85,12 @@ def parse_checkpoint(line: str) -> CheckpointArguments:
 def parse_restore(line: str) -> RestoreArguments:
     """Read a line of `%restore_vars`; raise `UsageError`."""
     words, said = _RESTORE.read(line)
-    said["source"], said["prefix"] = said.pop("from", None), said.pop("as", "")
     if said.get("all") and not said.get("list"):
         raise UsageError("`--all` goes with `--list`: snapshots of other notebooks are taken by from=ID.")
+    for option in ("undo", "forget-undo"):
+        if said.get(option.replace("-", "_")):
+            _refuse_beside(_said_in(said, words), f"--{option}", allowed={option.replace("-", "_"), "json"})
+    said["source"], said["prefix"] = said.pop("from", None), said.pop("as", "")
     if said.get("trust") and said["source"] is None:
         raise UsageError("`--trust` needs to know which snapshot. Write from=ID; the ids stand in %snapshots")
     return RestoreArguments(names=_names(words, _RESTORE), **said)
@@ -174,6 +181,11 @@ def _is_name(word: str) -> bool:
     return re.sub(r"\[!?[\w-]+\]|[*?]", "_", word).isidentifier()
 
 
+def _said_in(said: dict[str, object], words: list[str]) -> dict[str, object]:
+    """What a line says, its names included."""
+    return {key: value for key, value in (said | {"names": words}).items() if value}
+
+
 def _refuse_beside(said: dict[str, object], option: str, *, allowed: set[str]) -> None:
     for key in said:
         if key not in allowed:
@@ -216,15 +228,16 @@ _RESTORE = Grammar(
         Option("all", "with --list: those of every notebook in this store", short="a"),
         Option("dry-run", "tell what would be restored, and restore nothing", short="n"),
         Option("keep-existing", "leave names alone that are bound already"),
+        Option("keep-classes", "a class that you edited and ran again stays, also for the instances that come back"),
+        Option("force", "take names away from what they share objects with; into a live model or optimizer in place"),
+        Option("undo", "take the last restore back: what it replaced is there again, the very same objects"),
+        Option("forget-undo", "let go of what the last restore replaced, to free its memory"),
         Option("dismiss", "what the last kernel left is not wanted: offer it no more"),
         Option("trust", "take a snapshot of another key as your own; needs from="),
         Option("json", "return the result as JSON"),
     ),
     {
         "into": "`into=` is for Python: ipyrescue.restore(into=found), where found is a dict of yours.",
-        "undo": "`--undo` is not built yet. Before a restore, keep what you have: %checkpoint_vars label=before",
-        "force": "`--force` is not built yet. Name the whole group, or restore everything: %restore_vars",
-        "keep-classes": "`--keep-classes` is not built yet. Restore first, then run the cell with the new class again.",
         "step": "`step=` is not built yet. Take an id from %snapshots.",
     },
 )
@@ -286,6 +299,7 @@ RESTORE_HELP = f"""Bring a snapshot's variables back.
 Without from=, the newest consistent snapshot of the kernel that died is taken, else the newest of this notebook. If
 automatic snapshots were on when it was made, they are on again. Either all is bound or nothing. With as= nothing of
 yours is touched: functions that come back find the globals that came with them, then yours; random streams stay.
+What a restore replaces stays in memory, so that `--undo` can bring it back, until the next one.
 
 {_RESTORE.manual()}
 
@@ -299,6 +313,8 @@ Example:
     In [6]: %restore_vars weights from=good --dry-run
     In [7]: %restore_vars weights from=good
     In [8]: assert weights == [0.5, 0.25]
+    In [9]: %restore_vars --undo
+    In [10]: assert weights is None
 """
 
 SNAPSHOTS_HELP = f"""Show the snapshots of this notebook, newest first, and look after them.

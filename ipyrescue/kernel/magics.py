@@ -22,7 +22,7 @@ from ipyrescue.kernel import arguments, reporting
 from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
 from ipyrescue.kernel.faces import AsJson, Report
 from ipyrescue.kernel.recorder import Recorder
-from ipyrescue.kernel.report import DismissedReport
+from ipyrescue.kernel.report import DismissedReport, UndoForgottenReport, UndoneReport
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion
 
@@ -112,11 +112,22 @@ class RescueMagics(Magics):
         wanted = arguments.parse_restore(line)
         if wanted.list:
             return _form(reporting.table(self._recorder, every_notebook=wanted.all), as_json=wanted.json)
+        if wanted.undo:
+            return _form(UndoneReport(*self._recorder.undo()), as_json=wanted.json)
+        if wanted.forget_undo:
+            return _form(UndoForgottenReport(self._recorder.notebook.forget_undo()), as_json=wanted.json)
         if wanted.dismiss:
             return _form(DismissedReport(self._recorder.notebook.dismiss()), as_json=wanted.json)
         if wanted.trust:
             wanted = replace(wanted, source=self._trust(wanted))
-        scope = Scope(wanted.names, wanted.keep_existing, wanted.device, wanted.prefix)
+        scope = Scope(
+            names=wanted.names,
+            keep_existing=wanted.keep_existing,
+            device=wanted.device,
+            prefix=wanted.prefix,
+            force=wanted.force,
+            keep_classes=wanted.keep_classes,
+        )
         if wanted.dry_run:
             chosen = self._recorder.notebook.find(wanted.source)[0]
             refuse_to_separate(chosen, scope)

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,11 @@ from ipyrescue.capture.staging import StagingArea
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import working_directory
-from ipyrescue.errors import CheckpointError, SnapshotNotFoundError, StoreError
+from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
 from ipyrescue.manifest import Settings, Snapshot
-from ipyrescue.restoring import Restored, Scope
+from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin
 from ipyrescue.settings import Configuration, format_size
 from ipyrescue.store import Store, lives, signing
@@ -28,6 +28,15 @@ from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.upkeep import tidy, used_bytes
+
+
+@dataclass(frozen=True)
+class _Undo:
+    """How to take the last restore back: of which snapshot, what it found, and the cells that had made names then."""
+
+    snapshot: Snapshot
+    before: Before
+    cells: dict[str, int]
 
 
 class Notebook:
@@ -47,6 +56,7 @@ class Notebook:
         self._identity: Identity | None = None
         self._store: Store | None = None
         self._key_warned = False
+        self._undo: _Undo | None = None
 
     @property
     def configuration(self) -> Configuration:
@@ -146,18 +156,40 @@ class Notebook:
             )
         return mine
 
-    def restore(
-        self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None
-    ) -> Restored:
+    def restore(self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
         """Bind the variables of the first of *found* that can be read, in the namespace or *into* a mapping.
 
         A full restore fulfils the promise to keep what the dead incarnation left.
         """
+        if into is None:
+            self._undo = None
         restored = restoring.restore(self._shell.user_ns, self.store(), found, scope, into=into)
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
-            self.cells.update({v.name: v.cell for v in restored.snapshot.variables if v.cell is not None})
-        return restored
+        if into is None and restored.before is not None:
+            self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
+            made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
+            self.cells.update({name: made[name] for name in restored.names if name in made})
+        return replace(restored, before=None)
+
+    def undo(self) -> tuple[Snapshot, Before]:
+        """Take the last restore back; return of what, and what was done. Raises `RestoreError`."""
+        if self._undo is None:
+            raise RestoreError(
+                "There is nothing to undo: no restore of this kernel, or it was undone or forgotten already. "
+                "What other snapshots hold: %snapshots"
+            )
+        done, self._undo = self._undo, None
+        done.before.come_back()
+        for name in done.before.names:
+            self.cells.pop(name, None)
+        self.cells.update({name: done.cells[name] for name in done.before.names if name in done.cells})
+        return done.snapshot, done.before
+
+    def forget_undo(self) -> tuple[str, ...]:
+        """Let go of what the last restore replaced; return what that was, in words."""
+        done, self._undo = self._undo, None
+        return (*done.before.replaced, *done.before.changes) if done is not None else ()
 
     def _mark_restored(self, snapshot: Snapshot) -> Iterator[str]:
         """A death is answered by a snapshot of its own, and if it has none by any that is restored after it."""

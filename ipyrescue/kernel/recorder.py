@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import Settings, Snapshot
-from ipyrescue.restoring import Restored, Scope
+from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion
 from ipyrescue.settings import Configuration
 
@@ -116,17 +116,29 @@ class Recorder:
         with self._quiet_area():
             return self.notebook.capture(Occasion(trigger="dry run"), wanted)
 
-    def restore(
-        self, source: str | None, scope: Scope, *, into: MutableMapping[str, Any] | None = None
-    ) -> Restored:
-        """Bind a snapshot's variables, here or *into* a mapping; after a full restore here, be armed again as it was."""
+    def restore(self, source: str | None, scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
+        """Bind a snapshot's variables here or *into* a mapping; after a full restore be armed again as it was."""
         self.drain()
         found = self.notebook.find(source, scope.device)
         with self.life.restores(found[0].id, scope.device):
             restored = self.notebook.restore(found, scope, into=into)
+        if into is None:
+            self._leave_cells_of(restored.names)
         if restored.full and restored.snapshot.settings.every_seconds is not None:
             self.arm(restored.snapshot.settings)
         return restored
+
+    def undo(self) -> tuple[Snapshot, Before]:
+        """Take the last restore back; return of what, and what was done. Raises `RestoreError`."""
+        self.drain()
+        snapshot, before = self.notebook.undo()
+        self._leave_cells_of(before.names)
+        return snapshot, before
+
+    def _leave_cells_of(self, names: Iterable[str]) -> None:
+        """The running cell did not make *names*, it only bound them: the cells that made them stay known."""
+        if self._cell is not None:
+            self._cell.before.update({name: id(self._shell.user_ns.get(name)) for name in names})
 
     def forget(self, source: str) -> Snapshot:
         """Forget one snapshot by hand."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ipyrescue.binding import Before
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import snapshot_as_json
 from ipyrescue.kernel.tables import Line, Table
@@ -82,7 +83,7 @@ class SavedReport(Report):
 
 @dataclass(frozen=True, repr=False)
 class RestoredReport(Report):
-    """Names were bound. *kept* are names that stayed as they were, because of `--keep-existing`."""
+    """Names were bound. *kept* are those that stayed as they were, *replaced* those that `--undo` brings back."""
 
     names: tuple[str, ...]
     snapshot_id: str
@@ -92,6 +93,7 @@ class RestoredReport(Report):
     warnings: tuple[str, ...] = ()
     armed: str | None = None
     seconds: float | None = None
+    replaced: tuple[str, ...] = ()
 
     def lines(self) -> list[Line]:
         """Say what is back, what is not, and what happens from now on."""
@@ -100,7 +102,9 @@ class RestoredReport(Report):
         left_out = _left_out(self.skipped, self.snapshot_id)
         told = [Line(f"Restored {count(len(self.names), 'variable')}{took} {whence}.{left_out}")]
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
-        told += [Line(f"Warning: {warning}", "warning") for warning in self.warnings]
+        told += [Line(_replaced(self.replaced))] if self.replaced else []
+        for warning in self.warnings:
+            told += [Line(line, "warning") for line in f"Warning: {warning}".splitlines()]
         return told + ([Line(self.armed)] if self.armed else [])
 
     def as_json(self) -> dict[str, Any]:
@@ -182,6 +186,47 @@ class DismissedReport(Report):
     def as_json(self) -> dict[str, Any]:
         """Return every field under its own name."""
         return {"report": "dismissed", **dataclasses.asdict(self)}
+
+
+@dataclass(frozen=True, repr=False)
+class UndoneReport(Report):
+    """The restore of *snapshot* was taken back; *before* says what that changed."""
+
+    snapshot: Snapshot
+    before: Before
+
+    def lines(self) -> list[Line]:
+        """Say which names are what they were, and which are gone again."""
+        new = list(self.before.new)
+        back = [name for name in self.before.names if name not in new]
+        told = [Line(f"Undone: the restore of snapshot {self.snapshot.id[:8]}.")]
+        same = [*back, *self.before.changes]
+        told += [Line(f"As before: {listed(same, most=10)}.")] if same else []
+        return told + ([Line(f"Gone, as they were not there: {listed(new, most=10)}.")] if new else [])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the names by what became of them."""
+        new = self.before.new
+        back = [name for name in self.before.names if name not in new]
+        return {"report": "undone", "snapshot_id": self.snapshot.id, "back": back, "gone": list(new),
+                "changes": list(self.before.changes)}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class UndoForgottenReport(Report):
+    """What the last restore replaced is let go of."""
+
+    names: tuple[str, ...]
+
+    def lines(self) -> list[Line]:
+        """Say of which names."""
+        if not self.names:
+            return [Line("Nothing that a restore replaced was kept in memory.")]
+        return [Line(f"Let go of what a restore replaced: {listed(list(self.names), most=10)}.")]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the names."""
+        return {"report": "undo forgotten", "names": list(self.names)}
 
 
 @dataclass(frozen=True)
@@ -295,6 +340,13 @@ def _left_out(skipped: Sequence[Skipped], snapshot_id: str) -> str:
         return ""
     names = listed([str(s) for s in skipped], most=_SHOWN_SKIPPED, more=f"all: %snapshots show {snapshot_id[:8]}")
     return f" Left out {len(skipped)}: {names}."
+
+
+def _replaced(names: Sequence[str]) -> str:
+    return (
+        f"Replaced yours: {listed(list(names), most=10)}. To have them back: %restore_vars --undo. They stay in memory "
+        "until the next restore or %restore_vars --forget-undo"
+    )
 
 
 def _tagged(name: str, tagged: Sequence[str]) -> bool:

@@ -68,6 +68,7 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         age_seconds=_age_seconds(result.snapshot),
         skipped=result.skipped,
         kept=tuple(name for name in result.snapshot.names if name in result.kept),
+        replaced=result.replaced,
         warnings=(*_newer_interrupted(result.snapshot, newest), *result.warnings),
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,

@@ -57,3 +57,90 @@ def test_python_restores_into_a_dict(kernel: Kernel) -> None:
 
     assert kernel.value("x") == "mine"
     assert kernel.value("found['x'] is found['y'] and restored.names == ('x', 'y') and not restored.full")
+
+
+def test_undo_brings_back_the_very_same_objects(kernel: Kernel) -> None:
+    """What was replaced is there again, what was not there is gone, random numbers go on as if nothing had been."""
+    kernel.run("import random\nx, gone = [1], 'only in the snapshot'")
+    kernel.run("%checkpoint_vars label=good")
+    kernel.run("x = ['mine']; x_was = x; del gone\nrandom.seed(3); expected = random.Random(3).random()")
+
+    told = kernel.run("%restore_vars from=good").text
+    assert kernel.value("(x, gone)") == ([1], "only in the snapshot")
+    undone = kernel.run("%restore_vars --undo").text
+
+    assert "Replaced yours: x. To have them back: %restore_vars --undo" in told
+    assert kernel.value("(x is x_was, 'gone' in globals())") == (True, False)
+    assert kernel.value("random.random() == expected")
+    assert "As before: " in undone
+    assert "random streams" in undone
+    assert "Gone, as they were not there: gone." in undone
+    assert "nothing to undo" in kernel.try_run("%restore_vars --undo").stderr
+
+
+def test_a_restore_that_fails_leaves_nothing_to_undo(kernel: Kernel) -> None:
+    kernel.run("x = 1")
+    kernel.run("%checkpoint_vars")
+    assert "no variable y" in kernel.try_run("%restore_vars y").stderr
+
+    assert "nothing to undo" in kernel.try_run("%restore_vars --undo").stderr
+
+
+def test_what_undo_keeps_can_be_let_go(kernel: Kernel) -> None:
+    """Only the last restore is kept, and its memory is free once the user says so."""
+    kernel.run("import gc, weakref\nclass Big: pass\nx = Big()")
+    kernel.run("%checkpoint_vars")
+    kernel.run("x = Big(); held = weakref.ref(x)")
+    kernel.run("%restore_vars x")
+    assert kernel.value("held() is not None")
+
+    told = as_json(kernel, "%restore_vars --forget-undo --json")
+
+    assert told["names"] == ["x"]
+    assert kernel.value("gc.collect() is not None and held() is None")
+    assert "nothing to undo" in kernel.try_run("%restore_vars --undo").stderr
+
+
+def test_a_name_stays_known_by_the_cell_that_made_it(kernel: Kernel) -> None:
+    """The cell that restores a name did not make it."""
+    kernel.run("x = 1", store_history=True)
+    made = kernel.value("get_ipython()._ipyrescue.notebook.cells['x']")
+    kernel.run("%checkpoint_vars")
+    kernel.run("x = 2")
+    kernel.run("%restore_vars")
+
+    assert kernel.value("get_ipython()._ipyrescue.notebook.cells['x']") == made
+    kernel.run("%restore_vars --undo")
+    assert kernel.value("get_ipython()._ipyrescue.notebook.cells['x']") == made + 2
+
+
+def test_force_brings_a_model_back_under_the_live_optimizer(kernel: Kernel) -> None:
+    kernel.run(MODEL)
+    kernel.run("%checkpoint_vars label=good")
+    kernel.run("saved, live = model.weight.detach().clone(), model\nstep()\ntrained = model.weight.detach().clone()")
+    assert "--force" in kernel.try_run("%restore_vars model from=good").stderr
+
+    told = kernel.run("%restore_vars model from=good --force").text
+    assert kernel.value("model is live and bool(torch.equal(model.weight, saved))")
+    assert kernel.value("opt.param_groups[0]['params'][0] is model.weight")
+    kernel.run("%restore_vars --undo")
+
+    assert "load_state_dict" in told
+    assert kernel.value("model is live and bool(torch.equal(model.weight, trained))")
+
+
+def test_an_edited_class_is_shown_or_kept(kernel: Kernel) -> None:
+    """The difference stands in lines of its own below the warning."""
+    kernel.run("class Net:\n    def size(self):\n        return 1\nnet = Net()")
+    kernel.run("%checkpoint_vars label=good")
+    kernel.run("class Net:\n    def size(self):\n        return 2\nmine = Net")
+
+    told = kernel.run("%restore_vars from=good").text.splitlines()
+    assert "-        return 1" in told
+    assert kernel.value("(net.size(), Net is mine)") == (1, False)
+    kernel.run("%restore_vars --undo")
+    kept = as_json(kernel, "%restore_vars from=good --keep-classes --json")
+
+    assert kept["kept"] == ["Net"]
+    assert not any("edited" in warning for warning in kept["warnings"])
+    assert kernel.value("(net.size(), Net is mine, isinstance(net, mine))") == (2, True, True)
