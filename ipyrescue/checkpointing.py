@@ -28,7 +28,7 @@ from ipyrescue.pickling.encode import Encoded, EncodedGroup, Frozen, encode
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
 from ipyrescue.selection import Occasion, Origin, Selection, select, type_name
-from ipyrescue.store import Store
+from ipyrescue.store import Store, blobs
 
 
 class Area(Protocol):
@@ -178,6 +178,13 @@ def put(draft: Draft, store: Store) -> Snapshot:
     groups = tuple(cut_group(group, cutter) for group in draft.groups)
     stored = store.put(cutter.blobs)
     return replace(draft.snapshot, groups=groups, blobs=stored.refs, new_bytes=stored.new_bytes)
+
+
+def imagine(draft: Draft) -> Snapshot:
+    """What `put` would make of a draft, to compare it with what is stored: bytes are hashed, and not kept."""
+    cutter = Cutter()
+    groups = tuple(cut_group(group, cutter) for group in draft.groups)
+    return replace(draft.snapshot, groups=groups, blobs=blobs.named(cutter.blobs))
 
 
 def commit(snapshot: Snapshot, store: Store) -> None:

@@ -69,7 +69,7 @@ def select(
     namespace: dict[str, Any], sequence: int, origin: Origin, occasion: Occasion, settings: Settings
 ) -> Selection:
     """Choose the names that the user made; modules become imports, secrets and excluded names are Skipped."""
-    mine = {name: value for name, value in namespace.items() if _is_users(name, value, origin.hidden)}
+    mine = made_by_user(namespace, origin.hidden)
     tagged = expand(settings.tagged, mine)
     wanted = {name: value for name, value in mine.items() if not settings.only or name in tagged}
     values, imports, skipped = {}, [], [*_missing(settings.tagged, mine)]
@@ -82,6 +82,11 @@ def select(
         else:
             values[name] = value
     return Selection(sequence, origin, occasion, settings, namespace, values, tuple(imports), tuple(skipped), tagged)
+
+
+def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a namespace that the user made: not IPython's own names."""
+    return {name: value for name, value in list(namespace.items()) if _is_users(name, value, hidden)}
 
 
 def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:

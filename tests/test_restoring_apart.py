@@ -153,7 +153,9 @@ def test_a_class_that_moved_into_a_module_can_be_kept(life: Life) -> None:
 
 
 def test_a_class_that_shares_objects_with_variables_cannot_be_kept_and_is_named(life: Life) -> None:
-    life.run("registry = []\nclass Net:\n    made = registry\n    def size(self):\n        return registry\nnet = Net()")
+    life.run(
+        "registry = []\nclass Net:\n    made = registry\n    def size(self):\n        return registry\nnet = Net()"
+    )
     snapshot = life.checkpoint()
     assert any({"Net", "registry"} <= set(g.names) for g in snapshot.groups)
     life.run(NET.format(2))

@@ -55,7 +55,6 @@ class RescueMagics(Magics):
     def __init__(self, shell: Any, recorder: Recorder) -> None:
         super().__init__(shell)
         self._recorder = recorder
-        self._names = shell.user_ns
 
     @line_cell_magic
     @_told
@@ -131,7 +130,7 @@ class RescueMagics(Magics):
         if wanted.dry_run:
             chosen = self._recorder.notebook.find(wanted.source)[0]
             refuse_to_separate(chosen, scope)
-            return _form(reporting.restore_plan(chosen, scope, self._names), as_json=wanted.json)
+            return _form(reporting.compared_plan(self._recorder, chosen, scope), as_json=wanted.json)
         return _form(self.restore(wanted.source, scope), as_json=wanted.json)
 
     def restore(self, source: str | None, scope: Scope) -> Report:

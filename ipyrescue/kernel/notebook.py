@@ -21,7 +21,7 @@ from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
-from ipyrescue.selection import Occasion, Origin
+from ipyrescue.selection import Occasion, Origin, made_by_user
 from ipyrescue.settings import Configuration, format_size
 from ipyrescue.store import Store, lives, signing
 from ipyrescue.store.catalog import Unreadable
@@ -110,8 +110,15 @@ class Notebook:
             f"IPYRESCUE_KEY_FILE to it, or trust one that you know: %restore_vars from=ID --trust"
         )
 
-    def capture(self, occasion: Occasion, wanted: Settings) -> Draft:
-        """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`."""
+    def names(self) -> dict[str, Any]:
+        """The variables of the user."""
+        return made_by_user(self._shell.user_ns, self._shell.user_ns_hidden)
+
+    def capture(self, occasion: Occasion, wanted: Settings, *, create: bool = True) -> Draft:
+        """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`.
+
+        Without *create* no store and no key is made, for a draft that is not to be written.
+        """
         origin = Origin(
             notebook=self.identity.notebook,
             incarnation=self.incarnation,
@@ -122,7 +129,7 @@ class Notebook:
         )
         return checkpointing.capture(
             self._shell.user_ns,
-            self.store(create=True),
+            self.store(create=create),
             self.area,
             origin=origin,
             occasion=occasion,

@@ -17,6 +17,7 @@ from IPython.core.error import UsageError
 
 from ipyrescue.capture.schedule import Schedule, due
 from ipyrescue.capture.writer import Ticket, Writer
+from ipyrescue.checkpointing import imagine
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
@@ -115,6 +116,12 @@ class Recorder:
         """Capture without writing: a draft that says what a snapshot would hold."""
         with self._quiet_area():
             return self.notebook.capture(Occasion(trigger="dry run"), wanted)
+
+    def imagine(self, names: Iterable[str]) -> Snapshot:
+        """What a snapshot of these names would be now, to compare it with another; nothing is kept of it."""
+        wanted = Settings(only=True, tagged=tuple(names))
+        with self._quiet_area():
+            return imagine(self.notebook.capture(Occasion(trigger="dry run"), wanted, create=False))
 
     def restore(self, source: str | None, scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
         """Bind a snapshot's variables here or *into* a mapping; after a full restore be armed again as it was."""

@@ -231,18 +231,26 @@ class UndoForgottenReport(Report):
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One variable of a dry run; names with the same *group* share objects and go together."""
+    """One variable of a dry run; names with the same *group* share objects and go together.
+
+    *change* is what a restore would do to the namespace: `new`, `changed`, `same`, or `gone`, of a name that only the
+    namespace has and that stays.
+    """
 
     name: str
     type: str
     size_bytes: int | None = None
     group: str = ""
     note: str = ""
+    change: str = ""
 
 
 @dataclass(frozen=True, repr=False)
 class PlanReport(Report):
-    """What would be done; nothing was. *action* is `checkpoint` or `restore`; the id is that of what to restore."""
+    """What would be done; nothing was. *action* is `checkpoint` or `restore`; the id is that of what to restore.
+
+    *compared_seconds* is how long it took to compare with the namespace, where that was done.
+    """
 
     action: str
     rows: tuple[PlanRow, ...]
@@ -250,23 +258,39 @@ class PlanReport(Report):
     snapshot_id: str | None = None
     age_seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    compared_seconds: float | None = None
 
     def lines(self) -> list[Line]:
-        """Say how much it would be, and from where."""
+        """Say how much it would be, from where, and what that would change."""
         verb = "save" if self.action == "checkpoint" else "restore"
         size = sum(row.size_bytes or 0 for row in self.rows)
+        bound = [row for row in self.rows if row.change != "gone"]
         whence = f" from snapshot {self.snapshot_id[:8]}" if self.snapshot_id else ""
         made = f", made {format_age(self.age_seconds)}" if self.age_seconds is not None else ""
-        would = (
-            f"Would {verb} {count(len(self.rows), 'variable')}, {format_size(size)}{whence}{made}. Nothing was done."
-        )
-        return [Line(would), *(Line(f"Warning: {warning}", "warning") for warning in self.warnings)]
+        would = f"Would {verb} {count(len(bound), 'variable')}, {format_size(size)}{whence}{made}. Nothing was done."
+        compared = [Line(text) for text in self._compared()]
+        return [Line(would), *compared, *(Line(f"Warning: {warning}", "warning") for warning in self.warnings)]
 
     def table(self) -> Table:
         """Show each name with its group, then each that is left out with the reason."""
-        rows = [(r.name, r.type, _size(r.size_bytes), r.group, r.note) for r in self.rows]
-        rows += [(s.name, s.type, "", "", f"left out: {_why(s)}") for s in self.skipped]
-        return Table(("name", "type", "size", "group", "note"), tuple(rows), numbers=("size", "group")).without_empty()
+        rows = [(r.name, r.type, _size(r.size_bytes), r.group, r.change, r.note) for r in self.rows]
+        rows += [(s.name, s.type, "", "", "", f"left out: {_why(s)}") for s in self.skipped]
+        columns = ("name", "type", "size", "group", "change", "note")
+        return Table(columns, tuple(rows), numbers=("size", "group")).without_empty()
+
+    def _compared(self) -> list[str]:
+        """How many names have which fate, and what the words mean."""
+        fates = [row.change for row in self.rows]
+        counts = [f"{fates.count(fate):,} {fate}" for fate in ("same", "changed", "new", "gone") if fate in fates]
+        told = [f"Against your namespace: {', '.join(counts)}."] if counts else []
+        if self.compared_seconds is not None:
+            took = format_duration(self.compared_seconds)
+            told.append(
+                f"Same and changed go by the bytes that are saved, compared in {took}: equal objects may differ."
+            )
+        if "gone" in fates:
+            told.append("Gone means only in your namespace; a restore leaves it there.")
+        return told
 
     def as_json(self) -> dict[str, Any]:
         """Return every field under its own name."""

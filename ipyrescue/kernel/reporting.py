@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ipyrescue.checkpointing import Draft
-from ipyrescue.comparing import compare
+from ipyrescue.comparing import Difference, compare
 from ipyrescue.errors import UntrustedError
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
@@ -25,6 +25,7 @@ from ipyrescue.kernel.report import (
 )
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
+from ipyrescue.selection import type_name
 from ipyrescue.wording import seconds_of
 
 
@@ -114,19 +115,50 @@ def checkpoint_plan(draft: Draft) -> Report:
     return PlanReport("checkpoint", (*rows, *imports), draft.snapshot.skipped, warnings=draft.snapshot.warnings)
 
 
-def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str]) -> Report:
-    """Tell what a restore would bind."""
+def compared_plan(recorder: Recorder, snapshot: Snapshot, scope: Scope) -> Report:
+    """Tell what a restore would bind, and how that differs from what is in the namespace now."""
+    started = time.perf_counter()
+    live = recorder.notebook.names()
+    both = [name for name in sorted(scope.wanted(snapshot, live)) if name in live]
+    now = recorder.imagine(both) if both and not scope.prefix else None
+    known = {*snapshot.names, *(skipped.name for skipped in snapshot.skipped)}
+    gone = () if scope.names or scope.prefix else sorted(live.keys() - known)
+    seconds = time.perf_counter() - started if now is not None else None
+    plan = restore_plan(snapshot, scope, live, now)
+    rows = [PlanRow(name, type_name(live[name]), change="gone") for name in gone]
+    return replace(plan, rows=(*plan.rows, *rows), compared_seconds=seconds)
+
+
+def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str], now: Snapshot | None = None) -> PlanReport:
+    """Tell what a restore would bind beside the *live* names; *now* is what a snapshot of them would be."""
     wanted = scope.wanted(snapshot, live)
     groups = group_numbers([group.names for group in snapshot.groups])
-    rows = [
-        PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, ""), "replaces yours" if v.name in live else "")
-        for v in snapshot.variables
-        if v.name in wanted
-    ]
-    imports = [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports if i.name in wanted]
+    difference = compare(now, snapshot) if now is not None else None
+    rows = [PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, "")) for v in snapshot.variables]
+    rows += [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports]
     moved = scope.moves(group for group in snapshot.groups if wanted.intersection(group.names))
     told = (f"Tensors of {', '.join(moved)} would be on the CPU, as device=cpu says.",) if moved else ()
-    return PlanReport("restore", (*rows, *imports), snapshot.skipped, snapshot.id, _age_seconds(snapshot), told)
+    return PlanReport(
+        "restore",
+        tuple(_compared(row, scope.prefix, live, difference) for row in rows if row.name in wanted),
+        snapshot.skipped,
+        snapshot.id,
+        _age_seconds(snapshot),
+        told,
+    )
+
+
+def _compared(row: PlanRow, prefix: str, live: Collection[str], difference: Difference | None) -> PlanRow:
+    """One row with what its restore would do to the name that it is bound to."""
+    here = prefix + row.name
+    if here not in live:
+        return replace(row, name=here, change="new")
+    if difference is None:
+        return replace(row, name=here, note=row.note or "replaces yours")
+    if row.name in difference.same:
+        return replace(row, change="same")
+    types = next((c.types for c in difference.changed if c.after.name == row.name and "->" in c.types), row.type)
+    return replace(row, change="changed", type=types)
 
 
 def table(recorder: Recorder, *, every_notebook: bool) -> Report:

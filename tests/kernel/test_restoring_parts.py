@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,12 @@ def kernel(make_kernel: MakeKernel) -> Kernel:
     started = make_kernel()
     started.run("%load_ext ipyrescue")
     return started
+
+
+def written(folder: Path) -> list[tuple[Path, int]]:
+    """Every pack and manifest of the store, and when it was written; the life record beats on its own."""
+    store = folder / ".ipyrescue"
+    return sorted((p, p.stat().st_mtime_ns) for kind in ("packs", "snapshots", "tmp") for p in (store / kind).glob("*"))
 
 
 def as_json(kernel: Kernel, line: str) -> Any:
@@ -144,3 +151,39 @@ def test_an_edited_class_is_shown_or_kept(kernel: Kernel) -> None:
     assert kept["kept"] == ["Net"]
     assert not any("edited" in warning for warning in kept["warnings"])
     assert kernel.value("(net.size(), Net is mine, isinstance(net, mine))") == (2, True, True)
+
+
+def test_a_dry_run_compares_with_the_namespace_and_leaves_no_trace(kernel: Kernel, tmp_path: Path) -> None:
+    """Same, changed, new and gone, by the bytes; nothing is unpickled, written, drawn or bound."""
+    kernel.run(MODEL + "import math, random\nclass Same:\n    x = 1\nsame, text, only_saved = Same(), 'a', [1]")
+    kernel.run("big = torch.zeros(500_000)\nunpickled = []\ngen = (i for i in [])")
+    kernel.run("class Told:\n    def __setstate__(self, state): unpickled.append(state)\ntold = Told(); told.x = 1")
+    kernel.run("%checkpoint_vars label=good")
+    kernel.run("text, only_here = 12, 1; del only_saved; big[7] = 1")
+    trace = "(sorted((n, id(v)) for n, v in globals().items() if n[0] != '_'), hash(random.getstate()), len(unpickled))"
+    before = kernel.value(trace)
+    files = written(tmp_path)
+
+    told = as_json(kernel, "%restore_vars from=good --dry-run --json")
+    text = kernel.run("%restore_vars from=good --dry-run").text
+
+    changes = {row["name"]: row["change"] for row in told["rows"]}
+    assert kernel.value(trace) == before
+    assert written(tmp_path) == files
+    assert changes == {
+        "Same": "same", "Told": "same", "math": "same", "model": "same", "opt": "same", "random": "same",
+        "same": "same", "step": "same", "told": "same", "torch": "same", "unpickled": "same",
+        "big": "changed", "text": "changed", "only_saved": "new", "only_here": "gone",
+    }  # fmt: skip
+    assert "Against your namespace: 11 same, 2 changed, 1 new, 1 gone." in text
+    assert "int -> str" in text
+
+
+def test_a_dry_run_of_some_names_looks_at_no_others(kernel: Kernel) -> None:
+    kernel.run("a, b, c = [1], [2], [3]")
+    kernel.run("%checkpoint_vars")
+    kernel.run("class Loud:\n    def __reduce__(self): 1 / 0\nb, loud = [0], Loud()")
+
+    told = as_json(kernel, "%restore_vars [ab] --dry-run --json")
+
+    assert {row["name"]: row["change"] for row in told["rows"]} == {"a": "same", "b": "changed"}
