@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from ipyrescue import environment
+from ipyrescue import cells, environment
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
@@ -56,11 +56,12 @@ class Draft:
     snapshot: Snapshot
     groups: tuple[EncodedGroup, ...]
     sizes: Mapping[str, int]
+    history: bytes = b""
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all streams and buffers, before compression and deduplication."""
-        return sum(len(g.stream) + sum(len(b) for b in g.buffers) for g in self.groups)
+        """Bytes of all streams and buffers, before compression and deduplication, and of the cells."""
+        return sum(len(g.stream) + sum(len(b) for b in g.buffers) for g in self.groups) + len(self.history)
 
 
 def checkpoint(
@@ -141,13 +142,13 @@ def draft_of(staged: Staged) -> Draft:
         new_bytes=0,
         pause_seconds=0.0,
     )
-    return Draft(snapshot, encoded.groups, encoded.sizes)
+    return Draft(snapshot, encoded.groups, encoded.sizes, selection.origin.history)
 
 
 def _refused(selection: Selection, encoded: Encoded) -> tuple[Skipped, ...]:
-    cells = selection.origin.cells
+    made_by = selection.origin.cells
     return tuple(
-        Skipped(name, type_name(selection.values[name]), reason, cells.get(name))
+        Skipped(name, type_name(selection.values[name]), reason, made_by.get(name))
         for name, reason in encoded.refused.items()
     )
 
@@ -176,8 +177,9 @@ def put(draft: Draft, store: Store) -> Snapshot:
     """Cut streams and buffers into blobs and store those that the store does not have."""
     cutter = Cutter()
     groups = tuple(cut_group(group, cutter) for group in draft.groups)
+    history = cutter.cut(memoryview(draft.history), cells.BLOB_BYTES)
     stored = store.put(cutter.blobs)
-    return replace(draft.snapshot, groups=groups, blobs=stored.refs, new_bytes=stored.new_bytes)
+    return replace(draft.snapshot, groups=groups, blobs=stored.refs, new_bytes=stored.new_bytes, cells=history)
 
 
 def imagine(draft: Draft) -> Snapshot:

@@ -37,7 +37,7 @@ class Restored:
     """What a restore bound, what it could not bring back, and what the user should know.
 
     *kept* are names that were there and stayed, *replaced* those that were bound to something else; *full*: every name,
-    so the old life goes on. *before* takes it back, until the kernel has taken charge of it.
+    so the old life goes on. All of *names* begin with *prefix*. *before* takes it back, until the kernel keeps that.
     """
 
     snapshot: Snapshot
@@ -47,6 +47,7 @@ class Restored:
     warnings: tuple[str, ...]
     full: bool
     replaced: tuple[str, ...] = ()
+    prefix: str = ""
     before: Before | None = field(default=None, repr=False, compare=False)
 
 
@@ -385,5 +386,6 @@ def _report(journal: Journal, got: Got, bound: Bound, warnings: list[str], scope
         warnings=tuple(warnings),
         full=_is_full(journal, scope) and not scope.keep_existing,
         replaced=journal.before.replaced,
+        prefix=scope.prefix,
         before=journal.before,
     )

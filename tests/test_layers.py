@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
-NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing"}
+NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing", "cells"}
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding"}  # the two verbs, and stages of theirs
 
@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "wording": {"settings"},
     "identity": set(),
     "comparing": {"manifest"},
+    "cells": {"errors"},
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,

@@ -64,6 +64,7 @@ class SnapshotsArguments:
     verb: str = "list"
     ids: tuple[str, ...] = ()
     all: bool = False
+    code: bool = False
     json: bool = False
 
 
@@ -104,6 +105,8 @@ def parse_snapshots(line: str) -> SnapshotsArguments:
         raise UsageError(_UNBUILT_VERBS[verb])
     if verb not in _VERBS:
         raise UsageError(f"`{verb}` is no verb of %snapshots: {', '.join(_VERBS)} are. {_nearest_verb(verb)}".rstrip())
+    if said.get("code") and verb != "show":
+        raise UsageError("`--code` goes with `show`: %snapshots show ID --code")
     takes, counts = _VERBS[verb]
     if len(rest) not in counts:
         raise UsageError(f"`%snapshots {verb}` takes {takes}. The ids stand in the table: %snapshots")
@@ -246,6 +249,7 @@ _SNAPSHOTS = Grammar(
     "snapshots",
     (
         Option("all", "those of every notebook in this store", short="a"),
+        Option("code", "with show: the cells that its session had run"),
         Option("json", "return the table as JSON"),
     ),
     {},
@@ -321,6 +325,7 @@ SNAPSHOTS_HELP = f"""Show the snapshots of this notebook, newest first, and look
 
     %snapshots                                the table
     %snapshots show 3f9c                      one of them: what it holds, and what it left out
+    %snapshots show 3f9c --code               the cells that had been run by then, without passwords and tokens
     %snapshots diff 3f9c 4d21                 what is added, removed, changed between two; without the second, up to
                                               the latest, without both, since the one before the latest
     %snapshots pin 3f9c                       keep it until `%snapshots unpin 3f9c`, however many newer ones there are

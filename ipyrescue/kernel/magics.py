@@ -154,6 +154,8 @@ class RescueMagics(Magics):
         """Show the snapshots of this notebook, and look after them. The manual is put here from `arguments`."""
         wanted = arguments.parse_snapshots(line)
         notebook = self._recorder.notebook
+        if wanted.code:
+            return _form(reporting.code(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
         if wanted.verb == "show":
             return _form(reporting.one(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
         if wanted.verb == "diff":

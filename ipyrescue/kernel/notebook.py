@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 from ipyrescue import checkpointing, identity, restoring
 from ipyrescue.capture.staging import StagingArea
+from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import working_directory
@@ -42,13 +44,15 @@ class _Undo:
 class Notebook:
     """One kernel's namespace and the store that its snapshots go to.
 
-    *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running.
+    *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running, *history*
+    all that were run.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
         self.incarnation = secrets.token_hex(8)
         self.cells: dict[str, int] = {}
         self.cell: int | None = None
+        self.history = History()
         self.area = StagingArea()
         self._shell = shell
         self._configuration = configuration
@@ -57,6 +61,7 @@ class Notebook:
         self._store: Store | None = None
         self._key_warned = False
         self._undo: _Undo | None = None
+        self._continued = {self.incarnation}
 
     @property
     def configuration(self) -> Configuration:
@@ -126,6 +131,7 @@ class Notebook:
             hidden=self._shell.user_ns_hidden,
             cells=self.cells,
             cell=self.cell,
+            history=self.history.to_bytes(),
         )
         return checkpointing.capture(
             self._shell.user_ns,
@@ -173,11 +179,24 @@ class Notebook:
         restored = restoring.restore(self._shell.user_ns, self.store(), found, scope, into=into)
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
+            self._go_on_with_history(restored.snapshot)
         if into is None and restored.before is not None:
             self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
             self.cells.update({name: made[name] for name in restored.names if name in made})
         return replace(restored, before=None)
+
+    def _go_on_with_history(self, snapshot: Snapshot) -> None:
+        """What the session of *snapshot* ran stands before what this one did, once."""
+        if snapshot.incarnation not in self._continued:
+            self._continued.add(snapshot.incarnation)
+            self.history.begin_with(self.cells_of(snapshot))
+
+    def cells_of(self, snapshot: Snapshot) -> tuple[Cell, ...]:
+        """The cells that the session of *snapshot* had run; none where they cannot be read."""
+        with contextlib.suppress(StoreError):
+            return self.store().cells(snapshot)
+        return ()
 
     def undo(self) -> tuple[Snapshot, Before]:
         """Take the last restore back; return of what, and what was done. Raises `RestoreError`."""

@@ -17,13 +17,14 @@ from IPython.core.error import UsageError
 
 from ipyrescue.capture.schedule import Schedule, due
 from ipyrescue.capture.writer import Ticket, Writer
+from ipyrescue.cells import Cell
 from ipyrescue.checkpointing import imagine
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
-from ipyrescue.selection import Occasion
+from ipyrescue.selection import Occasion, redacted
 from ipyrescue.settings import Configuration
 
 _DRAIN_SECONDS = 60.0
@@ -79,6 +80,8 @@ class Recorder:
         """
         self._unasked = unasked
         self._follow_identity()
+        ran = enumerate(self._shell.history_manager.input_hist_raw)
+        self.notebook.history.add(Cell(number, redacted(source)) for number, source in ran if source)
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
         # Last in, first out: what is being written is finished before the life record says that the kernel ended.
@@ -201,6 +204,7 @@ class Recorder:
         self._cell = _Cell(self._number_of_cell(), source, time.monotonic(), before=before)
         self.notebook.cell = self._cell.number
         try:
+            self.notebook.history.add([Cell(self._cell.number, redacted(source))])
             self._follow_identity()
             self.life.cell_begins(self._cell.number, source, getattr(info, "cell_id", None))
             for listener in self._listeners:

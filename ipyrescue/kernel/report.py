@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -19,6 +19,8 @@ from ipyrescue.wording import age, count, listed
 
 _SHOWN_SKIPPED = 5
 _SHOWN_LARGEST = 3
+_SHOWN_ROWS = 40
+_SHOWN_SOURCE_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,23 @@ class SavedReport(Report):
         }
 
 
+@dataclass(frozen=True)
+class RestoredRow:
+    """What became of one name of a snapshot that was restored."""
+
+    name: str
+    type: str
+    size_bytes: int | None
+    fate: str
+    note: str = ""
+
+
 @dataclass(frozen=True, repr=False)
 class RestoredReport(Report):
-    """Names were bound. *kept* are those that stayed as they were, *replaced* those that `--undo` brings back."""
+    """Names were bound. *kept* are those that stayed as they were, *replaced* those that `--undo` brings back.
+
+    *rows* say what became of each; *sources* hold, by name, the text that makes again what did not come back.
+    """
 
     names: tuple[str, ...]
     snapshot_id: str
@@ -94,6 +110,8 @@ class RestoredReport(Report):
     armed: str | None = None
     seconds: float | None = None
     replaced: tuple[str, ...] = ()
+    rows: tuple[RestoredRow, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[Line]:
         """Say what is back, what is not, and what happens from now on."""
@@ -104,12 +122,27 @@ class RestoredReport(Report):
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
         told += [Line(_replaced(self.replaced))] if self.replaced else []
         for warning in self.warnings:
-            told += [Line(line, "warning") for line in f"Warning: {warning}".splitlines()]
-        return told + ([Line(self.armed)] if self.armed else [])
+            sentence, *lines = f"Warning: {warning}".splitlines()
+            told += [Line(sentence, "warning"), *(Line(line, "code") for line in lines)]
+        told += [Line(self.armed)] if self.armed else []
+        return told + [line for skipped in self._with_source() for line in _recipe(skipped, self.sources[skipped.name])]
+
+    def table(self) -> Table:
+        """Show what became of each name, those first that did not come back."""
+        rows = [(r.name, r.type, _size(r.size_bytes), r.fate, r.note) for r in self.rows[:_SHOWN_ROWS]]
+        rest = len(self.rows) - len(rows)
+        rows += [("...", f"{rest:,} more", "", "", "")] if rest > 0 else []
+        return Table(("name", "type", "size", "", "note"), tuple(rows), numbers=("size",)).without_empty()
 
     def as_json(self) -> dict[str, Any]:
-        """Return every field under its own name."""
-        return {"report": "restored", **dataclasses.asdict(self)}
+        """Return every field under its own name; what did not come back with the text that makes it again."""
+        skipped = [{**dataclasses.asdict(s), "source": self.sources.get(s.name)} for s in self.skipped]
+        fields = {**dataclasses.asdict(self), "skipped": skipped, "rows": [dataclasses.asdict(r) for r in self.rows]}
+        del fields["sources"]
+        return {"report": "restored", **fields}
+
+    def _with_source(self) -> list[Skipped]:
+        return [skipped for skipped in self.skipped if skipped.name in self.sources][:_SHOWN_SKIPPED]
 
 
 @dataclass(frozen=True, repr=False)
@@ -364,6 +397,15 @@ def _left_out(skipped: Sequence[Skipped], snapshot_id: str) -> str:
         return ""
     names = listed([str(s) for s in skipped], most=_SHOWN_SKIPPED, more=f"all: %snapshots show {snapshot_id[:8]}")
     return f" Left out {len(skipped)}: {names}."
+
+
+def _recipe(skipped: Skipped, source: str) -> list[Line]:
+    """The text that makes a name again, ready to run."""
+    lines = source.expandtabs(4).splitlines()
+    rest = len(lines) - _SHOWN_SOURCE_LINES
+    told = [Line(f"To make {skipped.name} again, run what made it in cell [{skipped.cell}]:", "hint")]
+    told += [Line(f"    {line}", "code") for line in lines[:_SHOWN_SOURCE_LINES]]
+    return told + ([Line(f"    # ... {rest} more lines: %snapshots show ID --code", "hint")] if rest > 0 else [])
 
 
 def _replaced(names: Sequence[str]) -> str:

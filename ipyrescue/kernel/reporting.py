@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ipyrescue.cells import source_of
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import Difference, compare
 from ipyrescue.errors import UntrustedError
 from ipyrescue.kernel.faces import Report
-from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
+from ipyrescue.kernel.listing import (
+    CodeReport,
+    DifferenceReport,
+    SnapshotReport,
+    SnapshotRow,
+    SnapshotsTable,
+    group_numbers,
+)
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.kernel.report import (
     Forecast,
@@ -19,6 +27,7 @@ from ipyrescue.kernel.report import (
     PlanReport,
     PlanRow,
     RestoredReport,
+    RestoredRow,
     SavedReport,
     StatusReport,
     armed_line,
@@ -68,12 +77,39 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         snapshot_id=result.snapshot.id,
         age_seconds=_age_seconds(result.snapshot),
         skipped=result.skipped,
+        sources=_sources(recorder, result),
+        rows=tuple(_restored_rows(result)),
         kept=tuple(name for name in result.snapshot.names if name in result.kept),
         replaced=result.replaced,
         warnings=(*_newer_interrupted(result.snapshot, newest), *result.warnings),
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
     )
+
+
+def _sources(recorder: Recorder, result: Restored) -> dict[str, str]:
+    """For each name that did not come back the text that made it, where that is known."""
+    made = [skipped for skipped in result.skipped if skipped.cell is not None]
+    cells = recorder.notebook.cells_of(result.snapshot) if made else ()
+    found = {skipped.name: source_of(cells, skipped.cell, skipped.name) for skipped in made}
+    return {name: text for name, text in found.items() if text}
+
+
+def _restored_rows(result: Restored) -> Iterator[RestoredRow]:
+    """What became of each name: first what did not come back, then the rest as the snapshot has it."""
+    then = {skipped.name for skipped in result.snapshot.skipped}
+    for skipped in result.skipped:
+        fate = "left out when saved" if skipped.name in then else "FAILED on load"
+        yield RestoredRow(skipped.name, skipped.type, None, fate, skipped.reason)
+    prefix = result.prefix
+    for v in result.snapshot.variables:
+        if prefix + v.name in result.names:
+            yield RestoredRow(prefix + v.name, v.type, v.size_bytes, "restored")
+        elif v.name in result.kept:
+            yield RestoredRow(v.name, v.type, v.size_bytes, "kept as it was")
+    for i in result.snapshot.imports:
+        if prefix + i.name in result.names:
+            yield RestoredRow(prefix + i.name, "module", None, "restored", f"import {i.module}")
 
 
 def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, ...]:
@@ -179,6 +215,11 @@ def _unreadable(recorder: Recorder, pinned: Collection[str]) -> list[SnapshotRow
 def one(recorder: Recorder, snapshot: Snapshot) -> Report:
     """One snapshot in full."""
     return SnapshotReport(snapshot, time.time(), pinned=snapshot.id in recorder.notebook.pins())
+
+
+def code(recorder: Recorder, snapshot: Snapshot) -> Report:
+    """What the session of a snapshot had run. Raises `StoreError`."""
+    return CodeReport(snapshot, recorder.notebook.store().cells(snapshot))
 
 
 def difference(older: Snapshot, newer: Snapshot) -> Report:

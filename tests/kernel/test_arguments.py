@@ -136,6 +136,7 @@ def test_snapshots_lines(line, expected):
         (parse_restore, "device=CPU", "Write device=cpu"),
         (parse_restore, "device=", "Write `device=cpu`"),
         (parse_restore, "devise=cpu", "Did you mean `device=cpu`?"),
+        (parse_snapshots, "pin 3f9c --code", "goes with `show`"),
         (parse_restore, "--undo model", "`--undo` and `names` do not go together"),
         (parse_restore, "--undo from=3f9c", "`--undo` and `from` do not go together"),
         (parse_restore, "--forget-undo --dry-run", "`--forget-undo` and `dry-run` do not go together"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +189,66 @@ def test_a_dry_run_of_some_names_looks_at_no_others(kernel: Kernel) -> None:
     told = as_json(kernel, "%restore_vars [ab] --dry-run --json")
 
     assert {row["name"]: row["change"] for row in told["rows"]} == {"a": "same", "b": "changed"}
+
+
+def die(kernel: Kernel) -> None:
+    kernel.begin("print('running', flush=True)\nimport time\ntime.sleep(600)")
+    kernel.wait_for_output("running")
+    kernel.kill()
+
+
+def test_the_report_says_how_to_make_again_what_was_left_out(make_kernel: MakeKernel) -> None:
+    """Per variable: restored, left out when saved with the code that makes it again, failed on load with the reason."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue")
+    first.run("class Bad:\n    def __setstate__(self, state): raise ValueError('will not load')")
+    first.run("x = [1, 2]\ngen = (n * 2\n       for n in x)\nbad = Bad(); bad.y = 1")
+    first.run("%checkpoint_vars")
+    die(first)
+
+    second = make_kernel()
+    second.run("%load_ext ipyrescue")
+    text = second.run("report = %restore_vars\nreport").text
+    told = second.value("{r.name: (r.fate, r.note) for r in report.rows}")
+
+    assert told["x"] == ("restored", "")
+    assert told["gen"] == ("left out when saved", "generator")
+    assert told["bad"] == ("FAILED on load", "ValueError: will not load")
+    assert "To make gen again, run what made it in cell [3]:\n    gen = (n * 2\n           for n in x)\n" in text
+    source = second.value("next(s['source'] for s in report.as_json()['skipped'] if s['name'] == 'gen')")
+    second.run(source)
+    assert second.value("list(gen)") == [2, 4]
+
+
+def test_a_snapshot_carries_the_cells_without_credentials(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    """Also the running one, and after a restore those of the kernel before; a terminal shows the same."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue")
+    first.run("password = 'hunter2'\nif password:\n    x = 1")
+    first.run("hidden = 1", store_history=False)
+    first.run("%checkpoint_vars x label=first")
+    die(first)
+    second = make_kernel()
+    second.run("%load_ext ipyrescue")
+    second.run("%restore_vars")
+    second.run("%checkpoint_vars label=second")
+
+    told = as_json(second, "%snapshots show second --code --json")
+    shown = second.run("%snapshots show first --code").text
+    in_a_terminal = subprocess.run(
+        [sys.executable, "-m", "ipyrescue", "show", "first", "--code"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+
+    assert [cell["source"].splitlines()[0] for cell in told["cells"]] == [
+        "%load_ext ipyrescue",
+        "password = '[redacted]'",
+        "%checkpoint_vars x label=first",
+        "%load_ext ipyrescue",
+        "%restore_vars",
+        "%checkpoint_vars label=second",
+    ]
+    for text in (shown, in_a_terminal):
+        assert "# In [2]\npassword = '[redacted]'\nif password:\n    x = 1\n" in text
+        assert "hunter2" not in text
+    assert not any(b"hunter2" in path.read_bytes() for path in (tmp_path / ".ipyrescue").rglob("*.pack"))
