@@ -10,7 +10,7 @@ under a journal that is rolled back whole when anything unforeseen happens.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,10 +21,11 @@ from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
 from ipyrescue.manifest import BlobRef, Group, Skipped, Snapshot
-from ipyrescue.pickling import collector, in_place, randomness
+from ipyrescue.pickling import collector, devices, in_place, randomness
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
+from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 
 __all__ = ["Before", "Restored", "Scope", "find", "restore"]
@@ -200,10 +201,20 @@ class _Sweep:
 
 
 def place(got: Got, scope: Scope) -> tuple[list[Placed], list[str]]:
-    """Put verified bytes where they will live; tell of devices that are gone or were not wanted."""
-    placed, warnings = [], []
+    """Put verified bytes where they will live; tell of devices that are gone or were not wanted.
+
+    Raises `RestoreError` where a device has no room for them.
+    """
+    placed: list[Placed] = []
+    warnings: list[str] = []
+    if scope.device is None:
+        refuse_full_devices(got, devices.free_bytes)
     for position, (stream, memory) in got.parts.items():
-        group, sentences = decoding.place(position, got.snapshot.groups[position], stream, memory, scope.device)
+        try:
+            group, sentences = decoding.place(position, got.snapshot.groups[position], stream, memory, scope.device)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is what a broken device raises
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RestoreError(f"Nothing was restored: {reason} {_to_the_cpu(got)}") from error
         placed.append(group)
         warnings += [s for s in sentences if s not in warnings]
     moved = scope.moves(p.group for p in placed)
@@ -213,6 +224,25 @@ def place(got: Got, scope: Scope) -> tuple[list[Placed], list[str]]:
             "still names it."
         )
     return placed, warnings
+
+
+def refuse_full_devices(got: Got, free_bytes: Callable[[str], int | None]) -> None:
+    """Refuse what does not fit, before anything is placed. What a restore replaces is still there meanwhile."""
+    needed = devices.needed_bytes(got.snapshot.groups[position] for position in got.parts)
+    for device, size_bytes in sorted(needed.items()):
+        free = free_bytes(device)
+        if free is not None and size_bytes > free:
+            raise RestoreError(
+                f"Nothing was restored: snapshot {got.snapshot.id[:8]} needs {format_size(size_bytes)} on {device}, "
+                f"where {format_size(free)} are free. {_to_the_cpu(got)}"
+            )
+
+
+def _to_the_cpu(got: Got) -> str:
+    return (
+        f"Bring its tensors to the CPU instead: %restore_vars from={got.snapshot.id[:8]} device=cpu   Or make room: "
+        "del what holds GPU memory, %restore_vars --forget-undo, torch.cuda.empty_cache()"
+    )
 
 
 def own_classes(namespace: dict[str, Any], got: Got) -> tuple[dict[str, type], list[str]]:
