@@ -72,17 +72,34 @@ def source_of(cells: Sequence[Cell], number: int | None, name: str) -> str | Non
     """
     for cell in reversed(cells):
         if cell.number == number and name in cell.source:
-            return _statements(cell.source, name) or cell.source
+            found = [_text(cell.source, statement) for statement in _statements(cell.source) if _binds(statement, name)]
+            return "\n".join(found) or cell.source
     return None
 
 
-def _statements(source: str, name: str) -> str:
+def class_source(cells: Sequence[Cell], number: int | None, name: str) -> str | None:
+    """The definition of a class in cell *number*: for classes without methods, whose code tells no place."""
+    for cell in reversed(cells):
+        for statement in _statements(cell.source) if cell.number == number and name in cell.source else ():
+            if isinstance(statement, ast.ClassDef) and statement.name == name:
+                return _text(cell.source, statement)
+    return None
+
+
+def _statements(source: str) -> list[ast.stmt]:
     try:
-        tree = ast.parse(source)
+        return ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError):
-        return ""
-    found = [ast.get_source_segment(source, statement) for statement in tree.body if _binds(statement, name)]
-    return "\n".join(text for text in found if text)
+        return []
+
+
+def _text(source: str, statement: ast.stmt) -> str:
+    """A statement as it was typed, its decorators included."""
+    decorators = getattr(statement, "decorator_list", [])
+    if decorators:
+        first = min(decorator.lineno for decorator in decorators)
+        return "\n".join(source.splitlines()[first - 1 : statement.end_lineno])
+    return ast.get_source_segment(source, statement) or ""
 
 
 def _binds(statement: ast.stmt, name: str) -> bool:

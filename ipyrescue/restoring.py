@@ -69,10 +69,12 @@ def restore(
     scope: Scope,
     *,
     into: MutableMapping[str, Any] | None = None,
+    class_source: Callable[[str], str | None] = lambda name: None,
 ) -> Restored:
     """Bind the first of *snapshots* whose bytes are good; a damaged one is named and the next one taken.
 
-    Names go into *namespace*, or *into* another mapping. Raises `RestoreError` when nothing could be bound;
+    Names go into *namespace*, or *into* another mapping. *class_source* knows the text of live classes whose code tells
+    no place. Raises `RestoreError` when nothing could be bound;
     everything is then as it was.
     """
     refuse_to_separate(snapshots[0], scope)
@@ -80,7 +82,13 @@ def restore(
     placed, warnings = place(got, scope)
     with Journal(namespace, prefix=scope.prefix, into=into) as journal, collector.held_off():
         own, told = own_classes(namespace, got) if scope.keep_classes else ({}, [])
-        warnings = [*passed_over, *told, *edited_classes(journal, got, own), *strangers(journal, got, own), *warnings]
+        warnings = [
+            *passed_over,
+            *told,
+            *edited_classes(journal, got, own, class_source),
+            *strangers(journal, got, own),
+            *warnings,
+        ]
         bound = bind(journal, got, decode(placed, journal.globals, own), own, scope)
         warnings += separated(got, bound, scope)
         if _is_full(journal, scope):
@@ -344,14 +352,16 @@ def _not_rewound(left: list[Any]) -> Iterator[str]:
 # --- what the user should know ----------------------------------------------------------------------------------
 
 
-def edited_classes(journal: Journal, got: Got, own: Mapping[str, type]) -> Iterator[str]:
+def edited_classes(
+    journal: Journal, got: Got, own: Mapping[str, type], class_source: Callable[[str], str | None]
+) -> Iterator[str]:
     """Tell of classes that were edited and run again since the snapshot, unless they are kept."""
     for variable in got.snapshot.variables if not journal.is_beside else ():
         live = journal.globals.get(variable.name)
         if variable.source is None or not isinstance(live, type) or variable.name not in got.wanted:
             continue
-        now = source_of(live)
-        if now is not None and now != variable.source and variable.name not in own:
+        now = source_of(live) or class_source(variable.name)
+        if now is not None and now.strip() != variable.source.strip() and variable.name not in own:
             yield _difference(variable.name, variable.source, now)
 
 

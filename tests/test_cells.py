@@ -82,6 +82,26 @@ def test_the_statements_that_made_a_name_are_found(number: int | None, name: str
     assert source_of(RAN, number, name) == source
 
 
+DECORATED = Cell(
+    7, "from dataclasses import dataclass\n@dataclass(\n    frozen=True)\nclass P:\n    x: int\np = P(1)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "source"),
+    [
+        (7, "P", "@dataclass(\n    frozen=True)\nclass P:\n    x: int"),
+        (7, "dataclass", None),
+        (7, "p", None),
+        (3, "P", None),
+        (4, "gen", None),
+    ],
+)
+def test_the_definition_of_a_class_is_found_with_its_decorators(number: int, name: str, source: str | None) -> None:
+    assert cells.class_source((*RAN, DECORATED), number, name) == source
+    assert source is None or source_of((*RAN, DECORATED), number, name) == source
+
+
 KEY = "sk-" + "a1B2" * 8
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ipyrescue import checkpointing, identity, restoring
+from ipyrescue import cells, checkpointing, identity, restoring
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
@@ -176,7 +176,9 @@ class Notebook:
         """
         if into is None:
             self._undo = None
-        restored = restoring.restore(self._shell.user_ns, self.store(), found, scope, into=into)
+        restored = restoring.restore(
+            self._shell.user_ns, self.store(), found, scope, into=into, class_source=self._class_source
+        )
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self._go_on_with_history(restored.snapshot)
@@ -191,6 +193,9 @@ class Notebook:
         if snapshot.incarnation not in self._continued:
             self._continued.add(snapshot.incarnation)
             self.history.begin_with(self.cells_of(snapshot))
+
+    def _class_source(self, name: str) -> str | None:
+        return cells.class_source(cells.from_bytes(self.history.to_bytes()), self.cells.get(name), name)
 
     def cells_of(self, snapshot: Snapshot) -> tuple[Cell, ...]:
         """The cells that the session of *snapshot* had run; none where they cannot be read."""

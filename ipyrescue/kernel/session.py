@@ -45,6 +45,8 @@ def restore(
     """
     if device not in (None, "cpu"):
         raise RestoreError(f"Nothing was restored: device={device!r} is no choice. Say device='cpu', or leave it out.")
+    if prefix and not prefix.isidentifier():
+        raise RestoreError(f"Nothing was restored: prefix={prefix!r} begins no name. Say prefix='old_'.")
     scope = Scope(tuple(names), keep_existing, device, prefix, force, keep_classes)
     return _recorder().restore(source, scope, into=into)
 

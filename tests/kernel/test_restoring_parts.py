@@ -252,3 +252,18 @@ def test_a_snapshot_carries_the_cells_without_credentials(make_kernel: MakeKerne
         assert "# In [2]\npassword = '[redacted]'\nif password:\n    x = 1\n" in text
         assert "hunter2" not in text
     assert not any(b"hunter2" in path.read_bytes() for path in (tmp_path / ".ipyrescue").rglob("*.pack"))
+
+
+@pytest.mark.parametrize("decorator", ["", "@dataclass\n"])
+def test_an_edited_class_without_methods_is_shown_too(kernel: Kernel, decorator: str) -> None:
+    """A class of fields tells no place in the code: the cells do."""
+    kernel.run(f"from dataclasses import dataclass\n{decorator}class P:\n    x: int = 1\np = P()")
+    kernel.run("%checkpoint_vars label=good")
+    assert kernel.run("report = %restore_vars from=good").text == ""
+    assert kernel.value("report.warnings") == ()
+
+    kernel.run(f"{decorator}class P:\n    x: int = 2\n    y: int = 3")
+
+    told = kernel.run("%restore_vars from=good").text.splitlines()
+    assert "-    x: int = 1" in told
+    assert "+    y: int = 3" in told
