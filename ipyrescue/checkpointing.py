@@ -167,11 +167,16 @@ def _insist_on_tagged(selection: Selection, refused: tuple[Skipped, ...]) -> Non
 def _variables(selection: Selection, encoded: Encoded) -> Iterator[Variable]:
     origin, values = selection.origin, selection.values
     # A class without methods tells no place in the code; the cell that made it is asked.
-    ran = cells.from_bytes(origin.history) if any(isinstance(values[name], type) for name in encoded.sizes) else ()
+    ran = cells.from_bytes(origin.history) if any(_is_class(values[n]) for n in encoded.sizes) else ()
     for name, size_bytes in sorted(encoded.sizes.items()):
         value, cell = values[name], origin.cells.get(name)
-        source = source_of(value) or (cells.class_source(ran, cell, name) if isinstance(value, type) else None)
+        source = source_of(value) or (cells.class_source(ran, cell, name) if _is_class(value) else None)
         yield Variable(name, type_name(value), size_bytes, cell, source)
+
+
+def _is_class(value: Any) -> bool:
+    """Whether *value* is a class; `isinstance` would ask the `__class__` of the user's proxies."""
+    return issubclass(type(value), type)
 
 
 # --- put and commit ---------------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ def own_classes(namespace: dict[str, Any], got: Got) -> tuple[dict[str, type], l
     own: dict[str, type] = {}
     told = []
     for group in (got.snapshot.groups[position] for position in got.parts):
-        live = {name: namespace[name] for name in group.names if isinstance(namespace.get(name), type)}
+        live = {name: namespace[name] for name in group.names if _is_class(namespace.get(name))}
         if group.kind == "class" and len(live) == len(group.names):
             own.update(live)
         elif live and len(group.names) > 1:
@@ -358,7 +358,7 @@ def edited_classes(
     """Tell of classes that were edited and run again since the snapshot, unless they are kept."""
     for variable in got.snapshot.variables if not journal.is_beside else ():
         live = journal.globals.get(variable.name)
-        if variable.source is None or not isinstance(live, type) or variable.name not in got.wanted:
+        if variable.source is None or not _is_class(live) or variable.name not in got.wanted:
             continue
         now = source_of(live) or class_source(variable.name)
         if now is not None and now.strip() != variable.source.strip() and variable.name not in own:
@@ -370,13 +370,18 @@ def strangers(journal: Journal, got: Got, own: Mapping[str, type]) -> Iterator[s
     groups = got.snapshot.groups
     for group in groups if not journal.is_beside else ():
         classes = {name for position in group.depends for name in groups[position].names} - got.wanted - own.keys()
-        live = sorted(name for name in classes if isinstance(journal.globals.get(name), type))
+        live = sorted(name for name in classes if _is_class(journal.globals.get(name)))
         wanted = _wanted_names(got, group)
         if live and wanted:
             yield (
                 f"{', '.join(wanted)}: of the snapshot's {', '.join(live)}, which is another class than yours for "
                 "isinstance. To use yours: --keep-classes"
             )
+
+
+def _is_class(value: Any) -> bool:
+    """Whether *value* is a class; `isinstance` would ask the `__class__` of the user's proxies."""
+    return issubclass(type(value), type)
 
 
 def _difference(name: str, then: str, now: str) -> str:
