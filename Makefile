@@ -4,24 +4,32 @@ VENV ?= .venv
 JOBS ?= 2
 TORCH_ARGS ?=
 TORCH_BUILD ?= cpu
-export VENV TORCH_ARGS TORCH_BUILD
+CHROMIUM ?= chromium
+export VENV TORCH_ARGS TORCH_BUILD CHROMIUM
 
 BIN := $(VENV)/bin
 PYTHONS := 3.10 3.11 3.12 3.13
+PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-system lint format bench lock build clean
+.PHONY: help venv demo lab test test-system test-browser lint format bench
+.PHONY: labextension labextension-check lock build clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  PYTHON=python3.12 chooses the Python, VENV=dir the environment, ARGS='-k store -x' is handed to pytest."
+	@echo "  PYTHON=python3.12 chooses the Python, VENV=dir the environment, CHROMIUM=program the browser;"
+	@echo "  ARGS='-k store -x' is handed to pytest, ARGS='--no-browser --port 9999' to JupyterLab."
 
 venv:  ## Create or update the virtual environment (the other targets do it by themselves)
 	@$(PYTHON) tools/install.py
 
 demo: venv  ## Train, SIGKILL the kernel, restore, continue, compare bit for bit
 	@$(BIN)/python demo/story.py
+
+lab: venv  ## Start JupyterLab on the first notebook, in a copy of notebooks/ that is yours to play with
+	@mkdir -p $(PLAYGROUND) && cp --update notebooks/*.ipynb $(PLAYGROUND)
+	@cd $(PLAYGROUND) && $(abspath $(BIN))/jupyter lab --allow-root $(ARGS) 00_crash_in_a_minute.ipynb
 
 test: venv  ## Run the tests that need no root and no browser
 	$(BIN)/python -m pytest -n $(JOBS) -m "not system and not browser" $(ARGS)
@@ -31,6 +39,11 @@ test-system: venv  ## Run the tests that need root, strace and mount; fails wher
 	@strace -f -o /dev/null true || { echo "make test-system needs a working strace: apt-get install strace"; exit 1; }
 	@unshare --mount true || { echo "make test-system needs unshare (apt-get install util-linux) and the right to mount"; exit 1; }
 	$(BIN)/python -m pytest -m system $(ARGS)
+
+test-browser: venv  ## Run the tests in a real browser; fails where there is no Chromium
+	@command -v "$(CHROMIUM)" >/dev/null || { echo "make test-browser needs Chromium, and there is no $(CHROMIUM) here." \
+	  "Type: apt-get install chromium   or name yours: make test-browser CHROMIUM=/path/to/chrome"; exit 1; }
+	$(BIN)/python -m pytest -n $(JOBS) -m browser $(ARGS)
 
 lint: venv  ## Check style, format and types
 	$(BIN)/ruff check
@@ -44,6 +57,17 @@ format: venv  ## Rewrite the code in the house format
 bench: venv  ## Measure against torch.save and dill, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
 
+labextension:  ## Build ipyrescue/labextension/ from the TypeScript in labextension/; needs node 20 and npm
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version >/dev/null || \
+	  { echo "make labextension needs node 20 or newer, and npm. Type: apt-get install nodejs npm"; exit 1; }
+	cd labextension && npm ci --no-audit --no-fund && npm run build
+
+labextension-check:  ## Build it, and fail if that changed a byte of what was there
+	@rm -rf build/labextension && mkdir -p build && cp -R ipyrescue/labextension build/labextension
+	@$(MAKE) --no-print-directory labextension
+	@diff -r build/labextension ipyrescue/labextension || { echo "ipyrescue/labextension was not what labextension/" \
+	  "makes. It is now: look at it, then commit it."; exit 1; }
+
 lock: venv  ## Pin the newest versions for every Python in requirements/
 	$(BIN)/python tools/lock.py $(PYTHONS)
 
@@ -52,5 +76,5 @@ build: venv  ## Build the wheel and the source archive in dist/
 	$(BIN)/python -m build --no-isolation
 
 clean:  ## Remove the environment, caches and builds
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist labextension/lib labextension/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -88,3 +88,8 @@ def load_ipython_extension(shell: Any) -> None:
 def unload_ipython_extension(shell: Any) -> None:
     """Answer `%unload_ext ipyrescue`: leave nothing behind."""
     import_module("ipyrescue.kernel.extension").unload(shell)
+
+
+def _jupyter_server_extension_points() -> Any:
+    """Answer `jupyter server extension disable ipyrescue`, which is what people type."""
+    return import_module("ipyrescue.server")._jupyter_server_extension_points()

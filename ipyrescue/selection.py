@@ -120,6 +120,12 @@ def _reason_to_leave_out(name: str, value: Any, tagged: tuple[str, ...], setting
     return None
 
 
+def shows_a_secret(text: str) -> bool:
+    """Whether a line of code or an error's message spells a secret out: what is not saved is not noted either."""
+    quotes = "'" in text or '"' in text
+    return bool(_SECRET_VALUE.search(text) or (quotes and any(map(_SECRET_NAME.search, re.findall(r"\w+", text)))))
+
+
 def type_name(value: Any) -> str:
     """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
     kind = type(value)

@@ -5,6 +5,9 @@
 The stamp is written last. While it matches there is nothing to do; when the lock changed, the environment is
 updated; when its making was interrupted, it is made anew. Run by `make`, on nothing but the standard library.
 
+The package is installed editable: its Python runs from the checkout. What Jupyter looks for in the environment's
+etc/ and share/ pip copies there, from an editable wheel too; when one of those files changes, that is done again.
+
 VENV         where to make it (.venv)
 TORCH_ARGS   more arguments for pip when it installs torch, such as --index-url
 TORCH_BUILD  "any" accepts the CUDA build of torch; else that is refused
@@ -58,7 +61,7 @@ def main() -> None:
     environment = ROOT / os.environ.get("VENV", ".venv")
     stamp = environment / "made-by-ipyrescue"
     made_with = f"{sys.version.split()[0]} {sys.base_prefix} {environment}"
-    made_from = digest(lock, ROOT / "pyproject.toml", Path(__file__))
+    made_from = digest(lock, ROOT / "pyproject.toml", Path(__file__), *copied())
     if read(stamp) == [made_with, made_from]:
         return
 
@@ -84,6 +87,13 @@ def lock_for(version: "tuple[int, int]") -> Path:
         supported = f"3.{minors[0]} to 3.{minors[-1]}"
         stop(UNSUPPORTED.format(supported=supported, executable=sys.executable, version="{}.{}".format(*version)))
     return lock
+
+
+def copied() -> "list[Path]":
+    """List what pip copies from the checkout: what pyproject.toml names under shared-data."""
+    folders = [ROOT / "jupyter-config", ROOT / "ipyrescue" / "labextension"]
+    found = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [ROOT / "labextension" / "install.json", *found]
 
 
 def digest(*files: Path) -> str:

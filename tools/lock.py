@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GROUPS = ("test", "lint", "bench", "build", "beside-torch")
+GROUPS = ("test", "lint", "browser", "bench", "build", "beside-torch")
 UV = "uv>=0.9,<1"
 
 

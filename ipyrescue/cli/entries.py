@@ -21,8 +21,8 @@ from ipyrescue.errors import (
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age
 from ipyrescue.store import Store, layout, signing
-from ipyrescue.store.blobs import pack_signature
 from ipyrescue.store.catalog import Unreadable
+from ipyrescue.store.verify import incomplete
 
 DEFAULT_FOLDER = ".ipyrescue"
 
@@ -119,23 +119,9 @@ def choose(store: Store, spec: str) -> Entry:
 
 def _of_snapshot(store: Store, snapshot: Snapshot, pins: frozenset[str]) -> Entry:
     """The entry of a snapshot of ours, damaged when its packs are not all there at their full length."""
-    error = _incomplete(store.root, snapshot)
+    error = incomplete(store.root, snapshot)
     state: State = "damaged" if error else "ok"
     return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins)
-
-
-def _incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
-    ends: dict[str, int] = {}
-    for blob in snapshot.blobs:
-        if blob.size_bytes:
-            ends[blob.pack] = max(ends.get(blob.pack, 0), blob.offset + blob.size_bytes)
-    for pack, end in sorted(ends.items()):
-        signature = pack_signature(root, pack)
-        if signature is None:
-            return CorruptError(f"Pack {layout.pack_path(root, pack)} is missing.")
-        if signature[2] < end:
-            return CorruptError(f"Pack {layout.pack_path(root, pack)} was cut short.")
-    return None
 
 
 def _of_unreadable(store: Store, item: Unreadable, pins: frozenset[str]) -> Entry:

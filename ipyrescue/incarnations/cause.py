@@ -86,7 +86,7 @@ def _told_by_the_server(evidence: Evidence) -> Iterator[Cause]:
         yield Cause("exited", "ended", f"its process exited with status {code}, by os._exit or in a library")
     elif _name(number) == "SIGKILL":
         yield from _out_of_memory(evidence)
-        yield Cause("killed", "was killed", "SIGKILL from outside, such as kill -9")
+        yield Cause("killed", "was killed", "SIGKILL, as by kill -9")
     else:
         yield _by_signal(number, evidence)
 
@@ -115,14 +115,13 @@ def _suggested(evidence: Evidence) -> Iterator[Cause]:
 def _out_of_memory(evidence: Evidence) -> Iterator[Cause]:
     """Killed for its memory. A kill that was counted may have hit another process, such as a worker of a DataLoader."""
     memory = evidence.life.memory
-    held = share_of_memory(memory)
     full = memory is not None and memory.limit_bytes and memory.rss_bytes >= NEARLY_FULL * memory.limit_bytes
+    held = f", {share_of_memory(memory)}{'' if full else ' when last looked at'}" if memory is not None else ""
     if evidence.oom_kills and (full or evidence.life.exit_code is not None):
-        yield Cause("out_of_memory", "was killed", f"out of memory{', ' if held else ''}{held}")
+        yield Cause("out_of_memory", "was killed", f"out of memory{held}")
     counted = evidence.oom_kills if evidence.oom_kills is not None else evidence.machine_oom_kills
     if full or counted:
-        text = f"most likely out of memory{', ' if held else ''}{held}"
-        yield Cause("out_of_memory", "was killed", text, certain=False)
+        yield Cause("out_of_memory", "was killed", f"most likely out of memory{held}", certain=False)
 
 
 def _by_signal(number: int, evidence: Evidence) -> Cause:

@@ -40,9 +40,16 @@ def deaths(root: Path, notebooks: Collection[str], incarnation: str = "") -> lis
 
 
 def previous_death(root: Path, notebook: str, incarnation: str, former: Collection[str] = ()) -> Death | None:
-    """Find the newest life of this notebook, or under its *former* names, that died and still waits for an answer."""
-    found = deaths(root, {notebook, *former}, incarnation)
-    return next((death for death in found if death.pending), None)
+    """Find the newest life of this notebook, or under its *former* names, that died and still waits for an answer.
+
+    What died before a kernel that was restored since is not found: its user went on from later on.
+    """
+    for death in deaths(root, {notebook, *former}, incarnation):
+        if death.pending:
+            return death
+        if death.life.restored is not None:
+            return None
+    return None
 
 
 def still_alive(root: Path, notebook: str, incarnation: str) -> Life | None:

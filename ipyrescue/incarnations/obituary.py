@@ -25,21 +25,26 @@ _PROTECT = "%checkpoint_vars every=5m"
 
 def describe(offer: Offer, now: float) -> str:
     """Tell what died, why, when and in which cell, what is saved and what to type; *now* in epoch seconds."""
-    lines = [_what_died(offer, now)]
-    if offer.cause.place:
-        lines.append(f"It stood in {' < '.join(map(_in_short, offer.cause.place[:_PLACES]))}.")
-    lines += what_is_left(offer, now)
+    lines = story(offer, now)
     if offer.snapshot is not None:
         restore = restore_line(offer)
         lines.append(f"Bring it back: {restore}    Look first: {restore} --dry-run")
     return "\n".join(lines)
 
 
+def story(offer: Offer, now: float) -> list[str]:
+    """The same for where there are buttons: nothing to type."""
+    lines = [_what_died(offer, now)]
+    if offer.cause.place:
+        lines.append(f"It stood in {' < '.join(map(_in_short, offer.cause.place[:_PLACES]))}.")
+    return lines + what_is_left(offer, now)
+
+
 def what_is_left(offer: Offer, now: float) -> list[str]:
     """Say which snapshot is proposed and why, and which other there is."""
     lines = []
     if offer.snapshot is None and offer.interrupted is None and offer.note is None:
-        lines.append(f"It left no snapshot. So that the next one does: {_PROTECT}")
+        lines.append(_unreadable(offer) or f"It left no snapshot. So that the next one does: {_PROTECT}")
     if offer.note is not None:
         lines.append(offer.note)
     if offer.snapshot is not None:
@@ -153,7 +158,18 @@ def _saved_in_short(offer: Offer) -> str:
         return f"Only a snapshot in mid-step is left: {offer.interrupted.id[:8]}."
     if offer.note is not None:
         return "No snapshot is proposed: each one killed the kernel."
+    if offer.unreadable:
+        return f"{count(offer.unreadable, 'snapshot')} there cannot be read."
     return f"No snapshot there. For the next time: {_PROTECT}"
+
+
+def _unreadable(offer: Offer) -> str | None:
+    if not offer.unreadable:
+        return None
+    return (
+        f"{count(offer.unreadable, 'snapshot')} there cannot be read: signed by another key, or damaged. "
+        "In the notebook, %snapshots --all shows them; IPYRESCUE_KEY_FILE names the key."
+    )
 
 
 def _interrupted(snapshot: Snapshot, *, newer: bool, now: float) -> str:

@@ -6,6 +6,7 @@ next, and after that the generation before.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ipyrescue.incarnations.cause import diagnose
 from ipyrescue.incarnations.deaths import Death, previous_death
 from ipyrescue.incarnations.evidence import gather
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import lives
+from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Cause, Life
 from ipyrescue.store.upkeep import Attempt, attempts, awaiting_restore
 
@@ -27,7 +28,7 @@ class Offer:
 
     *snapshot* is what a restore should take, forced to *device* if there is one; *interrupted* is a newer one that
     was cut in the middle of a step; *note* says why not the newest is proposed.
-    *renamed*: the notebook had another name then.
+    *renamed*: the notebook had another name then. *unreadable* snapshots of the store may be its too.
     """
 
     death: Death
@@ -37,6 +38,7 @@ class Offer:
     interrupted: Snapshot | None = None
     note: str | None = None
     renamed: bool = False
+    unreadable: int = 0
 
     @property
     def life(self) -> Life:
@@ -57,7 +59,16 @@ def find_offer(
         return None
     unrestored = awaiting_restore(root, incarnation)
     offer = make_offer(death, _cause(root, death), snapshots, unrestored, attempts(root))
-    return replace(offer, renamed=death.life.notebook != notebook)
+    return replace(offer, renamed=death.life.notebook != notebook, unreadable=count_unreadable(root, snapshots))
+
+
+def count_unreadable(root: Path, readable: Sequence[Snapshot]) -> int:
+    """How many manifests of a store are not among those that can be read: damaged, or signed by another key."""
+    try:
+        names = os.listdir(layout.snapshots(root))
+    except OSError:
+        return 0
+    return max(0, sum(layout.parse_snapshot_name(name) is not None for name in names) - len(readable))
 
 
 def make_offer(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import types
 from collections.abc import Iterator
 from typing import Any
 
+from IPython.core.error import UsageError
 from traitlets import Unicode
 from traitlets.config import Configurable
 
@@ -60,14 +62,25 @@ def load(shell: Any) -> None:
     offering = Offering(recorder.notebook, lambda source, device: magics.restore(source, Scope(device=device)))
     setattr(shell, _ATTRIBUTE, recorder)
     setattr(shell, _OFFERING, offering)
-    shell.register_magics(magics)
     asked = _is_asked(shell)
-    recorder.start(unasked=not asked)
-    _start_by_itself(recorder)
+    try:
+        shell.register_magics(magics)
+        recorder.start(unasked=not asked)
+        _start_by_itself(recorder)
+    except BaseException as error:
+        # Half of us would promise a protection that no hook gives: all of us, or nothing.
+        unload(shell)
+        if not isinstance(error, RescueError):
+            raise
+        told = f"ipyrescue was not loaded: {error}"
+        if asked:
+            raise UsageError(told) from error
+        _tell_with_the_first_cell(shell, told)
+        return
     recorder.before_cells(offering.before_cell)
     if asked:
         print(greeting(recorder, offering, _running_cell(shell)))  # noqa: T201 - the answer to %load_ext
-    elif getattr(shell, "kernel", None) is None:
+    elif _has_a_reader(shell):
         offering.before_cell("")
 
 
@@ -113,6 +126,26 @@ def _is_asked(shell: Any) -> bool:
         return len(shell.history_manager.input_hist_parsed) > 1
     content = _request(shell)
     return bool(content.get("store_history")) and not content.get("silent")
+
+
+def _has_a_reader(shell: Any) -> bool:
+    """Whether somebody reads what is printed just now: a terminal, but not one that only runs a script or `-c`."""
+    terminal = getattr(shell, "kernel", None) is None
+    return terminal and bool(getattr(shell.parent, "interact", True))
+
+
+def _tell_with_the_first_cell(shell: Any, text: str) -> None:
+    """Print *text* before the output of the user's next cell: what a profile says while a kernel starts is lost."""
+    if getattr(shell, "kernel", None) is None:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - a terminal shows it
+        return
+
+    def tell(info: Any) -> None:
+        if info.store_history and not info.silent:
+            shell.events.unregister("pre_run_cell", tell)
+            print(text, file=sys.stderr, flush=True)  # noqa: T201 - in a cell, on the main thread
+
+    shell.events.register("pre_run_cell", tell)
 
 
 def _running_cell(shell: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import operator
 import os
 import re
 import socket
@@ -25,8 +26,10 @@ from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
 from ipyrescue.kernel.memory import MemoryWatch
 from ipyrescue.kernel.traces import Traces
+from ipyrescue.selection import shows_a_secret
 from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Life, Memory
+from ipyrescue.store.upkeep import bury_unsaved
 
 HEARTBEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0
@@ -34,6 +37,9 @@ LOOK_SECONDS = 1.0
 
 _CHANGED = 0.05
 _CELL_IDS = 20
+_NOTED_CHARACTERS = 300
+_LOOKED_AT_CHARACTERS = 4096
+_WITHHELD = "withheld: it looks like a secret"
 _KERNEL_ID = re.compile(r"kernel-(.+)\.json")
 
 
@@ -49,6 +55,7 @@ class LifeRecorder:
         self._kernel_id = _kernel_id(kernel)
         self._life: Life | None = None
         self._root: Path | None = None
+        self._is_created = False
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._stopped = threading.Event()
@@ -71,8 +78,8 @@ class LifeRecorder:
         life = before or _newborn(self.incarnation, self._kernel_id, identity)
         life = dataclasses.replace(life, notebook=identity.notebook, kind=identity.kind)
         with self._swallowed(), self._lock:
-            self._life, self._root = life, root
-            layout.create(root)
+            self._life, self._root, self._is_created = life, root, False
+            self._create(root)
             lives.write(root, life, durable=True)
             if left != root:
                 self._traces.begin(root)
@@ -92,7 +99,7 @@ class LifeRecorder:
         self._change(
             cell=number,
             cell_started=_now(),
-            cell_source=source,
+            cell_source=_noted(source.strip().partition("\n")[0]),
             cell_running=True,
             cell_ids=ids[-_CELL_IDS:],
             error=None,
@@ -101,8 +108,12 @@ class LifeRecorder:
 
     def cell_ends(self, number: int = 0, source: str = "", error: BaseException | None = None) -> None:
         """Note that no cell runs any more, and what it raised; the last one stays named."""
-        said = f"{type(error).__name__}: {error}".splitlines()[0][:300] if error is not None else None
-        self._change(cell_running=False, error=said, memory=self.memory.cell_ends(number, source))
+        said = f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else None
+        self._change(
+            cell_running=False,
+            error=_noted(said) if said is not None else None,
+            memory=self.memory.cell_ends(number, source),
+        )
 
     def arms(self, every_seconds: float | None) -> None:
         """Note that snapshots are made by themselves from now on, or with None no more."""
@@ -161,21 +172,30 @@ class LifeRecorder:
 
     def _beat(self) -> None:
         last = time.monotonic()
+        with contextlib.suppress(OSError):
+            if self._root is not None:
+                bury_unsaved(self._root)
         while not self._stopped.wait(min(LOOK_SECONDS, self._heartbeat_seconds)):
-            with self._swallowed():
+            # What the user's torch answers is not ours to foresee, and without a heart we would be taken for dead.
+            with contextlib.suppress(Exception), self._swallowed():
                 if self._give_sign(due=time.monotonic() - last >= self._heartbeat_seconds):
                     last = time.monotonic()
 
     def _give_sign(self, *, due: bool) -> bool:
         """Write the memory down when it has changed; else, when a sign of life is *due*, touch the record."""
-        now, known = self.memory.look(), self._life.memory if self._life is not None else None
+        now, known = self.memory.watch(), self._life.memory if self._life is not None else None
         if known is None or _differ(known, now):
             self._change(memory=now)
-        elif due and self._root is not None:
+        elif due and self._root is not None and self._is_created:
             lives.touch(self._root, self.incarnation)
         else:
             return False
         return True
+
+    def _create(self, root: Path) -> None:
+        """Make the store, or see that it is one: through a link in its place nothing is written. Raises StoreError."""
+        layout.create(root)
+        self._is_created = True
 
     def _change(self, *, durable: bool = False, **fields: Any) -> None:
         if self._life is None or self._root is None or not self._mine():
@@ -183,6 +203,8 @@ class LifeRecorder:
         with self._swallowed(), self._lock:
             # In memory first: should the disk refuse now, the next write that it takes says all of it.
             self._life = dataclasses.replace(self._life, **fields)
+            if not self._is_created:
+                self._create(self._root)
             lives.write(self._root, self._life, durable=durable)
 
     @contextlib.contextmanager
@@ -223,13 +245,19 @@ class _ShutdownHook:
             del self._kernel.do_shutdown
 
 
+def _noted(text: str) -> str:
+    """What a record keeps of a user's line; it is shown to whoever looks at the notebook, also in a browser."""
+    return _WITHHELD if shows_a_secret(text[:_LOOKED_AT_CHARACTERS]) else text[:_NOTED_CHARACTERS]
+
+
 def _differ(known: Memory, now: Memory) -> bool:
-    """Whether the record would mislead whoever asks later how full the memory was."""
+    """Whether the record would mislead whoever asks later how full the memory was, and who was killed for it."""
+    counters = operator.attrgetter("oom_kills", "oom_group", "machine_oom_kills")
     pairs = (
         (known.rss_bytes, now.rss_bytes),
         (known.cuda_allocated_bytes or 0, now.cuda_allocated_bytes or 0),
     )
-    return any(abs(new - old) > _CHANGED * max(old, 1) for old, new in pairs)
+    return counters(known) != counters(now) or any(abs(new - old) > _CHANGED * max(old, 1) for old, new in pairs)
 
 
 def _kernel_id(kernel: Any) -> str | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -35,7 +34,9 @@ class MemoryWatch:
         self._peak_bytes = 0
         self._high_water = _high_water()
         self._began = (0, 0)
-        self._grown: dict[int, list[int]] = defaultdict(list)
+        self._grown: dict[int, list[int]] = {}
+        self._warned: _Growing | None = None
+        self._kills = _Kills.so_far()
 
     def cell_begins(self) -> Memory:
         """A new cell has a peak of its own."""
@@ -47,15 +48,31 @@ class MemoryWatch:
     def cell_ends(self, number: int, source: str) -> Memory:
         """Look once more, and remember whether this cell keeps taking more each time it runs."""
         now = self.look()
-        grown = max(now.rss_bytes - self._began[0], (now.cuda_allocated_bytes or 0) - self._began[1])
-        runs = self._grown[hash(source)]
-        runs[:] = [*runs, grown][-_GROWN_RUNS:] if grown > max(_GROWN_BYTES, _GROWN_SHARE * now.rss_bytes) else []
+        changes = now.rss_bytes - self._began[0], (now.cuda_allocated_bytes or 0) - self._began[1]
+        cell, grown = hash(source), max(changes)
+        runs = self._grown.pop(cell, [])
+        if grown > max(_GROWN_BYTES, _GROWN_SHARE * now.rss_bytes):
+            self._grown[cell] = [*runs, grown][-_GROWN_RUNS:]
+            self._warn(number, cell)
+        elif self._warned is not None and (cell == self._warned.cell or -min(changes) > self._warned.taken_bytes / 2):
+            # It takes no more, or what it took was given back.
+            self._grown.pop(self._warned.cell, None)
+            self.warning = self._warned = None
+        return replace(now, warning=self.warning)
+
+    def _warn(self, number: int, cell: int) -> None:
+        runs = self._grown[cell]
         if len(runs) == _GROWN_RUNS:
+            self._warned = _Growing(cell, sum(runs))
             self.warning = (
                 f"Cell [{number}] took more memory in each of its last {_GROWN_RUNS} runs, {format_size(sum(runs))} "
                 "in all. Does a list keep tensors or results that are no longer needed?"
             )
-        return replace(now, warning=self.warning)
+
+    def watch(self) -> Memory:
+        """Look, and count anew whom the OOM killer has ended: that is slow, so it is for the heartbeat."""
+        self._kills = _Kills.so_far()
+        return self.look()
 
     def look(self) -> Memory:
         """What is held right now, and the most that was seen since the cell began."""
@@ -71,11 +88,31 @@ class MemoryWatch:
             limit_bytes=self._limit_bytes,
             cuda_allocated_bytes=allocated,
             cuda_reserved_bytes=reserved,
-            oom_kills=oom_kills(),
-            oom_group=oom_group(),
-            machine_oom_kills=machine_oom_kills(),
+            oom_kills=self._kills.of_group,
+            oom_group=self._kills.group,
+            machine_oom_kills=self._kills.of_machine,
             warning=self.warning,
         )
+
+
+class _Growing(NamedTuple):
+    """The cell that is warned of, by the hash of its source, and what its last runs took."""
+
+    cell: int
+    taken_bytes: int
+
+
+class _Kills(NamedTuple):
+    """Whom the OOM killer has ended so far."""
+
+    of_group: int | None
+    group: str | None
+    of_machine: int | None
+
+    @classmethod
+    def so_far(cls) -> _Kills:
+        """Ask the kernel of the operating system."""
+        return cls(oom_kills(), oom_group(), machine_oom_kills())
 
 
 def memory_limit() -> int | None:

@@ -45,7 +45,7 @@ class Notebook:
     """One kernel's namespace and the store that its snapshots go to.
 
     *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running, *history*
-    all that were run.
+    all that were run. *has_restored*: a snapshot was bound in this kernel, all of it or a part.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
@@ -54,6 +54,7 @@ class Notebook:
         self.cell: int | None = None
         self.history = History()
         self.area = StagingArea()
+        self.has_restored = False
         self._shell = shell
         self._configuration = configuration
         self._started_in = Path(working_directory())
@@ -179,6 +180,7 @@ class Notebook:
         restored = restoring.restore(
             self._shell.user_ns, self.store(), found, scope, into=into, class_source=self._class_source
         )
+        self.has_restored = self.has_restored or into is None
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self._go_on_with_history(restored.snapshot)

@@ -24,7 +24,8 @@ from ipyrescue.incarnations.renames import former_names
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.store import lives
 
-_RESTORES = re.compile(r"^\s*%restore_vars\b|\brestore_vars\b.*\(|\bipyrescue\.restore\(|[\"']restore_vars[\"']", re.M)
+_RESTORES = re.compile(r"^[^#\n]*\brestore_vars\b|\A(?=[\s\S]*\bipyrescue\b)[\s\S]*\brestore\(", re.M)
+"""A cell that most likely restores by itself. When it did not, the next cell is told."""
 
 Restore = Callable[[str, Literal["cpu"] | None], Any]
 """Restore a snapshot by its id, with all tensors on a device if one is named; return what is to be shown."""
@@ -40,8 +41,11 @@ class Offering:
         self._signs: dict[str, float] = {}
 
     def at_load(self, source: str) -> list[str]:
-        """What %load_ext has to say, its cell being *source*; empty when nothing happened. Raises `RescueError`."""
-        return self._say(source)
+        """What %load_ext has to say, its cell being *source*; empty when nothing happened, or all is said.
+
+        Raises `RescueError`.
+        """
+        return self._say(source) if self.waits else []
 
     def before_cell(self, source: str) -> None:
         """Say it before the output of a user's cell, if it is still to be said."""
@@ -51,12 +55,17 @@ class Offering:
             told = self._say(source)
         except RescueError as error:
             told = [f"ipyrescue: snapshots are out of reach. {error}"]
+        except KeyboardInterrupt:  # out of the hook it would become a page of our code, and the cell would run as well
+            self.waits, told = True, []
         for text in told:
             print(text, file=sys.stderr, flush=True)  # noqa: T201 - in a cell, on the main thread
 
     def _say(self, source: str) -> list[str]:
         where = self._notebook.identity
         self.waits = self._must_wait()
+        if self._notebook.has_restored:
+            self.waits = False
+            return []
         offer = self._offer()
         if offer is not None:
             self.waits = False
@@ -89,7 +98,10 @@ class Offering:
 
     def _answer(self, offer: Offer, source: str) -> list[str]:
         policy = self._policy(offer)
-        if policy == "never" or _RESTORES.search(source):
+        if policy == "never":
+            return []
+        if _RESTORES.search(source):
+            self.waits = True
             return []
         if policy == "restore" and offer.snapshot is not None and offer.note is None:
             return self._restore_now(offer)
@@ -105,8 +117,11 @@ class Offering:
         told = obituary.describe(offer, time.time())
         try:
             report = self._restore(offer.snapshot.id, offer.device)
-        except RescueError as error:
-            return [told, f"It was not restored, although on_death=restore: {error}"]
+        except KeyboardInterrupt:
+            return [told, "It was not restored: you interrupted it. Your cell runs without it."]
+        except Exception as error:  # noqa: BLE001 - what is pickled may raise anything; the offer must not be lost
+            why = str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}"
+            return [told, f"It was not restored, although on_death=restore: {why}"]
         print(told.partition("\n")[0], file=sys.stderr, flush=True)  # noqa: T201 - as in before_cell
         display(report)  # type: ignore[no-untyped-call]
         return []

@@ -7,6 +7,7 @@ Nothing of it ever raises into a cell: what fails is told once, in one line, at 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
@@ -79,11 +80,11 @@ class Recorder:
         *unasked*, by a profile that loads us into every kernel, no store is made in a folder without a notebook.
         """
         self._unasked = unasked
-        self._follow_identity()
         ran = enumerate(self._shell.history_manager.input_hist_raw)
         self.notebook.history.add(Cell(number, redacted(source)) for number, source in ran if source)
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
+        self._follow_identity()
         # Last in, first out: what is being written is finished before the life record says that the kernel ended.
         atexit.register(self._finish_writing)
 
@@ -94,8 +95,9 @@ class Recorder:
     def stop(self) -> None:
         """Finish what is being written and leave nothing behind but snapshots."""
         self.disarm()
-        self._shell.events.unregister("pre_run_cell", self._before_cell)
-        self._shell.events.unregister("post_run_cell", self._after_cell)
+        for event, hook in (("pre_run_cell", self._before_cell), ("post_run_cell", self._after_cell)):
+            with contextlib.suppress(ValueError):  # an interrupted start had not come so far
+                self._shell.events.unregister(event, hook)
         atexit.unregister(self._finish_writing)
         self._writer.close(_CLOSE_SECONDS)
         self.notebook.area.release()
@@ -134,6 +136,9 @@ class Recorder:
             restored = self.notebook.restore(found, scope, into=into)
         if into is None:
             self._leave_cells_of(restored.names)
+        if restored.full:
+            # What is live now is what that snapshot holds.
+            self.life.saves(restored.snapshot.created)
         if restored.full and restored.snapshot.settings.every_seconds is not None:
             self.arm(restored.snapshot.settings)
         return restored

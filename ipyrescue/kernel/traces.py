@@ -71,7 +71,7 @@ _in_force: list[Traces] = []
 
 
 def _let_go_in_child() -> None:
-    for traces in _in_force:
+    for traces in tuple(_in_force):
         traces.let_go()
 
 
@@ -85,8 +85,16 @@ def _free_signals() -> Iterator[int]:
         return
     for name in SIGNALS:
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL and not _is_caught(number):
             yield number
+
+
+def _is_caught(number: int) -> bool:
+    """Whether a handler that Python knows nothing of is there: the user's faulthandler, or a library's (proc(5))."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        status = Path("/proc/self/status").read_text("ascii", "replace")
+        return bool(int(status.partition("SigCgt:")[2].split()[0], 16) >> (number - 1) & 1)
+    return False
 
 
 def _close(path: Path, file: BinaryIO) -> None:

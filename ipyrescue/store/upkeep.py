@@ -52,11 +52,17 @@ def forget_by(store: Store, notebook: str, retention: Retention, *, current: str
 
 
 def awaiting_restore(root: Path, current: str) -> frozenset[str]:
-    """The incarnations that died in the store at *root* and were neither restored nor dismissed."""
+    """The incarnations that died in the store at *root* and were neither restored nor dismissed.
+
+    What died before a kernel that was restored since waits no more: its user went on from later on.
+    """
+    known = read_all(root)
+    answered = {life.notebook: number for number, life in enumerate(known) if life.restored is not None}
     return frozenset(
         life.incarnation
-        for life in read_all(root)
+        for number, life in enumerate(known)
         if life.incarnation != current
+        and number > answered.get(life.notebook, -1)
         and life.restored is None
         and not life.dismissed
         and state(life, last_seen_at=last_seen(root, life)) == "died"
@@ -108,12 +114,21 @@ def _size_bytes(path: Path) -> int:
 def bury(store: Store) -> None:
     """Remove the records of lives that are over, when a week has passed and no snapshot of theirs is left."""
     remembered = {snapshot.incarnation for snapshot in store.snapshots()}
-    for life in read_all(store.root):
-        over = life.ended is not None or life.restored is not None or life.dismissed
-        if over and life.incarnation not in remembered and time.time() - last_seen(store.root, life) > _BURY_SECONDS:
-            with contextlib.suppress(FileNotFoundError):
-                layout.life_path(store.root, life.incarnation).unlink()
+    _bury(store.root, (life for life in read_all(store.root) if life.incarnation not in remembered))
     _sweep_traces(store.root)
+
+
+def bury_unsaved(root: Path) -> None:
+    """The same for those who never saved anything: where nobody makes snapshots, nobody else would. Raises OSError."""
+    _bury(root, (life for life in read_all(root) if life.saved_at is None))
+
+
+def _bury(root: Path, lives: Iterable[Life]) -> None:
+    for life in lives:
+        over = life.ended is not None or life.restored is not None or life.dismissed
+        if over and time.time() - last_seen(root, life) > _BURY_SECONDS:
+            with contextlib.suppress(FileNotFoundError):
+                layout.life_path(root, life.incarnation).unlink()
 
 
 def _sweep_traces(root: Path) -> None:

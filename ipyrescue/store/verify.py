@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ipyrescue.errors import StoreError
+from ipyrescue.errors import CorruptError, StoreError
 from ipyrescue.manifest import BlobRef, Group, Snapshot
-from ipyrescue.store import blobs
+from ipyrescue.store import blobs, layout
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.pack import PackReader
 
@@ -51,6 +52,21 @@ def verify(store: Store, snapshot: Snapshot) -> list[Damage]:
             for blob, reason in zip(distinct, reasons, strict=True)
             if reason is not None
         ]
+
+
+def incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
+    """What is wrong if the packs of *snapshot* are not all there at their full length. Reads no byte of them."""
+    ends: dict[str, int] = {}
+    for blob in snapshot.blobs:
+        if blob.size_bytes:
+            ends[blob.pack] = max(ends.get(blob.pack, 0), blob.offset + blob.size_bytes)
+    for pack, end in sorted(ends.items()):
+        signature = blobs.pack_signature(root, pack)
+        if signature is None:
+            return CorruptError(f"Pack {layout.pack_path(root, pack)} is missing.")
+        if signature[2] < end:
+            return CorruptError(f"Pack {layout.pack_path(root, pack)} was cut short.")
+    return None
 
 
 def verify_store(store: Store) -> Report:

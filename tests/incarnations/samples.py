@@ -9,7 +9,7 @@ from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Cause, Life, Memory, process_facts
 from tests.kernel.samples import NOW, iso
 
-KILLED = Cause("killed", "was killed", "SIGKILL from outside, such as kill -9")
+KILLED = Cause("killed", "was killed", "SIGKILL, as by kill -9")
 FULL = Memory(31_700_000_000, 31_800_000_000, limit_bytes=32_000_000_000)
 HALF_FULL = Memory(16_000_000_000, 16_000_000_000, limit_bytes=32_000_000_000)
 NO_SUCH_PID = 1 << 30

@@ -70,8 +70,8 @@ def test_a_crash_in_a_thread_of_no_python_names_no_place():
 @pytest.mark.parametrize(
     ("exit_code", "kind", "verb", "text"),
     [
-        (-9, "killed", "was killed", "SIGKILL from outside"),
-        (137, "killed", "was killed", "SIGKILL from outside"),  # a shell stood between
+        (-9, "killed", "was killed", "SIGKILL, as by"),
+        (137, "killed", "was killed", "SIGKILL, as by"),  # a shell stood between
         (-11, "segmentation_fault", "crashed", "segmentation fault"),
         (-6, "aborted", "crashed", "abort"),
         (-15, "terminated", "was terminated", "SIGTERM from outside"),
@@ -116,7 +116,19 @@ def test_sigterm_together_with_the_parent_is_laid_to_it():
         (a_life(exit_code=-9), {"oom_kills": 1}, True, "out of memory"),
         (a_life(memory=FULL), {"oom_kills": 1}, True, "out of memory, 31.7 of 32 GB"),
         # Without an exit status it may be another process, such as a worker, that was killed for its memory.
-        (a_life(memory=HALF_FULL), {"oom_kills": 1}, False, "most likely out of memory, 16.0 of 32 GB"),
+        (
+            a_life(memory=HALF_FULL),
+            {"oom_kills": 1},
+            False,
+            "most likely out of memory, 16.0 of 32 GB when last looked at",
+        ),
+        # It takes less than a second to fill the rest.
+        (
+            a_life(exit_code=-9, memory=HALF_FULL),
+            {"oom_kills": 1},
+            True,
+            "out of memory, 16.0 of 32 GB when last looked at",
+        ),
         (a_life(exit_code=-9, memory=FULL), {}, False, "most likely out of memory, 31.7 of 32 GB"),
         (a_life(memory=FULL), {}, False, "most likely out of memory, 31.7 of 32 GB"),
         (a_life(exit_code=-9), {"machine_oom_kills": 2}, False, "most likely out of memory"),

@@ -170,14 +170,14 @@ def test_a_cause_from_a_record_cannot_write_to_the_terminal():
         (
             {"snapshot": None},
             [
-                "train.ipynb: kernel was killed (SIGKILL from outsi...) 20 s ago in cell [9].",
+                "train.ipynb: kernel was killed (SIGKILL, as by kil...) 20 s ago in cell [9].",
                 "No snapshot there. For the next time: %checkpoint_vars every=5m",
             ],
         ),
         (
             {"death": a_death(notebook="a" * 200 + ".ipynb", cell_running=False)},
             [
-                "a" * 37 + "...: kernel was killed (SIGKILL from outsid...) 20 s ago.",
+                "a" * 37 + "...: kernel was killed (SIGKILL, as by kill -9) 20 s ago.",
                 "Snapshot 1 min 51 s before: model, x, 1.3 GB.",
             ],
         ),
@@ -262,3 +262,12 @@ def test_a_kernel_that_still_lives_can_be_gone_on_with():
 
     assert "(pid 4711). Nothing is lost" in told
     assert told.endswith(r"jupyter console --existing kernel-5f0c\x1b.json")
+
+
+def test_what_cannot_be_read_is_not_called_missing():
+    """Another key, or damage: to say that there is nothing would make people give up what is there."""
+    offer = an_offer(snapshot=None, unreadable=2)
+
+    assert "2 snapshots there cannot be read" in describe(offer, NOW)
+    assert "left no snapshot" not in describe(offer, NOW)
+    assert toast(offer, NOW).endswith("2 snapshots there cannot be read.")

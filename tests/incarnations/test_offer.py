@@ -140,11 +140,11 @@ def test_an_offer_stands_until_it_is_answered(store_root):
     offer = find_offer(store_root, "deep/train.ipynb", [NEWEST, OLDEST])
     assert (offer.life, offer.snapshot, offer.renamed) == (second, NEWEST, False)
 
-    mark_restored(store_root, second, NEWEST.id)
+    dismiss(store_root, second)
     offer = find_offer(store_root, "deep/train.ipynb", [NEWEST, OLDEST])
     assert (offer.life, offer.snapshot) == (first, OLDEST)
 
-    dismiss(store_root, first)
+    mark_restored(store_root, first, OLDEST.id)
     assert find_offer(store_root, "deep/train.ipynb", [NEWEST, OLDEST]) is None
 
 

@@ -339,6 +339,22 @@ def test_the_record_says_how_full_the_memory_was(make_kernel: MakeKernel, tmp_pa
     assert life["cell_running"]
 
 
+def test_what_died_before_the_kernel_that_was_restored_is_past(make_kernel: MakeKernel) -> None:
+    """Two kernels died one after the other, each with its own snapshots; the user went on from the second."""
+    for value in (1, 2):
+        kernel = make_kernel()
+        kernel.run(f"%load_ext ipyrescue\nx = {value}\n%checkpoint_vars")
+        kernel.kill()
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\n%restore_vars")
+    assert kernel.value("x") == 2
+    kernel.run("x = 3\n%checkpoint_vars\nx = None\n%restore_vars")
+    assert kernel.value("x") == 3
+    kernel.shut_down()
+
+    assert "The last kernel" not in make_kernel().run("%load_ext ipyrescue").text
+
+
 @pytest.fixture
 def container(make_kernel: MakeKernel, tmp_path: Path) -> Path:
     """The life record of a kernel that died with its container: of the same host, in a namespace that is gone."""

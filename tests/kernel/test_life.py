@@ -273,3 +273,95 @@ def test_nothing_is_written_before_begin(root):
 
     assert not root.exists()
     assert recorder.life is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "OPENAI_API_KEY = 'whatever it is'",
+        "client = connect(token='abc')",
+        "login(sk-0123456789abcdefghij)",
+        "!git clone https://me:hunter2@example.org/x",
+    ],
+)
+def test_a_line_that_looks_like_a_secret_is_not_noted(recorder, root, line):
+    """The record is shown to whoever opens the notebook; a snapshot would leave the variable out as well."""
+    recorder.cell_begins(1, f"{line}\nmore()")
+    assert "secret" in _on_disk(root)["cell_source"]
+    recorder.cell_ends(1, line, ValueError(line))
+
+    text = layout.life_path(root, ME).read_text()
+    assert "looks like a secret" in _on_disk(root)["error"]
+    assert not any(word in text for word in ("whatever", "abc'", "sk-", "hunter2"))
+
+
+def test_a_line_of_a_tokenizer_is_noted(recorder, root):
+    recorder.cell_begins(1, "tokenizer = load('bert'); max_token = 512")
+
+    assert _on_disk(root)["cell_source"].startswith("(withheld") is False
+
+
+def test_who_ended_long_ago_and_saved_nothing_is_forgotten(root):
+    """Where a profile loads us and nobody makes snapshots, each start of a kernel would add a record for ever."""
+    week_ago = time.time() - 8 * 86_400
+    with_snapshot, without, unanswered = "1" * 16, "2" * 16, "3" * 16
+    for incarnation, fields in (
+        (with_snapshot, {"ended": "exit", "saved_at": "2026-11-01T10:00:00Z"}),
+        (without, {"ended": "exit"}),
+        (unanswered, {}),
+    ):
+        recorder = LifeRecorder(incarnation)
+        recorder.begin(root, _identity(root))
+        recorder.stop()
+        record = layout.life_path(root, incarnation)
+        record.write_text(json.dumps(json.loads(record.read_text()) | fields))
+        os.utime(record, (week_ago, week_ago))
+
+    recorder = LifeRecorder(ME)
+    recorder.begin(root, _identity(root))
+
+    try:
+        deadline = time.monotonic() + 60
+        while layout.life_path(root, without).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert {life.incarnation for life in lives.read_all(root)} == {with_snapshot, unanswered, ME}
+    finally:
+        recorder.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_faulthandler_of_the_user_keeps_its_file(root, tmp_path):
+    """What Python's table of handlers does not show is left alone as well."""
+    end = """
+        import faulthandler, signal
+        mine = open(sys.argv[2], "w")
+        recorder.stop()
+        faulthandler.register(signal.SIGTERM, mine, chain=True)
+        recorder = LifeRecorder("c" * 16)
+        recorder.begin(root, Identity("train.ipynb", "notebook", root.parent / "train.ipynb", root))
+        os.kill(os.getpid(), signal.SIGTERM)
+    """
+    code = textwrap.dedent(KERNEL) + textwrap.dedent(end)
+    subprocess.run([sys.executable, "-c", code, str(root), str(tmp_path / "mine")], stdout=subprocess.DEVNULL)
+
+    assert "most recent call first" in (tmp_path / "mine").read_text()
+
+
+def test_nothing_is_noted_through_a_link_in_the_place_of_our_folder(root, tmp_path):
+    """Whoever can write beside the notebook would choose where the record goes."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    layout.create(root)
+    layout.kernels(root).rmdir()
+    layout.kernels(root).symlink_to(elsewhere)
+    recorder = LifeRecorder(ME, heartbeat_seconds=0.02)
+
+    recorder.begin(root, _identity(root))
+    recorder.cell_begins(1, "x = 1")
+    recorder.cell_ends(1, "x = 1")
+    recorder.ends("exit")
+    recorder.stop()
+
+    assert list(elsewhere.iterdir()) == []
+    assert "symbolic link" in str(recorder.warning)
