@@ -27,7 +27,7 @@ from ipyrescue.pickling.cutting import Cutter, cut_group
 from ipyrescue.pickling.encode import Encoded, EncodedGroup, Frozen, encode
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
-from ipyrescue.selection import Occasion, Origin, Selection, select, type_name
+from ipyrescue.selection import Occasion, Origin, Selection, redacted, select, type_name
 from ipyrescue.store import Store, blobs
 
 
@@ -171,7 +171,7 @@ def _variables(selection: Selection, encoded: Encoded) -> Iterator[Variable]:
     for name, size_bytes in sorted(encoded.sizes.items()):
         value, cell = values[name], origin.cells.get(name)
         source = source_of(value) or (cells.class_source(ran, cell, name) if _is_class(value) else None)
-        yield Variable(name, type_name(value), size_bytes, cell, source)
+        yield Variable(name, type_name(value), size_bytes, cell, redacted(source) if source else None)
 
 
 def _is_class(value: Any) -> bool:

@@ -25,6 +25,7 @@ from ipyrescue.pickling import collector, devices, in_place, randomness
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
+from ipyrescue.selection import redacted
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 
@@ -360,8 +361,8 @@ def edited_classes(
         live = journal.globals.get(variable.name)
         if variable.source is None or not _is_class(live) or variable.name not in got.wanted:
             continue
-        now = source_of(live) or class_source(variable.name)
-        if now is not None and now.strip() != variable.source.strip() and variable.name not in own:
+        now = redacted(source_of(live) or class_source(variable.name) or "")
+        if now and now.strip() != variable.source.strip() and variable.name not in own:
             yield _difference(variable.name, variable.source, now)
 
 

@@ -20,7 +20,7 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_VALUE = re.compile(
     r"sk-[\w-]{16,}|gh[pousr]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[\w-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\w+://[^/\s:@]+:[^/\s:@]+@|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\w{1,20}://[^/\s:@]+:[^/\s:@]+@|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
 )
 
 
@@ -142,7 +142,7 @@ _LITERAL = re.compile(
     r"""(?P<quote>\"\"\"|'''|"|')(?P<text>.{1,4096}?)(?P=quote)""",
     re.DOTALL,
 )
-_COMMAND = re.compile(r"^\s*[%!].*", re.MULTILINE)
+_COMMAND = re.compile(r"^[ \t]*[%!].*", re.MULTILINE)
 _COMMAND_WORD = re.compile(
     r"(?P<before>\b(?P<name>(?=\w*(?i:passw|passphrase|secret|token|key|credential))\w+)[= ])"
     r"(?P<text>[^\s'\"(){}$=]+)"

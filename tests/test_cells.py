@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -143,6 +144,20 @@ def test_credentials_are_left_out(source: str, kept: str) -> None:
 )
 def test_ordinary_code_is_kept_as_it_is(source: str) -> None:
     assert redacted(source) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["image = '" + "iVBORw0" * 40_000 + "'", "x" * 300_000, "\n" * 300_000, " " * 300_000, "x = 'a\n" * 40_000,
+     "%run " + "token" * 60_000, "!" + "x " * 150_000, "key: " * 60_000],
+    ids=["an image", "one word", "empty lines", "blanks", "open quotes", "a long word", "many words", "no values"],
+)  # fmt: skip
+def test_a_large_cell_takes_no_time(source: str) -> None:
+    """It is looked at before it runs."""
+    started = time.perf_counter()
+    redacted(source)
+
+    assert time.perf_counter() - started < 2.0
 
 
 def test_a_line_is_what_the_format_says() -> None:

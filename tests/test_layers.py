@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "finding": NOUNS | {"store"},
     "binding": {"errors"},
     "checkpointing": NOUNS | PARTS | {"selection"},
-    "restoring": NOUNS | PARTS | {"finding", "binding"},
+    "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
     "incarnations": NOUNS | {"store", "finding"},
     "kernel": NOUNS | VERBS | {"store", "capture", "incarnations"},
     "training": NOUNS | VERBS | {"store", "capture"},

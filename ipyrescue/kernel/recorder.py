@@ -49,7 +49,7 @@ class Armed:
 
 @dataclass
 class _Cell:
-    """The cell of the user that is running, and what its names were before."""
+    """The cell of the user that is running, its text without credentials, and what its names were before."""
 
     number: int
     source: str
@@ -205,15 +205,16 @@ class Recorder:
             self._cell.depth += 1
             return
         before = {name: id(value) for name, value in list(self._shell.user_ns.items())}
-        source = info.raw_cell or ""
+        typed = info.raw_cell or ""
+        source = redacted(typed)
         self._cell = _Cell(self._number_of_cell(), source, time.monotonic(), before=before)
         self.notebook.cell = self._cell.number
         try:
-            self.notebook.history.add([Cell(self._cell.number, redacted(source))])
+            self.notebook.history.add([Cell(self._cell.number, source)])
             self._follow_identity()
             self.life.cell_begins(self._cell.number, source, getattr(info, "cell_id", None))
             for listener in self._listeners:
-                listener(source)
+                listener(typed)
         except Exception as error:  # noqa: BLE001 - a hook: it must not break the user's cell
             self._fail(error)
 
@@ -354,7 +355,7 @@ def _error_of_the_user(result: Any) -> BaseException | None:
 def _occasion(trigger: str, error: BaseException | None) -> Occasion:
     if error is None:
         return Occasion(trigger=trigger)
-    reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:300]
+    reason = redacted(f"{type(error).__name__}: {error}".strip().splitlines()[-1])[:300]
     return Occasion(trigger=trigger, cut="interrupted", reason=reason)
 
 

@@ -162,7 +162,9 @@ def compared_plan(recorder: Recorder, snapshot: Snapshot, scope: Scope) -> Repor
     seconds = time.perf_counter() - started if now is not None else None
     plan = restore_plan(snapshot, scope, live, now)
     rows = [PlanRow(name, type_name(live[name]), change="gone") for name in gone]
-    return replace(plan, rows=(*plan.rows, *rows), compared_seconds=seconds)
+    kept = {name for name in both if scope.keep_classes and issubclass(type(live[name]), type)}
+    bound = [replace(row, change="same", note="yours is kept") if row.name in kept else row for row in plan.rows]
+    return replace(plan, rows=(*bound, *rows), compared_seconds=seconds)
 
 
 def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str], now: Snapshot | None = None) -> PlanReport:

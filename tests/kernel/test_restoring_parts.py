@@ -267,3 +267,18 @@ def test_an_edited_class_without_methods_is_shown_too(kernel: Kernel, decorator:
     told = kernel.run("%restore_vars from=good").text.splitlines()
     assert "-    x: int = 1" in told
     assert "+    y: int = 3" in told
+
+
+def test_credentials_in_code_and_errors_are_nowhere_in_the_store(kernel: Kernel, tmp_path: Path) -> None:
+    """Not in the life record, not in the reason of an interrupted snapshot, not in the source of a class."""
+    key = "sk-" + "a1B2" * 8
+    kernel.run("%checkpoint_vars every=0.2s")
+    kernel.run(f"class Client:\n    '''{key}'''\n    __doc__ = ''\nclient = Client()")
+    kernel.try_run(f"raise ValueError('{key} was refused')")
+    kernel.run("get_ipython()._ipyrescue.drain()", store_history=False)
+
+    told = as_json(kernel, "%snapshots --json")["snapshots"]
+    written = [path.read_bytes() for path in (tmp_path / ".ipyrescue").rglob("*.*") if path.is_file()]
+
+    assert any(row["mark"] == "interrupted" for row in told)
+    assert not any(key.encode() in data for data in written)
