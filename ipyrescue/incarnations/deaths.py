@@ -42,12 +42,13 @@ def deaths(root: Path, notebooks: Collection[str], incarnation: str = "") -> lis
 def previous_death(root: Path, notebook: str, incarnation: str, former: Collection[str] = ()) -> Death | None:
     """Find the newest life of this notebook, or under its *former* names, that died and still waits for an answer.
 
-    What died before a kernel that was restored since is not found: its user went on from later on.
+    What died before its user went on from later on is not found.
     """
-    for death in deaths(root, {notebook, *former}, incarnation):
-        if death.pending:
+    for life, last_seen in _others(root, {notebook, *former}, incarnation):
+        death = Death(life, last_seen)
+        if death.pending and lives.state(life, last_seen_at=last_seen) == "died":
             return death
-        if death.life.restored is not None:
+        if lives.is_answer(life):
             return None
     return None
 

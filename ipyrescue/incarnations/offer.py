@@ -57,8 +57,11 @@ def find_offer(
     death = previous_death(root, notebook, incarnation, former)
     if death is None:
         return None
-    unrestored = awaiting_restore(root, incarnation)
-    offer = make_offer(death, _cause(root, death), snapshots, unrestored, attempts(root))
+    cause, unrestored = _cause(root, death), awaiting_restore(root, incarnation)
+    failed = attempts(root)
+    if cause.kind in lives.FROM_OUTSIDE:
+        failed -= {Attempt(str(death.life.restoring), death.life.restoring_device)}
+    offer = make_offer(death, cause, snapshots, unrestored, failed)
     return replace(offer, renamed=death.life.notebook != notebook, unreadable=count_unreadable(root, snapshots))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from IPython.core.error import UsageError
-from traitlets import Unicode
+from traitlets import CUnicode
 from traitlets.config import Configurable
 
 from ipyrescue import __version__
@@ -39,8 +39,8 @@ class _Settings(Configurable):
 
 
 def _configurable(shell: Any) -> Any:
-    """Make the `IPyRescue` of a shell: one text trait for each knob of `ipyrescue.settings`."""
-    traits = {knob.name: Unicode("", help=knob.help).tag(config=True) for knob in KNOBS}
+    """Make the `IPyRescue` of a shell: a text trait for each knob of `ipyrescue.settings`, which takes `20` as well."""
+    traits = {knob.name: CUnicode("", help=knob.help).tag(config=True) for knob in KNOBS}
     kind: Any = types.new_class("IPyRescue", (_Settings,), exec_body=lambda body: body.update(traits))
     return kind(parent=shell)
 

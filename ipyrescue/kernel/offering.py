@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 from IPython.display import display
@@ -93,7 +94,8 @@ class Offering:
         if offer is not None and offer.life.cause is None:
             # While the traces are fresh: a later reader would blame the next reboot.
             with contextlib.suppress(StoreError):
-                lives.annotate(where.store_root, offer.life, cause=offer.cause)
+                life = lives.annotate(where.store_root, offer.life, cause=offer.cause)
+                return replace(offer, death=replace(offer.death, life=life))
         return offer
 
     def _answer(self, offer: Offer, source: str) -> list[str]:

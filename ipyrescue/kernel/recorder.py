@@ -25,7 +25,7 @@ from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
-from ipyrescue.selection import Occasion, redacted
+from ipyrescue.selection import Occasion, redacted, shows_a_secret
 from ipyrescue.settings import Configuration
 
 _DRAIN_SECONDS = 60.0
@@ -355,7 +355,9 @@ def _error_of_the_user(result: Any) -> BaseException | None:
 def _occasion(trigger: str, error: BaseException | None) -> Occasion:
     if error is None:
         return Occasion(trigger=trigger)
-    reason = redacted(f"{type(error).__name__}: {error}".strip().splitlines()[-1])[:300]
+    reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:300]
+    if shows_a_secret(reason):
+        reason = type(error).__name__
     return Occasion(trigger=trigger, cut="interrupted", reason=reason)
 
 

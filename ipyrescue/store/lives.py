@@ -29,6 +29,9 @@ ALIVE_SECONDS = 30.0
 DEAD_SECONDS = 60.0
 """A heartbeat older than this is a dead one's."""
 
+FROM_OUTSIDE = frozenset({"terminated", "hung_up", "parent_gone", "rebooted"})
+"""Kinds of causes that have nothing to do with what the kernel was doing."""
+
 _LONGEST_TEXT = 4096
 _LARGEST_NUMBER = (1 << 63) - 1
 
@@ -137,10 +140,20 @@ def write(root: Path, life: Life, *, durable: bool = False) -> None:
         atomic.replace(path, data, durable=durable)
 
 
+def is_answer(life: Life) -> bool:
+    """Whether what died before this kernel is past: its own variables were restored, or it saved and ended cleanly.
+
+    Whoever works in a kernel, saves there and ends it on purpose has gone on from what died before it.
+    """
+    went_on = life.saved_at is not None and life.ended in ("exit", "shutdown", "restart")
+    return life.restored is not None or went_on
+
+
 def annotate(root: Path, life: Life, **said: Any) -> Life:
     """Note something about another kernel's life, which is no sign of life of its. Raises StoreError."""
-    seen = last_seen(root, life)
-    life = dataclasses.replace(life, **said)
+    seen, path = last_seen(root, life), layout.life_path(root, life.incarnation)
+    # A server and the next kernel both note things about it: what either has said since stays.
+    life = dataclasses.replace(_read(path, path.name) or life, **said)
     write(root, life)
     with contextlib.suppress(OSError):
         os.utime(layout.life_path(root, life.incarnation), (seen, seen))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ipyrescue.manifest import Snapshot
 from ipyrescue.store import layout
-from ipyrescue.store.lives import Life, last_seen, read_all, state
+from ipyrescue.store.lives import FROM_OUTSIDE, Life, is_answer, last_seen, read_all, state
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention, to_forget, to_verify
 from ipyrescue.store.store import Store
@@ -54,10 +54,10 @@ def forget_by(store: Store, notebook: str, retention: Retention, *, current: str
 def awaiting_restore(root: Path, current: str) -> frozenset[str]:
     """The incarnations that died in the store at *root* and were neither restored nor dismissed.
 
-    What died before a kernel that was restored since waits no more: its user went on from later on.
+    What died before its user went on from later on waits no more.
     """
     known = read_all(root)
-    answered = {life.notebook: number for number, life in enumerate(known) if life.restored is not None}
+    answered = {life.notebook: number for number, life in enumerate(known) if is_answer(life)}
     return frozenset(
         life.incarnation
         for number, life in enumerate(known)
@@ -77,12 +77,13 @@ class Attempt(NamedTuple):
 
 
 def attempts(root: Path) -> frozenset[Attempt]:
-    """The restores in whose midst a kernel of the store at *root* died."""
+    """The restores in whose midst a kernel of the store at *root* died, unless something outside ended it."""
     return frozenset(
         Attempt(life.restoring, life.restoring_device)
         for life in read_all(root)
         if life.restoring is not None
         and life.ended is None
+        and (life.cause is None or life.cause.kind not in FROM_OUTSIDE)
         and state(life, last_seen_at=last_seen(root, life)) == "died"
     )
 

@@ -74,6 +74,13 @@ class Lab:
         for cell in range(self._cells.count()):
             self.run(cell)
 
+    def run_the_one_that_says(self, text: str) -> None:
+        """Run the cell in whose source *text* stands, to its end."""
+        cell = self._cells.filter(has_text=text)
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Shift+Enter")
+        expect(cell.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]:"))
+
     def output(self, cell: int) -> str:
         """What a cell shows now."""
         return "\n".join(self._cells.nth(cell).locator(".jp-OutputArea-output").all_inner_texts())

@@ -235,6 +235,45 @@ def test_a_restore_that_killed_the_kernel_is_not_offered_again(make_kernel: Make
     )
 
 
+def test_a_restore_that_somebody_ended_is_offered_again(make_kernel: MakeKernel) -> None:
+    """SIGTERM in the midst of it says nothing against the snapshot."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nx = 'older'\n%checkpoint_vars")
+    kernel.run("x = 'newest'\n%checkpoint_vars")
+    kernel.kill()
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue")
+    die(
+        kernel,
+        "import os\nfrom ipyrescue import restoring\n"
+        "restoring.restore = lambda *a, **k: os.kill(os.getpid(), 15)\n%restore_vars",
+    )
+    kernel = make_kernel()
+
+    said = kernel.run("%load_ext ipyrescue").text
+
+    assert "was terminated (SIGTERM" in said
+    assert "so the one before" not in said
+    kernel.run("%restore_vars")
+    assert kernel.value("x") == "newest"
+
+
+def test_who_went_on_in_a_new_kernel_is_not_taken_back(make_kernel: MakeKernel) -> None:
+    """The offer was not taken, the new kernel saved and was ended on purpose: the newest is what it left."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nx = 1\n%checkpoint_vars")
+    kernel.kill()
+    kernel = make_kernel()
+    assert "The last kernel" in kernel.run("%load_ext ipyrescue").text
+    kernel.run("x = 2\n%checkpoint_vars")
+    kernel.shut_down()
+    kernel = make_kernel()
+
+    assert "The last kernel" not in kernel.run("%load_ext ipyrescue").text
+    kernel.run("%restore_vars")
+    assert kernel.value("x") == 2
+
+
 def test_a_policy_that_restores_makes_no_loop(make_kernel: MakeKernel, profile: str) -> None:
     """A restore that killed the kernel is not tried again unasked."""
     kernel = make_kernel(IPYTHONDIR=profile)

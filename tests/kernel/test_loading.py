@@ -146,3 +146,28 @@ def test_a_script_hears_nothing_of_dead_consoles(tmp_path: Path, profile: str) -
         run = ipython(tmp_path, profile, *arguments)
         assert (run.stdout, run.stderr) == ("mine\n", "")
     assert "The last kernel of this console died" in ipython(tmp_path, profile, typed="1\n").stderr
+
+
+def test_a_number_in_the_configuration_is_as_good_as_its_text(make_kernel: MakeKernel, profile: str) -> None:
+    """`c.IPyRescue.keep = 20` is what people write; refused, it would leave every kernel of the profile unprotected."""
+    configuration = Path(profile) / "profile_default" / "ipython_config.py"
+    configuration.write_text("c.IPyRescue.keep = 20\nc.IPyRescue.autostart = 3600\n")
+    kernel = make_kernel(IPYTHONDIR=profile)
+
+    assert kernel.run("print('mine')").text == "mine\n"
+    assert "keeps the last 20" in kernel.run("%checkpoint_vars --status").text
+    kernel.run("%config IPyRescue.keep = 30")
+    assert kernel.value("get_ipython()._ipyrescue.notebook.configuration.keep") == 30
+
+
+def test_an_error_that_shows_a_secret_does_not_name_a_snapshot(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    """Manifests are signed, not sealed: what a cell raised stands in them for everybody who can read the store."""
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\nx = 1\n%checkpoint_vars every=0.001s")
+
+    kernel.try_run("raise ValueError('bad key: sk-0123456789abcdefghij')")
+    kernel.run("get_ipython()._ipyrescue.drain()", store_history=False)
+
+    manifests = [path.read_text() for path in (tmp_path / ".ipyrescue" / "snapshots").glob("*.json")]
+    assert any('"reason":"ValueError"' in text for text in manifests)
+    assert not any("sk-0123" in text for text in manifests)

@@ -226,3 +226,15 @@ def test_what_cannot_be_seen_is_known_by_its_heartbeat(fields, age_seconds, expe
     last_seen_at = None if age_seconds is None else 1000.0 - age_seconds
 
     assert state(life_of(os.getpid(), **fields), last_seen_at=last_seen_at, now=1000.0, here=HERE) == expected
+
+
+def test_two_who_note_something_about_a_dead_kernel_keep_each_others_words(store):
+    """A server and the next kernel hold the record as it was when they read it."""
+    life = life_of(1)
+    lives.write(store.root, life)
+
+    lives.annotate(store.root, life, exit_code=-9)
+    lives.annotate(store.root, life, dismissed=True)
+
+    [noted] = lives.read_all(store.root)
+    assert (noted.exit_code, noted.dismissed) == (-9, True)
