@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
-from ipyrescue import environment
+from ipyrescue import cells, environment
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
@@ -27,8 +27,8 @@ from ipyrescue.pickling.cutting import Cutter, cut_group
 from ipyrescue.pickling.encode import Encoded, EncodedGroup, Frozen, encode
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
-from ipyrescue.selection import Occasion, Origin, Selection, select, type_name
-from ipyrescue.store import Store
+from ipyrescue.selection import Occasion, Origin, Selection, redacted, select, type_name
+from ipyrescue.store import Store, blobs
 
 
 class Area(Protocol):
@@ -56,11 +56,12 @@ class Draft:
     snapshot: Snapshot
     groups: tuple[EncodedGroup, ...]
     sizes: Mapping[str, int]
+    history: bytes = b""
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all streams and buffers, before compression and deduplication."""
-        return sum(len(g.stream) + sum(len(b) for b in g.buffers) for g in self.groups)
+        """Bytes of all streams and buffers, before compression and deduplication, and of the cells."""
+        return sum(len(g.stream) + sum(len(b) for b in g.buffers) for g in self.groups) + len(self.history)
 
 
 def checkpoint(
@@ -141,13 +142,13 @@ def draft_of(staged: Staged) -> Draft:
         new_bytes=0,
         pause_seconds=0.0,
     )
-    return Draft(snapshot, encoded.groups, encoded.sizes)
+    return Draft(snapshot, encoded.groups, encoded.sizes, selection.origin.history)
 
 
 def _refused(selection: Selection, encoded: Encoded) -> tuple[Skipped, ...]:
-    cells = selection.origin.cells
+    made_by = selection.origin.cells
     return tuple(
-        Skipped(name, type_name(selection.values[name]), reason, cells.get(name))
+        Skipped(name, type_name(selection.values[name]), reason, made_by.get(name))
         for name, reason in encoded.refused.items()
     )
 
@@ -164,9 +165,18 @@ def _insist_on_tagged(selection: Selection, refused: tuple[Skipped, ...]) -> Non
 
 
 def _variables(selection: Selection, encoded: Encoded) -> Iterator[Variable]:
+    origin, values = selection.origin, selection.values
+    # A class without methods tells no place in the code; the cell that made it is asked.
+    ran = cells.from_bytes(origin.history) if any(_is_class(values[n]) for n in encoded.sizes) else ()
     for name, size_bytes in sorted(encoded.sizes.items()):
-        value = selection.values[name]
-        yield Variable(name, type_name(value), size_bytes, selection.origin.cells.get(name), source_of(value))
+        value, cell = values[name], origin.cells.get(name)
+        source = source_of(value) or (cells.class_source(ran, cell, name) if _is_class(value) else None)
+        yield Variable(name, type_name(value), size_bytes, cell, redacted(source) if source else None)
+
+
+def _is_class(value: Any) -> bool:
+    """Whether *value* is a class; `isinstance` would ask the `__class__` of the user's proxies."""
+    return issubclass(type(value), type)
 
 
 # --- put and commit ---------------------------------------------------------------------------------------------
@@ -176,8 +186,16 @@ def put(draft: Draft, store: Store) -> Snapshot:
     """Cut streams and buffers into blobs and store those that the store does not have."""
     cutter = Cutter()
     groups = tuple(cut_group(group, cutter) for group in draft.groups)
+    history = cutter.cut(memoryview(draft.history), cells.BLOB_BYTES)
     stored = store.put(cutter.blobs)
-    return replace(draft.snapshot, groups=groups, blobs=stored.refs, new_bytes=stored.new_bytes)
+    return replace(draft.snapshot, groups=groups, blobs=stored.refs, new_bytes=stored.new_bytes, cells=history)
+
+
+def imagine(draft: Draft) -> Snapshot:
+    """What `put` would make of a draft, to compare it with what is stored: bytes are hashed, and not kept."""
+    cutter = Cutter()
+    groups = tuple(cut_group(group, cutter) for group in draft.groups)
+    return replace(draft.snapshot, groups=groups, blobs=blobs.named(cutter.blobs))
 
 
 def commit(snapshot: Snapshot, store: Store) -> None:

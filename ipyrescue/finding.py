@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from ipyrescue.errors import RestoreError, SnapshotNotFoundError
@@ -18,19 +19,30 @@ from ipyrescue.store.upkeep import Attempt, attempts, awaiting_restore
 
 @dataclass(frozen=True)
 class Scope:
-    """Which part of a snapshot is wanted: *names* (all when empty), sparing names that exist if *keep_existing*.
+    """Which part of a snapshot is wanted: *names* and globs, all when empty; with *keep_existing* those not there yet.
 
-    With *device* `cpu` all tensors are wanted there, wherever they were.
+    With *device* `cpu` all tensors are wanted there, wherever they were. Each name is bound behind *prefix*. *force*
+    separates names that share objects; with *keep_classes* a live class stands for the snapshot's of the same name.
     """
 
     names: tuple[str, ...] = ()
     keep_existing: bool = False
     device: Literal["cpu"] | None = None
+    prefix: str = ""
+    force: bool = False
+    keep_classes: bool = False
+
+    def chosen(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """The names of *snapshot* that are meant, in the order in which they were said."""
+        if not self.names:
+            return snapshot.names
+        said = [name for pattern in self.names for name in snapshot.names if fnmatchcase(name, pattern)]
+        return tuple(dict.fromkeys(said))
 
     def wanted(self, snapshot: Snapshot, namespace: Collection[str]) -> frozenset[str]:
         """The names of *snapshot* to bind."""
-        names = frozenset(self.names or snapshot.names)
-        return names - frozenset(namespace) if self.keep_existing else names
+        names = frozenset(self.chosen(snapshot))
+        return frozenset(n for n in names if self.prefix + n not in namespace) if self.keep_existing else names
 
     def moves(self, groups: Iterable[Group]) -> tuple[str, ...]:
         """The devices whose tensors *groups* hold and that *device* replaces."""
@@ -85,18 +97,29 @@ def _nothing_to_restore(store: Store, notebook: str) -> str:
 
 
 def refuse_to_separate(snapshot: Snapshot, scope: Scope) -> None:
-    """Refuse names that the snapshot does not hold, and names that live together with others (an optimizer's model)."""
-    unknown = [name for name in scope.names if name not in snapshot.names]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], snapshot.names, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(snapshot.names)}."
-        raise RestoreError(f"Snapshot {snapshot.id[:8]} has no variable {', '.join(unknown)}. {hint}")
+    """Refuse names that the snapshot does not hold, and names that live together with others (an optimizer's model).
+
+    The second is what *force* allows.
+    """
+    for name in scope.names:
+        if not any(fnmatchcase(held, name) for held in snapshot.names):
+            raise RestoreError(f"Snapshot {snapshot.id[:8]} has no variable {name}. {_instead(name, snapshot)}")
+    chosen = scope.chosen(snapshot)
     for group in snapshot.groups:
-        torn = set(group.names) - set(scope.names)
-        if group.kind == "data" and torn and set(scope.names) & set(group.names):
-            together = [*scope.names, *(n for n in group.names if n in torn)]
+        torn = set(group.names) - set(chosen)
+        if not scope.force and group.kind == "data" and torn and set(chosen) & set(group.names):
+            together = [*chosen, *(n for n in group.names if n in torn)]
             raise RestoreError(
-                f"{', '.join(sorted(set(group.names) & set(scope.names)))} shares objects with "
+                f"{', '.join(sorted(set(group.names) & set(chosen)))} shares objects with "
                 f"{', '.join(sorted(torn))}; restoring one without the other would separate them. "
-                f"Together: %restore_vars {' '.join(together)}"
+                f"Together: %restore_vars {' '.join(together)}   Nevertheless: --force"
             )
+
+
+def _instead(name: str, snapshot: Snapshot) -> str:
+    """What to do about a name that *snapshot* does not hold."""
+    left_out = [skipped for skipped in snapshot.skipped if fnmatchcase(skipped.name, name)]
+    if left_out:
+        return f"It was left out: {left_out[0]}."
+    near = difflib.get_close_matches(name, snapshot.names, 1)
+    return f"Did you mean {near[0]}?" if near else f"It holds: {', '.join(snapshot.names)}."

@@ -161,7 +161,8 @@ class Snapshot:
     """The variables of one notebook at one moment, on disk, complete, signed.
 
     *sequence* orders snapshots within a store (clocks do not); *incarnation* is the kernel process that made it;
-    *groups* stand in an order in which they can be decoded.
+    *groups* stand in an order in which they can be decoded; *cells* are the blobs that hold what the session ran,
+    as text (see `ipyrescue.cells`).
     """
 
     format: int
@@ -186,6 +187,7 @@ class Snapshot:
     blobs: tuple[BlobRef, ...]
     new_bytes: int
     pause_seconds: float
+    cells: tuple[int, ...] = ()
 
     @property
     def consistent(self) -> bool:
@@ -293,6 +295,7 @@ def _check_references(snapshot: Snapshot) -> None:
     """Every index points somewhere, every part lies within its whole, and sizes add up."""
     sizes = [blob.size_bytes for blob in snapshot.blobs]
     good = snapshot.format == FORMAT_VERSION and snapshot.sequence >= 0
+    good = good and all(0 <= i < len(sizes) for i in snapshot.cells)
     good = good and all(b.offset >= 0 and 0 <= b.size_bytes <= BLOB_SIZE_BYTES for b in snapshot.blobs)
     for position, group in enumerate(snapshot.groups):
         good = good and all(0 <= d < position for d in group.depends)

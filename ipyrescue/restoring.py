@@ -2,40 +2,44 @@
 
     find -> get -> place -> decode -> bind
 
-`find` stands in `ipyrescue.finding`. `get` reads bytes into the memory where they will live and verifies those
-very bytes; nothing is unpickled before. `decode` and `bind` go group by group, under a journal that is rolled
-back whole when anything unforeseen happens.
+`find` stands in `ipyrescue.finding`, the journal of `bind` in `ipyrescue.binding`. `get` reads bytes into the memory
+where they will live and verifies those very bytes; nothing is unpickled before. `decode` and `bind` go group by group,
+under a journal that is rolled back whole when anything unforeseen happens.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ipyrescue import environment
+from ipyrescue.binding import Before, Journal
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
 from ipyrescue.manifest import BlobRef, Group, Skipped, Snapshot
-from ipyrescue.pickling import collector, randomness
+from ipyrescue.pickling import collector, devices, in_place, randomness
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
+from ipyrescue.selection import redacted
+from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 
-__all__ = ["Restored", "Scope", "find", "restore"]
+__all__ = ["Before", "Restored", "Scope", "find", "restore"]
 
-_ABSENT = object()
+_SHOWN_DIFFERENCE_LINES = 12
 
 
 @dataclass(frozen=True)
 class Restored:
     """What a restore bound, what it could not bring back, and what the user should know.
 
-    *kept* are names that were there and stayed (--keep-existing); *full*: every name, so the old life goes on.
+    *kept* are names that were there and stayed, *replaced* those that were bound to something else; *full*: every name,
+    so the old life goes on. All of *names* begin with *prefix*. *before* takes it back, until the kernel keeps that.
     """
 
     snapshot: Snapshot
@@ -44,6 +48,9 @@ class Restored:
     kept: tuple[str, ...]
     warnings: tuple[str, ...]
     full: bool
+    replaced: tuple[str, ...] = ()
+    prefix: str = ""
+    before: Before | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -56,21 +63,44 @@ class Got:
     damaged: dict[int, str]
 
 
-def restore(namespace: dict[str, Any], store: Store, snapshots: Sequence[Snapshot], scope: Scope) -> Restored:
+def restore(
+    namespace: dict[str, Any],
+    store: Store,
+    snapshots: Sequence[Snapshot],
+    scope: Scope,
+    *,
+    into: MutableMapping[str, Any] | None = None,
+    class_source: Callable[[str], str | None] = lambda name: None,
+) -> Restored:
     """Bind the first of *snapshots* whose bytes are good; a damaged one is named and the next one taken.
 
-    Raises `RestoreError` when nothing could be bound; the namespace is then as it was.
+    Names go into *namespace*, or *into* another mapping. *class_source* knows the text of live classes whose code tells
+    no place. Raises `RestoreError` when nothing could be bound;
+    everything is then as it was.
     """
     refuse_to_separate(snapshots[0], scope)
-    got, passed_over = get_first_good(store, snapshots, scope, namespace)
+    got, passed_over = get_first_good(store, snapshots, scope, namespace if into is None else into)
     placed, warnings = place(got, scope)
-    warnings = [*passed_over, *edited_classes(namespace, got), *separated(got), *warnings]
-    with _journal(namespace) as journal, collector.held_off():
-        skipped = bind(journal, got, decode(placed, namespace))
-        if not scope.names:
-            warnings += rewind(placed, namespace, scope)
-    remember_sources(namespace, got)
-    return _report(journal, got, skipped, warnings, scope)
+    with Journal(namespace, prefix=scope.prefix, into=into) as journal, collector.held_off():
+        own, told = own_classes(namespace, got) if scope.keep_classes else ({}, [])
+        warnings = [
+            *passed_over,
+            *told,
+            *edited_classes(journal, got, own, class_source),
+            *strangers(journal, got, own),
+            *warnings,
+        ]
+        bound = bind(journal, got, decode(placed, journal.globals, own), own, scope)
+        warnings += separated(got, bound, scope)
+        if _is_full(journal, scope):
+            warnings += rewind(placed, journal, scope)
+        remember_sources(journal, got)
+    return _report(journal, got, bound, warnings, scope)
+
+
+def _is_full(journal: Journal, scope: Scope) -> bool:
+    """Whether the old life goes on, random streams included: every name is wanted, in its place."""
+    return not scope.names and not journal.is_beside
 
 
 # --- get --------------------------------------------------------------------------------------------------------
@@ -180,10 +210,20 @@ class _Sweep:
 
 
 def place(got: Got, scope: Scope) -> tuple[list[Placed], list[str]]:
-    """Put verified bytes where they will live; tell of devices that are gone or were not wanted."""
-    placed, warnings = [], []
+    """Put verified bytes where they will live; tell of devices that are gone or were not wanted.
+
+    Raises `RestoreError` where a device has no room for them.
+    """
+    placed: list[Placed] = []
+    warnings: list[str] = []
+    if scope.device is None:
+        refuse_full_devices(got, devices.free_bytes)
     for position, (stream, memory) in got.parts.items():
-        group, sentences = decoding.place(position, got.snapshot.groups[position], stream, memory, scope.device)
+        try:
+            group, sentences = decoding.place(position, got.snapshot.groups[position], stream, memory, scope.device)
+        except RuntimeError as error:  # torch.OutOfMemoryError is one, and so is what a broken device raises
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RestoreError(f"Nothing was restored: {reason} {_to_the_cpu(got)}") from error
         placed.append(group)
         warnings += [s for s in sentences if s not in warnings]
     moved = scope.moves(p.group for p in placed)
@@ -195,66 +235,84 @@ def place(got: Got, scope: Scope) -> tuple[list[Placed], list[str]]:
     return placed, warnings
 
 
-def decode(placed: Sequence[Placed], namespace: dict[str, Any]) -> Iterator[Decoded]:
+def refuse_full_devices(got: Got, free_bytes: Callable[[str], int | None]) -> None:
+    """Refuse what does not fit, before anything is placed. What a restore replaces is still there meanwhile."""
+    needed = devices.needed_bytes(got.snapshot.groups[position] for position in got.parts)
+    for device, size_bytes in sorted(needed.items()):
+        free = free_bytes(device)
+        if free is not None and size_bytes > free:
+            raise RestoreError(
+                f"Nothing was restored: snapshot {got.snapshot.id[:8]} needs {format_size(size_bytes)} on {device}, "
+                f"where {format_size(free)} are free. {_to_the_cpu(got)}"
+            )
+
+
+def _to_the_cpu(got: Got) -> str:
+    return (
+        f"Bring its tensors to the CPU instead: %restore_vars from={got.snapshot.id[:8]} device=cpu   Or make room: "
+        "del what holds GPU memory, %restore_vars --forget-undo, torch.cuda.empty_cache()"
+    )
+
+
+def own_classes(namespace: dict[str, Any], got: Got) -> tuple[dict[str, type], list[str]]:
+    """The live classes that stand for the snapshot's of the same name; tell of those that cannot (--keep-classes)."""
+    own: dict[str, type] = {}
+    told = []
+    for group in (got.snapshot.groups[position] for position in got.parts):
+        live = {name: namespace[name] for name in group.names if _is_class(namespace.get(name))}
+        if group.kind == "class" and len(live) == len(group.names):
+            own.update(live)
+        elif live and len(group.names) > 1:
+            others = ", ".join(name for name in group.names if name not in live) or "variables"
+            told.append(f"{', '.join(live)} was saved together with {others}, and is the snapshot's now, not yours.")
+    return own, told
+
+
+def decode(placed: Sequence[Placed], namespace: dict[str, Any], own: Mapping[str, type]) -> Iterator[Decoded]:
     """Decode group by group, so that each can be bound before the next is decoded."""
-    return decoding.decode([p for p in placed if p.group.kind != "randomness"], namespace)
+    return decoding.decode([p for p in placed if p.group.kind != "randomness"], namespace, own)
 
 
 # --- bind -------------------------------------------------------------------------------------------------------
 
 
-class Journal:
-    """Binds names into a live namespace and remembers what was there, so that all of it can be undone."""
+@dataclass(frozen=True)
+class Bound:
+    """How names came back: what did not, what was loaded into a live object, and what a live class stands for."""
 
-    def __init__(self, namespace: dict[str, Any]) -> None:
-        self._namespace = namespace
-        self._before: dict[str, Any] = {}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names bound so far."""
-        return tuple(self._before)
-
-    def bind(self, name: str, value: Any) -> None:
-        """Bind one name."""
-        self._before.setdefault(name, self._namespace.get(name, _ABSENT))
-        self._namespace[name] = value
-
-    def roll_back(self) -> None:
-        """Make the namespace what it was."""
-        for name, value in self._before.items():
-            if value is _ABSENT:
-                self._namespace.pop(name, None)
-            else:
-                self._namespace[name] = value
+    skipped: list[Skipped] = field(default_factory=list)
+    in_place: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
 
 
-@contextmanager
-def _journal(namespace: dict[str, Any]) -> Iterator[Journal]:
-    journal = Journal(namespace)
-    try:
-        yield journal
-    except BaseException as error:
-        journal.roll_back()
-        if isinstance(error, Exception):
-            raise RestoreError(f"Nothing was restored, the namespace is as it was: {error}") from error
-        raise
-
-
-def bind(journal: Journal, got: Got, decoded: Iterable[Decoded]) -> list[Skipped]:
-    """Bind imports, then each group as it is decoded; return what did not come back."""
-    skipped = [*_bind_imports(journal, got)]
+def bind(journal: Journal, got: Got, decoded: Iterable[Decoded], own: Mapping[str, type], scope: Scope) -> Bound:
+    """Bind imports, then each group as it is decoded."""
+    bound = Bound([*_bind_imports(journal, got)])
     for group in decoded:
+        wanted = _wanted_names(got, group.group)
         if group.failure:
-            names = _wanted_names(got, group.group)
-            skipped += [_not_restored(got.snapshot, name, group.failure) for name in names]
-        for name, value in group.values.items():
-            if name in got.wanted:
-                journal.bind(name, value)
+            bound.skipped.extend(_not_restored(got.snapshot, name, group.failure) for name in wanted)
+            continue
+        may_load = scope.force and len(wanted) < len(group.group.names) and not journal.is_beside
+        for name in wanted:
+            if name in own:
+                bound.kept.append(name)
+            elif may_load and _load_in_place(journal, name, group.values[name]):
+                bound.in_place.append(name)
+            else:
+                journal.bind(name, group.values[name])
     for position, reason in got.damaged.items():
         names = _wanted_names(got, got.snapshot.groups[position])
-        skipped += [_not_restored(got.snapshot, name, reason) for name in names]
-    return skipped
+        bound.skipped.extend(_not_restored(got.snapshot, name, reason) for name in names)
+    return bound
+
+
+def _load_in_place(journal: Journal, name: str, value: Any) -> bool:
+    """Load a module or an optimizer into the live one of its name, if there is one that takes it (--force)."""
+    undo = in_place.load_in_place(journal.globals.get(name), value)
+    if undo is not None:
+        journal.before.note_change(f"the state of {name}", undo)
+    return undo is not None
 
 
 def _bind_imports(journal: Journal, got: Got) -> Iterator[Skipped]:
@@ -275,13 +333,14 @@ def _not_restored(snapshot: Snapshot, name: str, reason: str) -> Skipped:
     return Skipped(name, variable.type, reason, variable.cell)
 
 
-def rewind(placed: Sequence[Placed], namespace: dict[str, Any], scope: Scope) -> list[str]:
+def rewind(placed: Sequence[Placed], journal: Journal, scope: Scope) -> list[str]:
     """Rewind the global random streams: the last act of a full restore. With device=cpu no other device is touched."""
     groups = [p for p in placed if p.group.kind == "randomness"]
-    for decoded in decoding.decode(groups, namespace):
+    for decoded in decoding.decode(groups, journal.globals):
         if decoded.failure is None:
-            streams = decoded.values[""]
+            streams, now = decoded.values[""], randomness.capture()
             left = streams.pop("cuda", []) if scope.device == "cpu" else []
+            journal.before.note_change("the random streams", partial(randomness.rewind, now))
             return [*randomness.rewind(streams), *_not_rewound(left)]
     return ["The random streams did not come back: continuing will not be bit for bit."]
 
@@ -294,52 +353,72 @@ def _not_rewound(left: list[Any]) -> Iterator[str]:
 # --- what the user should know ----------------------------------------------------------------------------------
 
 
-def edited_classes(namespace: dict[str, Any], got: Got) -> list[str]:
-    """Tell of classes that were edited and run again since the snapshot: the restore binds the snapshot's."""
-    told = []
-    for variable in got.snapshot.variables:
-        live = namespace.get(variable.name)
-        if variable.source is None or not isinstance(live, type) or variable.name not in got.wanted:
+def edited_classes(
+    journal: Journal, got: Got, own: Mapping[str, type], class_source: Callable[[str], str | None]
+) -> Iterator[str]:
+    """Tell of classes that were edited and run again since the snapshot, unless they are kept."""
+    for variable in got.snapshot.variables if not journal.is_beside else ():
+        live = journal.globals.get(variable.name)
+        if variable.source is None or not _is_class(live) or variable.name not in got.wanted:
             continue
-        now = source_of(live)
-        if now is not None and now != variable.source:
-            told.append(_difference(variable.name, variable.source, now))
-    return told
+        now = redacted(source_of(live) or class_source(variable.name) or "")
+        if now and now.strip() != variable.source.strip() and variable.name not in own:
+            yield _difference(variable.name, variable.source, now)
 
 
-def separated(got: Got) -> list[str]:
-    """Tell of groups of which a part is kept as it is in the namespace (--keep-existing)."""
-    told = []
-    for group in got.snapshot.groups:
-        bound = _wanted_names(got, group)
-        if group.kind == "data" and bound and len(bound) < len(group.names):
-            kept = ", ".join(name for name in group.names if name not in got.wanted)
-            told.append(f"{', '.join(bound)} shared objects with {kept}, which was kept: they are separate now.")
-    return told
+def strangers(journal: Journal, got: Got, own: Mapping[str, type]) -> Iterator[str]:
+    """Tell of names whose class comes from the snapshot without being bound, while there is a live one of its name."""
+    groups = got.snapshot.groups
+    for group in groups if not journal.is_beside else ():
+        classes = {name for position in group.depends for name in groups[position].names} - got.wanted - own.keys()
+        live = sorted(name for name in classes if _is_class(journal.globals.get(name)))
+        wanted = _wanted_names(got, group)
+        if live and wanted:
+            yield (
+                f"{', '.join(wanted)}: of the snapshot's {', '.join(live)}, which is another class than yours for "
+                "isinstance. To use yours: --keep-classes"
+            )
+
+
+def _is_class(value: Any) -> bool:
+    """Whether *value* is a class; `isinstance` would ask the `__class__` of the user's proxies."""
+    return issubclass(type(value), type)
 
 
 def _difference(name: str, then: str, now: str) -> str:
-    changed = list(difflib.ndiff(now.splitlines(), then.splitlines()))
-    yours = [line[2:].strip() for line in changed if line.startswith("- ")]
-    theirs = [line[2:].strip() for line in changed if line.startswith("+ ")]
-    return (
-        f"class {name} was edited since the snapshot. Yours says `{_few(yours)}`, the snapshot's, bound now, says "
-        f"`{_few(theirs)}`. To have yours, run its cell again."
-    )
+    lines = [*difflib.unified_diff(then.splitlines(), now.splitlines(), lineterm="", n=1)][2:]
+    rest = len(lines) - _SHOWN_DIFFERENCE_LINES
+    return "\n".join([
+        f"class {name} was edited since the snapshot, and the snapshot's is bound now. To have yours, run its cell "
+        "again; to keep yours, also for the instances that come back: --keep-classes. Below, - is the snapshot's and "
+        "+ is yours.",
+        *lines[:_SHOWN_DIFFERENCE_LINES],
+        *([f"... {rest} more lines"] if rest > 0 else []),
+    ])  # fmt: skip
 
 
-def _few(lines: list[str]) -> str:
-    return "; ".join(lines[:3]) + ("; ..." if len(lines) > 3 else "")
+def separated(got: Got, bound: Bound, scope: Scope) -> Iterator[str]:
+    """Tell of groups of which a part came back only (--keep-existing, --force)."""
+    if bound.in_place:
+        names = ", ".join(bound.in_place)
+        yield f"{names}: loaded into the live object by load_state_dict, so that what uses it still does."
+    for group in got.snapshot.groups:
+        wanted = _wanted_names(got, group)
+        apart = [name for name in wanted if name not in bound.in_place]
+        if group.kind == "data" and apart and len(wanted) < len(group.names):
+            others = ", ".join(name for name in group.names if name not in got.wanted)
+            fate = "kept" if scope.keep_existing else "not restored"
+            yield f"{', '.join(apart)} shared objects with {others}, which was {fate}: they are separate now."
 
 
-def remember_sources(namespace: dict[str, Any], got: Got) -> None:
+def remember_sources(journal: Journal, got: Got) -> None:
     """Let tracebacks through restored functions and classes show their lines."""
     for variable in got.snapshot.variables:
-        if variable.source is not None and variable.name in got.wanted and variable.name in namespace:
-            remember_source(namespace[variable.name], variable.source)
+        if variable.source is not None and variable.name in journal.bound:
+            remember_source(journal.bound[variable.name], variable.source)
 
 
-def _report(journal: Journal, got: Got, skipped: list[Skipped], warnings: list[str], scope: Scope) -> Restored:
+def _report(journal: Journal, got: Got, bound: Bound, warnings: list[str], scope: Scope) -> Restored:
     then = got.snapshot.environment
     warnings = [*warnings, *environment.differences(then, environment.fingerprint(then))]
     here = environment.working_directory()
@@ -347,9 +426,12 @@ def _report(journal: Journal, got: Got, skipped: list[Skipped], warnings: list[s
         warnings.append(f"The working directory was {then[WORKING_DIRECTORY]} and is {here} now.")
     return Restored(
         snapshot=got.snapshot,
-        names=tuple(sorted(journal.names)),
-        skipped=(*got.snapshot.skipped, *skipped),
-        kept=tuple(n for n in got.snapshot.names if scope.keep_existing and n not in got.wanted),
+        names=tuple(sorted((*journal.before.names, *bound.in_place))),
+        skipped=(*got.snapshot.skipped, *bound.skipped),
+        kept=tuple(n for n in got.snapshot.names if n in bound.kept or (scope.keep_existing and n not in got.wanted)),
         warnings=tuple(warnings),
-        full=not scope.names and not scope.keep_existing,
+        full=_is_full(journal, scope) and not scope.keep_existing,
+        replaced=journal.before.replaced,
+        prefix=scope.prefix,
+        before=journal.before,
     )

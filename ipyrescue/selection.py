@@ -20,7 +20,7 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_VALUE = re.compile(
     r"sk-[\w-]{16,}|gh[pousr]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[\w-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\w+://[^/\s:@]+:[^/\s:@]+@|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\w{1,20}://[^/\s:@]+:[^/\s:@]+@|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
 )
 
 
@@ -29,7 +29,7 @@ class Origin:
     """Which notebook and kernel process a snapshot comes from, and what the kernel knows about its names.
 
     *hidden* are names with the values that IPython itself put there; *cells* maps a name to the execution count
-    of the cell that bound it.
+    of the cell that bound it; *history* are all the cells that were run, as `ipyrescue.cells` writes them.
     """
 
     notebook: str
@@ -38,6 +38,7 @@ class Origin:
     hidden: Mapping[str, Any] = field(default_factory=dict)
     cells: Mapping[str, int] = field(default_factory=dict)
     cell: int | None = None
+    history: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def select(
     namespace: dict[str, Any], sequence: int, origin: Origin, occasion: Occasion, settings: Settings
 ) -> Selection:
     """Choose the names that the user made; modules become imports, secrets and excluded names are Skipped."""
-    mine = {name: value for name, value in namespace.items() if _is_users(name, value, origin.hidden)}
+    mine = made_by_user(namespace, origin.hidden)
     tagged = expand(settings.tagged, mine)
     wanted = {name: value for name, value in mine.items() if not settings.only or name in tagged}
     values, imports, skipped = {}, [], [*_missing(settings.tagged, mine)]
@@ -82,6 +83,11 @@ def select(
         else:
             values[name] = value
     return Selection(sequence, origin, occasion, settings, namespace, values, tuple(imports), tuple(skipped), tagged)
+
+
+def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a namespace that the user made: not IPython's own names."""
+    return {name: value for name, value in list(namespace.items()) if _is_users(name, value, hidden)}
 
 
 def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:
@@ -125,3 +131,32 @@ def type_name(value: Any) -> str:
     kind = type(value)
     name: str = kind.__qualname__
     return name if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{name}"
+
+
+_REDACTED = "[redacted]"
+_SECRET_TEXT = re.compile(
+    rf"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)|{_SECRET_VALUE.pattern}", re.DOTALL
+)
+_LITERAL = re.compile(
+    r"""(?P<before>\b(?P<name>\w+)["']?\]?\s*(?::\s*\w+\s*)?[:=]\s*[rbfuRBFU]{0,2})"""
+    r"""(?P<quote>\"\"\"|'''|"|')(?P<text>.{1,4096}?)(?P=quote)""",
+    re.DOTALL,
+)
+_COMMAND = re.compile(r"^[ \t]*[%!].*", re.MULTILINE)
+_COMMAND_WORD = re.compile(
+    r"(?P<before>\b(?P<name>(?=\w*(?i:passw|passphrase|secret|token|key|credential))\w+)[= ])"
+    r"(?P<text>[^\s'\"(){}$=]+)"
+)
+
+
+def redacted(source: str) -> str:
+    """The text of a cell without its credentials, which are known by what they look like or by the name they get."""
+
+    def hide(found: re.Match[str]) -> str:
+        if not _SECRET_NAME.search(found["name"]):
+            return found[0]
+        quote = found.groupdict().get("quote", "")
+        return f"{found['before']}{quote}{_REDACTED}{quote}"
+
+    shown = _LITERAL.sub(hide, _SECRET_TEXT.sub(_REDACTED, source))
+    return _COMMAND.sub(lambda line: _COMMAND_WORD.sub(hide, line[0]), shown)

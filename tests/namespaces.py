@@ -6,11 +6,11 @@ import linecache
 import secrets
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ipyrescue import checkpointing, restoring
 from ipyrescue.capture.staging import StagingArea
@@ -57,11 +57,11 @@ class Life:
             )
 
     def restore(
-        self, *names: str, source: str | None = None, keep_existing: bool = False, device: Literal["cpu"] | None = None
+        self, *names: str, source: str | None = None, into: MutableMapping[str, Any] | None = None, **scope: Any
     ) -> Restored:
         found = restoring.find(self.store, source, notebook=self.notebook, incarnation=self.incarnation)
         with self.as_main():
-            return restoring.restore(self.names, self.store, found, Scope(names, keep_existing, device))
+            return restoring.restore(self.names, self.store, found, Scope(names, **scope), into=into)
 
     @contextmanager
     def as_main(self) -> Iterator[None]:

@@ -192,3 +192,11 @@ def test_data_is_the_same_after_a_restore(life: Life) -> None:
     after.restore()
 
     assert {"array", "number", "np", "table", "view", "words"} <= set(fates(before, after.checkpoint())["same"])
+
+
+def test_a_class_is_the_same_after_its_instances_were_saved(life: Life) -> None:
+    """Copyreg notes in a class that an instance was pickled; that is no change of it."""
+    life.run("class Net:\n    x = 1\nclass Lazy:\n    __slots__ = ('a',)\nnet, lazy = Net(), Lazy()")
+    first = life.checkpoint()
+
+    assert compare(first, life.checkpoint()).changed == ()

@@ -9,9 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
-NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing"}
+NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing", "cells"}
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
-VERBS = {"checkpointing", "restoring", "selection", "finding"}  # the two verbs, and the first stage of each
+VERBS = {"checkpointing", "restoring", "selection", "finding", "binding"}  # the two verbs, and stages of theirs
 
 # A unit (a folder or a top-level module) -> the units it may import.
 MAY_IMPORT = {
@@ -22,13 +22,15 @@ MAY_IMPORT = {
     "wording": {"settings"},
     "identity": set(),
     "comparing": {"manifest"},
+    "cells": {"errors"},
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,
     "selection": NOUNS,
     "finding": NOUNS | {"store"},
+    "binding": {"errors"},
     "checkpointing": NOUNS | PARTS | {"selection"},
-    "restoring": NOUNS | PARTS | {"finding"},
+    "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
     "incarnations": NOUNS | {"store", "finding"},
     "kernel": NOUNS | VERBS | {"store", "capture", "incarnations"},
     "training": NOUNS | VERBS | {"store", "capture"},

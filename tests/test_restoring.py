@@ -13,7 +13,7 @@ from namespaces import Life, reborn
 from ipyrescue.errors import RestoreError, SnapshotNotFoundError
 from ipyrescue.finding import candidates
 from ipyrescue.manifest import Snapshot
-from ipyrescue.pickling import randomness
+from ipyrescue.pickling import devices, randomness
 from ipyrescue.selection import Occasion
 
 
@@ -263,6 +263,53 @@ def test_device_cpu_says_nothing_where_nothing_moved(life: Life) -> None:
 
     as_if_on_gpus(life, life.checkpoint(), "cuda:0")
     assert reborn(life).restore("numbers", device="cpu").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("free", "refused"),
+    [
+        ({"cuda:0": 0}, "on cuda:0, where 0 B are free"),
+        ({"cuda:0": 1 << 20, "cuda:1": 1}, "on cuda:1, where 1 B are free"),
+        ({"cuda:0": 1 << 20, "cuda:1": 1 << 20}, None),
+        ({}, None),
+    ],
+)
+def test_a_full_gpu_is_refused_before_anything_is_placed(
+    life: Life, monkeypatch: pytest.MonkeyPatch, free: dict[str, int], refused: str | None
+) -> None:
+    """With the numbers and the line that brings it to the CPU; a device that is gone needs no room."""
+    life.run(MODEL)
+    moved = as_if_on_gpus(life, life.checkpoint(), "cuda:0", "cuda:1")
+    monkeypatch.setattr(devices, "free_bytes", free.get)
+    after = reborn(life)
+
+    if refused is None:
+        assert "model" in after.restore().names
+        return
+    with pytest.raises(RestoreError, match=f"{refused}.*from={moved.id[:8]} device=cpu"):
+        after.restore()
+    assert "model" not in after.names
+    assert "model" in after.restore(device="cpu").names
+
+
+def test_a_gpu_that_fills_up_meanwhile_is_the_same_sentence(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    life.run(MODEL)
+    life.checkpoint()
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr("ipyrescue.pickling.decode.place", full)
+    with pytest.raises(RestoreError, match=r"Nothing was restored: CUDA out of memory.*2 GiB. Bring .* device=cpu"):
+        reborn(life).restore()
+
+
+def test_what_is_needed_on_gpus_is_counted_by_device(life: Life) -> None:
+    life.run("import torch\na = torch.zeros(250)\nb = torch.zeros(1000, dtype=torch.uint8)\nc = a[:2]")
+    snapshot = life.checkpoint()
+    assert devices.needed_bytes(snapshot.groups) == {}
+
+    assert devices.needed_bytes(as_if_on_gpus(life, snapshot, "cuda:0").groups) == {"cuda:0": 2000}
 
 
 def test_a_store_moved_to_another_path_restores(life: Life, tmp_path: Path) -> None:

@@ -12,14 +12,18 @@ from ipyrescue.cli.output import Column, printable, say, write, write_json, writ
 from ipyrescue.cli.verb import JsonOption, StoreOption, finish
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_duration, format_size
+from ipyrescue.store import Store
 
 
 def show(
     snapshot: Annotated[str, typer.Argument(metavar="ID", help="An id or its beginning, a label, latest or latest~N.")],
     store: StoreOption = None,
     as_json: JsonOption = False,
+    code: Annotated[bool, typer.Option("--code", help="Show the cells that its session had run, and nothing else.")] = (
+        False
+    ),
 ) -> None:
-    """Show one snapshot: what it holds, what was left out.
+    """Show one snapshot: what it holds, what was left out; with --code the cells that its session had run.
 
     One that another key signed is shown as it describes itself, with exit code 5; a damaged one with exit code 3.
     """
@@ -30,11 +34,28 @@ def show(
         raise entry.error
     if entry.error is not None:
         say(str(entry.error))
-    if as_json:
+    if code:
+        _show_code(opened, entry.snapshot, as_json=as_json)
+    elif as_json:
         write_json({"store": str(opened.root), "snapshot": {**summary(entry), **_contents(entry.snapshot)}})
     else:
         _write(entry, entry.snapshot)
     finish(EXITS[entry.state])
+
+
+def _show_code(store: Store, snapshot: Snapshot, *, as_json: bool) -> None:
+    """Print what was typed, read by its hashes and as text only."""
+    cells = store.cells(snapshot)
+    if as_json:
+        write_json({"store": str(store.root), "id": snapshot.id, "cells": [dataclasses.asdict(cell) for cell in cells]})
+        return
+    for cell in cells:
+        write(f"# In [{cell.number}]")
+        for line in cell.source.expandtabs(4).splitlines():
+            write(printable(line))
+        write("")
+    if not cells:
+        say(f"Snapshot {snapshot.id[:8]} holds no cells.")
 
 
 def _contents(s: Snapshot) -> dict[str, Any]:

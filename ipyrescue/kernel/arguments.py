@@ -43,10 +43,15 @@ class RestoreArguments:
     names: tuple[str, ...] = ()
     source: str | None = None
     device: Literal["cpu"] | None = None
+    prefix: str = ""
     list: bool = False
     all: bool = False
     dry_run: bool = False
     keep_existing: bool = False
+    keep_classes: bool = False
+    force: bool = False
+    undo: bool = False
+    forget_undo: bool = False
     dismiss: bool = False
     trust: bool = False
     json: bool = False
@@ -59,6 +64,7 @@ class SnapshotsArguments:
     verb: str = "list"
     ids: tuple[str, ...] = ()
     all: bool = False
+    code: bool = False
     json: bool = False
 
 
@@ -80,9 +86,12 @@ def parse_checkpoint(line: str) -> CheckpointArguments:
 def parse_restore(line: str) -> RestoreArguments:
     """Read a line of `%restore_vars`; raise `UsageError`."""
     words, said = _RESTORE.read(line)
-    said["source"] = said.pop("from", None)
     if said.get("all") and not said.get("list"):
         raise UsageError("`--all` goes with `--list`: snapshots of other notebooks are taken by from=ID.")
+    for option in ("undo", "forget-undo"):
+        if said.get(option.replace("-", "_")):
+            _refuse_beside(_said_in(said, words), f"--{option}", allowed={option.replace("-", "_"), "json"})
+    said["source"], said["prefix"] = said.pop("from", None), said.pop("as", "")
     if said.get("trust") and said["source"] is None:
         raise UsageError("`--trust` needs to know which snapshot. Write from=ID; the ids stand in %snapshots")
     return RestoreArguments(names=_names(words, _RESTORE), **said)
@@ -96,6 +105,8 @@ def parse_snapshots(line: str) -> SnapshotsArguments:
         raise UsageError(_UNBUILT_VERBS[verb])
     if verb not in _VERBS:
         raise UsageError(f"`{verb}` is no verb of %snapshots: {', '.join(_VERBS)} are. {_nearest_verb(verb)}".rstrip())
+    if said.get("code") and verb != "show":
+        raise UsageError("`--code` goes with `show`: %snapshots show ID --code")
     takes, counts = _VERBS[verb]
     if len(rest) not in counts:
         raise UsageError(f"`%snapshots {verb}` takes {takes}. The ids stand in the table: %snapshots")
@@ -126,6 +137,13 @@ def parse_device(text: str) -> Literal["cpu"]:
     if text == "cpu":
         return "cpu"
     raise ValueError(f"`{text}` is no choice. Write device=cpu, or leave it out: then each tensor goes where it was.")
+
+
+def parse_prefix(text: str) -> str:
+    """Check what every name is to begin with; raise `ValueError`."""
+    if not text.isidentifier() or text.startswith("_"):
+        raise ValueError(f"`{text}` is no beginning of a name. Write it like old_, then model comes back as old_model.")
+    return text
 
 
 def parse_label(text: str) -> str:
@@ -166,6 +184,11 @@ def _is_name(word: str) -> bool:
     return re.sub(r"\[!?[\w-]+\]|[*?]", "_", word).isidentifier()
 
 
+def _said_in(said: dict[str, object], words: list[str]) -> dict[str, object]:
+    """What a line says, its names included."""
+    return {key: value for key, value in (said | {"names": words}).items() if value}
+
+
 def _refuse_beside(said: dict[str, object], option: str, *, allowed: set[str]) -> None:
     for key in said:
         if key not in allowed:
@@ -202,21 +225,22 @@ _RESTORE = Grammar(
     "restore_vars",
     (
         Option("from", "which snapshot: an id's beginning, a label, latest, latest~2", parse_source, "f", "3f9c"),
+        Option("as", "bind each name behind this, beside yours: old_model", parse_prefix, metavar="old_"),
         Option("device", "put all tensors there, wherever they were; only cpu", parse_device, metavar="cpu"),
         Option("list", "show the snapshots, and restore nothing", short="l"),
         Option("all", "with --list: those of every notebook in this store", short="a"),
         Option("dry-run", "tell what would be restored, and restore nothing", short="n"),
         Option("keep-existing", "leave names alone that are bound already"),
+        Option("keep-classes", "a class that you edited and ran again stays, also for the instances that come back"),
+        Option("force", "take names away from what they share objects with; into a live model or optimizer in place"),
+        Option("undo", "take the last restore back: what it replaced is there again, the very same objects"),
+        Option("forget-undo", "let go of what the last restore replaced, to free its memory"),
         Option("dismiss", "what the last kernel left is not wanted: offer it no more"),
         Option("trust", "take a snapshot of another key as your own; needs from="),
         Option("json", "return the result as JSON"),
     ),
     {
-        "as": "`as=` is not built yet. Restore into a fresh kernel, and rename there.",
-        "into": "`into=` is not built yet. Restore into a fresh kernel, and copy from there.",
-        "undo": "`--undo` is not built yet. Before a restore, keep what you have: %checkpoint_vars label=before",
-        "force": "`--force` is not built yet. Name the whole group, or restore everything: %restore_vars",
-        "keep-classes": "`--keep-classes` is not built yet. Restore first, then run the cell with the new class again.",
+        "into": "`into=` is for Python: ipyrescue.restore(into=found), where found is a dict of yours.",
         "step": "`step=` is not built yet. Take an id from %snapshots.",
     },
 )
@@ -225,6 +249,7 @@ _SNAPSHOTS = Grammar(
     "snapshots",
     (
         Option("all", "those of every notebook in this store", short="a"),
+        Option("code", "with show: the cells that its session had run"),
         Option("json", "return the table as JSON"),
     ),
     {},
@@ -271,11 +296,14 @@ Example:
 RESTORE_HELP = f"""Bring a snapshot's variables back.
 
     %restore_vars                             everything, from the kernel of this notebook that died last
-    %restore_vars model opt from=3f9c         some names, from the snapshot whose id begins so
+    %restore_vars model opt from=3f9c         some names, from the snapshot whose id begins so; patterns like loss* too
+    %restore_vars model opt from=3f9c as=old_ the same beside yours, as old_model and old_opt
     %restore_vars device=cpu                  everything, with the tensors of every GPU on the CPU
 
 Without from=, the newest consistent snapshot of the kernel that died is taken, else the newest of this notebook. If
-automatic snapshots were on when it was made, they are on again. Either all is bound or nothing.
+automatic snapshots were on when it was made, they are on again. Either all is bound or nothing. With as= nothing of
+yours is touched: functions that come back find the globals that came with them, then yours; random streams stay.
+What a restore replaces stays in memory, so that `--undo` can bring it back, until the next one.
 
 {_RESTORE.manual()}
 
@@ -289,12 +317,15 @@ Example:
     In [6]: %restore_vars weights from=good --dry-run
     In [7]: %restore_vars weights from=good
     In [8]: assert weights == [0.5, 0.25]
+    In [9]: %restore_vars --undo
+    In [10]: assert weights is None
 """
 
 SNAPSHOTS_HELP = f"""Show the snapshots of this notebook, newest first, and look after them.
 
     %snapshots                                the table
     %snapshots show 3f9c                      one of them: what it holds, and what it left out
+    %snapshots show 3f9c --code               the cells that had been run by then, without passwords and tokens
     %snapshots diff 3f9c 4d21                 what is added, removed, changed between two; without the second, up to
                                               the latest, without both, since the one before the latest
     %snapshots pin 3f9c                       keep it until `%snapshots unpin 3f9c`, however many newer ones there are

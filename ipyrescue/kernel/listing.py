@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from ipyrescue.cells import Cell
 from ipyrescue.comparing import Difference, left_out
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line, Table
@@ -134,6 +135,29 @@ class SnapshotReport(Report):
     def as_json(self) -> dict[str, Any]:
         """Return the snapshot's fields, without where its bytes stand."""
         return {"report": "snapshot", "snapshot": {**snapshot_as_json(self.snapshot), "pinned": self.pinned}}
+
+
+@dataclass(frozen=True, repr=False)
+class CodeReport(Report):
+    """The cells that the session of a snapshot had run, oldest first."""
+
+    snapshot: Snapshot
+    cells: tuple[Cell, ...]
+
+    def lines(self) -> list[Line]:
+        """Print each under its prompt."""
+        whose = f"snapshot {self.snapshot.id[:8]} of {self.snapshot.notebook}"
+        if not self.cells:
+            return [Line(f"No cells are in {whose}.")]
+        told = [Line(f"{count(len(self.cells), 'cell')} had been run by {whose}; credentials are left out.", "hint")]
+        for cell in self.cells:
+            told.append(Line(f"# In [{cell.number}]", "hint"))
+            told += [Line(line, "code") for line in cell.source.expandtabs(4).splitlines()]
+        return told
+
+    def as_json(self) -> dict[str, Any]:
+        """Return number and text of each."""
+        return {"report": "code", "id": self.snapshot.id, "cells": [dataclasses.asdict(cell) for cell in self.cells]}
 
 
 @dataclass(frozen=True, repr=False)

@@ -22,7 +22,7 @@ from ipyrescue.kernel import arguments, reporting
 from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
 from ipyrescue.kernel.faces import AsJson, Report
 from ipyrescue.kernel.recorder import Recorder
-from ipyrescue.kernel.report import DismissedReport
+from ipyrescue.kernel.report import DismissedReport, UndoForgottenReport, UndoneReport
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion
 
@@ -55,7 +55,6 @@ class RescueMagics(Magics):
     def __init__(self, shell: Any, recorder: Recorder) -> None:
         super().__init__(shell)
         self._recorder = recorder
-        self._names = shell.user_ns
 
     @line_cell_magic
     @_told
@@ -112,15 +111,26 @@ class RescueMagics(Magics):
         wanted = arguments.parse_restore(line)
         if wanted.list:
             return _form(reporting.table(self._recorder, every_notebook=wanted.all), as_json=wanted.json)
+        if wanted.undo:
+            return _form(UndoneReport(*self._recorder.undo()), as_json=wanted.json)
+        if wanted.forget_undo:
+            return _form(UndoForgottenReport(self._recorder.notebook.forget_undo()), as_json=wanted.json)
         if wanted.dismiss:
             return _form(DismissedReport(self._recorder.notebook.dismiss()), as_json=wanted.json)
         if wanted.trust:
             wanted = replace(wanted, source=self._trust(wanted))
-        scope = Scope(wanted.names, wanted.keep_existing, wanted.device)
+        scope = Scope(
+            names=wanted.names,
+            keep_existing=wanted.keep_existing,
+            device=wanted.device,
+            prefix=wanted.prefix,
+            force=wanted.force,
+            keep_classes=wanted.keep_classes,
+        )
         if wanted.dry_run:
             chosen = self._recorder.notebook.find(wanted.source)[0]
             refuse_to_separate(chosen, scope)
-            return _form(reporting.restore_plan(chosen, scope, self._names), as_json=wanted.json)
+            return _form(reporting.compared_plan(self._recorder, chosen, scope), as_json=wanted.json)
         return _form(self.restore(wanted.source, scope), as_json=wanted.json)
 
     def restore(self, source: str | None, scope: Scope) -> Report:
@@ -144,6 +154,8 @@ class RescueMagics(Magics):
         """Show the snapshots of this notebook, and look after them. The manual is put here from `arguments`."""
         wanted = arguments.parse_snapshots(line)
         notebook = self._recorder.notebook
+        if wanted.code:
+            return _form(reporting.code(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
         if wanted.verb == "show":
             return _form(reporting.one(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
         if wanted.verb == "diff":

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ipyrescue import checkpointing, identity, restoring
+from ipyrescue import cells, checkpointing, identity, restoring
 from ipyrescue.capture.staging import StagingArea
+from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import working_directory
-from ipyrescue.errors import CheckpointError, SnapshotNotFoundError, StoreError
+from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
 from ipyrescue.manifest import Settings, Snapshot
-from ipyrescue.restoring import Restored, Scope
-from ipyrescue.selection import Occasion, Origin
+from ipyrescue.restoring import Before, Restored, Scope
+from ipyrescue.selection import Occasion, Origin, made_by_user
 from ipyrescue.settings import Configuration, format_size
 from ipyrescue.store import Store, lives, signing
 from ipyrescue.store.catalog import Unreadable
@@ -30,17 +32,27 @@ from ipyrescue.store.retention import Retention
 from ipyrescue.store.upkeep import tidy, used_bytes
 
 
+@dataclass(frozen=True)
+class _Undo:
+    """How to take the last restore back: of which snapshot, what it found, and the cells that had made names then."""
+
+    snapshot: Snapshot
+    before: Before
+    cells: dict[str, int]
+
+
 class Notebook:
     """One kernel's namespace and the store that its snapshots go to.
 
-    *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running.
-    *has_restored*: a snapshot was bound in this kernel, all of it or a part.
+    *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running, *history*
+    all that were run. *has_restored*: a snapshot was bound in this kernel, all of it or a part.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
         self.incarnation = secrets.token_hex(8)
         self.cells: dict[str, int] = {}
         self.cell: int | None = None
+        self.history = History()
         self.area = StagingArea()
         self.has_restored = False
         self._shell = shell
@@ -49,6 +61,8 @@ class Notebook:
         self._identity: Identity | None = None
         self._store: Store | None = None
         self._key_warned = False
+        self._undo: _Undo | None = None
+        self._continued = {self.incarnation}
 
     @property
     def configuration(self) -> Configuration:
@@ -102,8 +116,15 @@ class Notebook:
             f"IPYRESCUE_KEY_FILE to it, or trust one that you know: %restore_vars from=ID --trust"
         )
 
-    def capture(self, occasion: Occasion, wanted: Settings) -> Draft:
-        """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`."""
+    def names(self) -> dict[str, Any]:
+        """The variables of the user."""
+        return made_by_user(self._shell.user_ns, self._shell.user_ns_hidden)
+
+    def capture(self, occasion: Occasion, wanted: Settings, *, create: bool = True) -> Draft:
+        """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`.
+
+        Without *create* no store and no key is made, for a draft that is not to be written.
+        """
         origin = Origin(
             notebook=self.identity.notebook,
             incarnation=self.incarnation,
@@ -111,10 +132,11 @@ class Notebook:
             hidden=self._shell.user_ns_hidden,
             cells=self.cells,
             cell=self.cell,
+            history=self.history.to_bytes(),
         )
         return checkpointing.capture(
             self._shell.user_ns,
-            self.store(create=True),
+            self.store(create=create),
             self.area,
             origin=origin,
             occasion=occasion,
@@ -148,17 +170,59 @@ class Notebook:
             )
         return mine
 
-    def restore(self, found: list[Snapshot], scope: Scope) -> Restored:
-        """Bind the variables of the first of *found* that can be read.
+    def restore(self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
+        """Bind the variables of the first of *found* that can be read, in the namespace or *into* a mapping.
 
         A full restore fulfils the promise to keep what the dead incarnation left.
         """
-        restored = restoring.restore(self._shell.user_ns, self.store(), found, scope)
-        self.has_restored = True
+        if into is None:
+            self._undo = None
+        restored = restoring.restore(
+            self._shell.user_ns, self.store(), found, scope, into=into, class_source=self._class_source
+        )
+        self.has_restored = self.has_restored or into is None
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
-            self.cells.update({v.name: v.cell for v in restored.snapshot.variables if v.cell is not None})
-        return restored
+            self._go_on_with_history(restored.snapshot)
+        if into is None and restored.before is not None:
+            self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
+            made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
+            self.cells.update({name: made[name] for name in restored.names if name in made})
+        return replace(restored, before=None)
+
+    def _go_on_with_history(self, snapshot: Snapshot) -> None:
+        """What the session of *snapshot* ran stands before what this one did, once."""
+        if snapshot.incarnation not in self._continued:
+            self._continued.add(snapshot.incarnation)
+            self.history.begin_with(self.cells_of(snapshot))
+
+    def _class_source(self, name: str) -> str | None:
+        return cells.class_source(cells.from_bytes(self.history.to_bytes()), self.cells.get(name), name)
+
+    def cells_of(self, snapshot: Snapshot) -> tuple[Cell, ...]:
+        """The cells that the session of *snapshot* had run; none where they cannot be read."""
+        with contextlib.suppress(StoreError):
+            return self.store().cells(snapshot)
+        return ()
+
+    def undo(self) -> tuple[Snapshot, Before]:
+        """Take the last restore back; return of what, and what was done. Raises `RestoreError`."""
+        if self._undo is None:
+            raise RestoreError(
+                "There is nothing to undo: no restore of this kernel, or it was undone or forgotten already. "
+                "What other snapshots hold: %snapshots"
+            )
+        done, self._undo = self._undo, None
+        done.before.come_back()
+        for name in done.before.names:
+            self.cells.pop(name, None)
+        self.cells.update({name: done.cells[name] for name in done.before.names if name in done.cells})
+        return done.snapshot, done.before
+
+    def forget_undo(self) -> tuple[str, ...]:
+        """Let go of what the last restore replaced; return what that was, in words."""
+        done, self._undo = self._undo, None
+        return (*done.before.replaced, *done.before.changes) if done is not None else ()
 
     def _mark_restored(self, snapshot: Snapshot) -> Iterator[str]:
         """A death is answered by a snapshot of its own, and if it has none by any that is restored after it."""

@@ -10,7 +10,7 @@ import atexit
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,12 +18,14 @@ from IPython.core.error import UsageError
 
 from ipyrescue.capture.schedule import Schedule, due
 from ipyrescue.capture.writer import Ticket, Writer
+from ipyrescue.cells import Cell
+from ipyrescue.checkpointing import imagine
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import Settings, Snapshot
-from ipyrescue.restoring import Restored, Scope
-from ipyrescue.selection import Occasion, shows_a_secret
+from ipyrescue.restoring import Before, Restored, Scope
+from ipyrescue.selection import Occasion, redacted, shows_a_secret
 from ipyrescue.settings import Configuration
 
 _DRAIN_SECONDS = 60.0
@@ -47,7 +49,7 @@ class Armed:
 
 @dataclass
 class _Cell:
-    """The cell of the user that is running, and what its names were before."""
+    """The cell of the user that is running, its text without credentials, and what its names were before."""
 
     number: int
     source: str
@@ -78,6 +80,8 @@ class Recorder:
         *unasked*, by a profile that loads us into every kernel, no store is made in a folder without a notebook.
         """
         self._unasked = unasked
+        ran = enumerate(self._shell.history_manager.input_hist_raw)
+        self.notebook.history.add(Cell(number, redacted(source)) for number, source in ran if source)
         self._shell.events.register("pre_run_cell", self._before_cell)
         self._shell.events.register("post_run_cell", self._after_cell)
         self._follow_identity()
@@ -118,18 +122,38 @@ class Recorder:
         with self._quiet_area():
             return self.notebook.capture(Occasion(trigger="dry run"), wanted)
 
-    def restore(self, source: str | None, scope: Scope) -> Restored:
-        """Bind a snapshot's variables and, after a full restore, be armed again as the snapshot was."""
+    def imagine(self, names: Iterable[str]) -> Snapshot:
+        """What a snapshot of these names would be now, to compare it with another; nothing is kept of it."""
+        wanted = Settings(only=True, tagged=tuple(names))
+        with self._quiet_area():
+            return imagine(self.notebook.capture(Occasion(trigger="dry run"), wanted, create=False))
+
+    def restore(self, source: str | None, scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
+        """Bind a snapshot's variables here or *into* a mapping; after a full restore be armed again as it was."""
         self.drain()
         found = self.notebook.find(source, scope.device)
         with self.life.restores(found[0].id, scope.device):
-            restored = self.notebook.restore(found, scope)
+            restored = self.notebook.restore(found, scope, into=into)
+        if into is None:
+            self._leave_cells_of(restored.names)
         if restored.full:
             # What is live now is what that snapshot holds.
             self.life.saves(restored.snapshot.created)
         if restored.full and restored.snapshot.settings.every_seconds is not None:
             self.arm(restored.snapshot.settings)
         return restored
+
+    def undo(self) -> tuple[Snapshot, Before]:
+        """Take the last restore back; return of what, and what was done. Raises `RestoreError`."""
+        self.drain()
+        snapshot, before = self.notebook.undo()
+        self._leave_cells_of(before.names)
+        return snapshot, before
+
+    def _leave_cells_of(self, names: Iterable[str]) -> None:
+        """The running cell did not make *names*, it only bound them: the cells that made them stay known."""
+        if self._cell is not None:
+            self._cell.before.update({name: id(self._shell.user_ns.get(name)) for name in names})
 
     def forget(self, source: str) -> Snapshot:
         """Forget one snapshot by hand."""
@@ -181,14 +205,16 @@ class Recorder:
             self._cell.depth += 1
             return
         before = {name: id(value) for name, value in list(self._shell.user_ns.items())}
-        source = info.raw_cell or ""
+        typed = info.raw_cell or ""
+        source = redacted(typed)
         self._cell = _Cell(self._number_of_cell(), source, time.monotonic(), before=before)
         self.notebook.cell = self._cell.number
         try:
+            self.notebook.history.add([Cell(self._cell.number, source)])
             self._follow_identity()
             self.life.cell_begins(self._cell.number, source, getattr(info, "cell_id", None))
             for listener in self._listeners:
-                listener(source)
+                listener(typed)
         except Exception as error:  # noqa: BLE001 - a hook: it must not break the user's cell
             self._fail(error)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ipyrescue.binding import Before
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import snapshot_as_json
 from ipyrescue.kernel.tables import Line, Table
@@ -18,6 +19,8 @@ from ipyrescue.wording import age, count, listed
 
 _SHOWN_SKIPPED = 5
 _SHOWN_LARGEST = 3
+_SHOWN_ROWS = 40
+_SHOWN_SOURCE_LINES = 12
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,23 @@ class SavedReport(Report):
         }
 
 
+@dataclass(frozen=True)
+class RestoredRow:
+    """What became of one name of a snapshot that was restored."""
+
+    name: str
+    type: str
+    size_bytes: int | None
+    fate: str
+    note: str = ""
+
+
 @dataclass(frozen=True, repr=False)
 class RestoredReport(Report):
-    """Names were bound. *kept* are names that stayed as they were, because of `--keep-existing`."""
+    """Names were bound. *kept* are those that stayed as they were, *replaced* those that `--undo` brings back.
+
+    *rows* say what became of each; *sources* hold, by name, the text that makes again what did not come back.
+    """
 
     names: tuple[str, ...]
     snapshot_id: str
@@ -92,6 +109,9 @@ class RestoredReport(Report):
     warnings: tuple[str, ...] = ()
     armed: str | None = None
     seconds: float | None = None
+    replaced: tuple[str, ...] = ()
+    rows: tuple[RestoredRow, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[Line]:
         """Say what is back, what is not, and what happens from now on."""
@@ -100,12 +120,29 @@ class RestoredReport(Report):
         left_out = _left_out(self.skipped, self.snapshot_id)
         told = [Line(f"Restored {count(len(self.names), 'variable')}{took} {whence}.{left_out}")]
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
-        told += [Line(f"Warning: {warning}", "warning") for warning in self.warnings]
-        return told + ([Line(self.armed)] if self.armed else [])
+        told += [Line(_replaced(self.replaced))] if self.replaced else []
+        for warning in self.warnings:
+            sentence, *lines = f"Warning: {warning}".splitlines()
+            told += [Line(sentence, "warning"), *(Line(line, "code") for line in lines)]
+        told += [Line(self.armed)] if self.armed else []
+        return told + [line for skipped in self._with_source() for line in _recipe(skipped, self.sources[skipped.name])]
+
+    def table(self) -> Table:
+        """Show what became of each name, those first that did not come back."""
+        rows = [(r.name, r.type, _size(r.size_bytes), r.fate, r.note) for r in self.rows[:_SHOWN_ROWS]]
+        rest = len(self.rows) - len(rows)
+        rows += [("...", f"{rest:,} more", "", "", "")] if rest > 0 else []
+        return Table(("name", "type", "size", "", "note"), tuple(rows), numbers=("size",)).without_empty()
 
     def as_json(self) -> dict[str, Any]:
-        """Return every field under its own name."""
-        return {"report": "restored", **dataclasses.asdict(self)}
+        """Return every field under its own name; what did not come back with the text that makes it again."""
+        skipped = [{**dataclasses.asdict(s), "source": self.sources.get(s.name)} for s in self.skipped]
+        fields = {**dataclasses.asdict(self), "skipped": skipped, "rows": [dataclasses.asdict(r) for r in self.rows]}
+        del fields["sources"]
+        return {"report": "restored", **fields}
+
+    def _with_source(self) -> list[Skipped]:
+        return [skipped for skipped in self.skipped if skipped.name in self.sources][:_SHOWN_SKIPPED]
 
 
 @dataclass(frozen=True, repr=False)
@@ -184,20 +221,69 @@ class DismissedReport(Report):
         return {"report": "dismissed", **dataclasses.asdict(self)}
 
 
+@dataclass(frozen=True, repr=False)
+class UndoneReport(Report):
+    """The restore of *snapshot* was taken back; *before* says what that changed."""
+
+    snapshot: Snapshot
+    before: Before
+
+    def lines(self) -> list[Line]:
+        """Say which names are what they were, and which are gone again."""
+        new = list(self.before.new)
+        back = [name for name in self.before.names if name not in new]
+        told = [Line(f"Undone: the restore of snapshot {self.snapshot.id[:8]}.")]
+        same = [*back, *self.before.changes]
+        told += [Line(f"As before: {listed(same, most=10)}.")] if same else []
+        return told + ([Line(f"Gone, as they were not there: {listed(new, most=10)}.")] if new else [])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the names by what became of them."""
+        new = self.before.new
+        back = [name for name in self.before.names if name not in new]
+        return {"report": "undone", "snapshot_id": self.snapshot.id, "back": back, "gone": list(new),
+                "changes": list(self.before.changes)}  # fmt: skip
+
+
+@dataclass(frozen=True, repr=False)
+class UndoForgottenReport(Report):
+    """What the last restore replaced is let go of."""
+
+    names: tuple[str, ...]
+
+    def lines(self) -> list[Line]:
+        """Say of which names."""
+        if not self.names:
+            return [Line("Nothing that a restore replaced was kept in memory.")]
+        return [Line(f"Let go of what a restore replaced: {listed(list(self.names), most=10)}.")]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the names."""
+        return {"report": "undo forgotten", "names": list(self.names)}
+
+
 @dataclass(frozen=True)
 class PlanRow:
-    """One variable of a dry run; names with the same *group* share objects and go together."""
+    """One variable of a dry run; names with the same *group* share objects and go together.
+
+    *change* is what a restore would do to the namespace: `new`, `changed`, `same`, or `gone`, of a name that only the
+    namespace has and that stays.
+    """
 
     name: str
     type: str
     size_bytes: int | None = None
     group: str = ""
     note: str = ""
+    change: str = ""
 
 
 @dataclass(frozen=True, repr=False)
 class PlanReport(Report):
-    """What would be done; nothing was. *action* is `checkpoint` or `restore`; the id is that of what to restore."""
+    """What would be done; nothing was. *action* is `checkpoint` or `restore`; the id is that of what to restore.
+
+    *compared_seconds* is how long it took to compare with the namespace, where that was done.
+    """
 
     action: str
     rows: tuple[PlanRow, ...]
@@ -205,23 +291,39 @@ class PlanReport(Report):
     snapshot_id: str | None = None
     age_seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    compared_seconds: float | None = None
 
     def lines(self) -> list[Line]:
-        """Say how much it would be, and from where."""
+        """Say how much it would be, from where, and what that would change."""
         verb = "save" if self.action == "checkpoint" else "restore"
         size = sum(row.size_bytes or 0 for row in self.rows)
+        bound = [row for row in self.rows if row.change != "gone"]
         whence = f" from snapshot {self.snapshot_id[:8]}" if self.snapshot_id else ""
         made = f", made {format_age(self.age_seconds)}" if self.age_seconds is not None else ""
-        would = (
-            f"Would {verb} {count(len(self.rows), 'variable')}, {format_size(size)}{whence}{made}. Nothing was done."
-        )
-        return [Line(would), *(Line(f"Warning: {warning}", "warning") for warning in self.warnings)]
+        would = f"Would {verb} {count(len(bound), 'variable')}, {format_size(size)}{whence}{made}. Nothing was done."
+        compared = [Line(text) for text in self._compared()]
+        return [Line(would), *compared, *(Line(f"Warning: {warning}", "warning") for warning in self.warnings)]
 
     def table(self) -> Table:
         """Show each name with its group, then each that is left out with the reason."""
-        rows = [(r.name, r.type, _size(r.size_bytes), r.group, r.note) for r in self.rows]
-        rows += [(s.name, s.type, "", "", f"left out: {_why(s)}") for s in self.skipped]
-        return Table(("name", "type", "size", "group", "note"), tuple(rows), numbers=("size", "group")).without_empty()
+        rows = [(r.name, r.type, _size(r.size_bytes), r.group, r.change, r.note) for r in self.rows]
+        rows += [(s.name, s.type, "", "", "", f"left out: {_why(s)}") for s in self.skipped]
+        columns = ("name", "type", "size", "group", "change", "note")
+        return Table(columns, tuple(rows), numbers=("size", "group")).without_empty()
+
+    def _compared(self) -> list[str]:
+        """How many names have which fate, and what the words mean."""
+        fates = [row.change for row in self.rows]
+        counts = [f"{fates.count(fate):,} {fate}" for fate in ("same", "changed", "new", "gone") if fate in fates]
+        told = [f"Against your namespace: {', '.join(counts)}."] if counts else []
+        if self.compared_seconds is not None:
+            took = format_duration(self.compared_seconds)
+            told.append(
+                f"Same and changed go by the bytes that are saved, compared in {took}: equal objects may differ."
+            )
+        if "gone" in fates:
+            told.append("Gone means only in your namespace; a restore leaves it there.")
+        return told
 
     def as_json(self) -> dict[str, Any]:
         """Return every field under its own name."""
@@ -295,6 +397,22 @@ def _left_out(skipped: Sequence[Skipped], snapshot_id: str) -> str:
         return ""
     names = listed([str(s) for s in skipped], most=_SHOWN_SKIPPED, more=f"all: %snapshots show {snapshot_id[:8]}")
     return f" Left out {len(skipped)}: {names}."
+
+
+def _recipe(skipped: Skipped, source: str) -> list[Line]:
+    """The text that makes a name again, ready to run."""
+    lines = source.expandtabs(4).splitlines()
+    rest = len(lines) - _SHOWN_SOURCE_LINES
+    told = [Line(f"To make {skipped.name} again, run what made it in cell [{skipped.cell}]:", "hint")]
+    told += [Line(f"    {line}", "code") for line in lines[:_SHOWN_SOURCE_LINES]]
+    return told + ([Line(f"    # ... {rest} more lines: %snapshots show ID --code", "hint")] if rest > 0 else [])
+
+
+def _replaced(names: Sequence[str]) -> str:
+    return (
+        f"Replaced yours: {listed(list(names), most=10)}. To have them back: %restore_vars --undo. They stay in memory "
+        "until the next restore or %restore_vars --forget-undo"
+    )
 
 
 def _tagged(name: str, tagged: Sequence[str]) -> bool:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ipyrescue.cells import source_of
 from ipyrescue.checkpointing import Draft
-from ipyrescue.comparing import compare
+from ipyrescue.comparing import Difference, compare
 from ipyrescue.errors import UntrustedError
 from ipyrescue.kernel.faces import Report
-from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
+from ipyrescue.kernel.listing import (
+    CodeReport,
+    DifferenceReport,
+    SnapshotReport,
+    SnapshotRow,
+    SnapshotsTable,
+    group_numbers,
+)
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.kernel.report import (
     Forecast,
@@ -19,12 +27,14 @@ from ipyrescue.kernel.report import (
     PlanReport,
     PlanRow,
     RestoredReport,
+    RestoredRow,
     SavedReport,
     StatusReport,
     armed_line,
 )
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
+from ipyrescue.selection import type_name
 from ipyrescue.wording import seconds_of
 
 
@@ -67,11 +77,39 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         snapshot_id=result.snapshot.id,
         age_seconds=_age_seconds(result.snapshot),
         skipped=result.skipped,
+        sources=_sources(recorder, result),
+        rows=tuple(_restored_rows(result)),
         kept=tuple(name for name in result.snapshot.names if name in result.kept),
+        replaced=result.replaced,
         warnings=(*_newer_interrupted(result.snapshot, newest), *result.warnings),
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
     )
+
+
+def _sources(recorder: Recorder, result: Restored) -> dict[str, str]:
+    """For each name that did not come back the text that made it, where that is known."""
+    made = [skipped for skipped in result.skipped if skipped.cell is not None]
+    cells = recorder.notebook.cells_of(result.snapshot) if made else ()
+    found = {skipped.name: source_of(cells, skipped.cell, skipped.name) for skipped in made}
+    return {name: text for name, text in found.items() if text}
+
+
+def _restored_rows(result: Restored) -> Iterator[RestoredRow]:
+    """What became of each name: first what did not come back, then the rest as the snapshot has it."""
+    then = {skipped.name for skipped in result.snapshot.skipped}
+    for skipped in result.skipped:
+        fate = "left out when saved" if skipped.name in then else "FAILED on load"
+        yield RestoredRow(skipped.name, skipped.type, None, fate, skipped.reason)
+    prefix = result.prefix
+    for v in result.snapshot.variables:
+        if prefix + v.name in result.names:
+            yield RestoredRow(prefix + v.name, v.type, v.size_bytes, "restored")
+        elif v.name in result.kept:
+            yield RestoredRow(v.name, v.type, v.size_bytes, "kept as it was")
+    for i in result.snapshot.imports:
+        if prefix + i.name in result.names:
+            yield RestoredRow(prefix + i.name, "module", None, "restored", f"import {i.module}")
 
 
 def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, ...]:
@@ -113,19 +151,52 @@ def checkpoint_plan(draft: Draft) -> Report:
     return PlanReport("checkpoint", (*rows, *imports), draft.snapshot.skipped, warnings=draft.snapshot.warnings)
 
 
-def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str]) -> Report:
-    """Tell what a restore would bind."""
+def compared_plan(recorder: Recorder, snapshot: Snapshot, scope: Scope) -> Report:
+    """Tell what a restore would bind, and how that differs from what is in the namespace now."""
+    started = time.perf_counter()
+    live = recorder.notebook.names()
+    both = [name for name in sorted(scope.wanted(snapshot, live)) if name in live]
+    now = recorder.imagine(both) if both and not scope.prefix else None
+    known = {*snapshot.names, *(skipped.name for skipped in snapshot.skipped)}
+    gone = () if scope.names or scope.prefix else sorted(live.keys() - known)
+    seconds = time.perf_counter() - started if now is not None else None
+    plan = restore_plan(snapshot, scope, live, now)
+    rows = [PlanRow(name, type_name(live[name]), change="gone") for name in gone]
+    kept = {name for name in both if scope.keep_classes and issubclass(type(live[name]), type)}
+    bound = [replace(row, change="same", note="yours is kept") if row.name in kept else row for row in plan.rows]
+    return replace(plan, rows=(*bound, *rows), compared_seconds=seconds)
+
+
+def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str], now: Snapshot | None = None) -> PlanReport:
+    """Tell what a restore would bind beside the *live* names; *now* is what a snapshot of them would be."""
     wanted = scope.wanted(snapshot, live)
     groups = group_numbers([group.names for group in snapshot.groups])
-    rows = [
-        PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, ""), "replaces yours" if v.name in live else "")
-        for v in snapshot.variables
-        if v.name in wanted
-    ]
-    imports = [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports if i.name in wanted]
+    difference = compare(now, snapshot) if now is not None else None
+    rows = [PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, "")) for v in snapshot.variables]
+    rows += [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports]
     moved = scope.moves(group for group in snapshot.groups if wanted.intersection(group.names))
     told = (f"Tensors of {', '.join(moved)} would be on the CPU, as device=cpu says.",) if moved else ()
-    return PlanReport("restore", (*rows, *imports), snapshot.skipped, snapshot.id, _age_seconds(snapshot), told)
+    return PlanReport(
+        "restore",
+        tuple(_compared(row, scope.prefix, live, difference) for row in rows if row.name in wanted),
+        snapshot.skipped,
+        snapshot.id,
+        _age_seconds(snapshot),
+        told,
+    )
+
+
+def _compared(row: PlanRow, prefix: str, live: Collection[str], difference: Difference | None) -> PlanRow:
+    """One row with what its restore would do to the name that it is bound to."""
+    here = prefix + row.name
+    if here not in live:
+        return replace(row, name=here, change="new")
+    if difference is None:
+        return replace(row, name=here, note=row.note or "replaces yours")
+    if row.name in difference.same:
+        return replace(row, change="same")
+    types = next((c.types for c in difference.changed if c.after.name == row.name and "->" in c.types), row.type)
+    return replace(row, change="changed", type=types)
 
 
 def table(recorder: Recorder, *, every_notebook: bool) -> Report:
@@ -146,6 +217,11 @@ def _unreadable(recorder: Recorder, pinned: Collection[str]) -> list[SnapshotRow
 def one(recorder: Recorder, snapshot: Snapshot) -> Report:
     """One snapshot in full."""
     return SnapshotReport(snapshot, time.time(), pinned=snapshot.id in recorder.notebook.pins())
+
+
+def code(recorder: Recorder, snapshot: Snapshot) -> Report:
+    """What the session of a snapshot had run. Raises `StoreError`."""
+    return CodeReport(snapshot, recorder.notebook.store().cells(snapshot))
 
 
 def difference(older: Snapshot, newer: Snapshot) -> Report:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Any, Literal
 
 from ipyrescue.errors import RescueError, RestoreError
@@ -29,16 +29,26 @@ def restore(
     names: Sequence[str] = (),
     keep_existing: bool = False,
     device: Literal["cpu"] | None = None,
+    prefix: str = "",
+    force: bool = False,
+    keep_classes: bool = False,
+    into: MutableMapping[str, Any] | None = None,
 ) -> Restored:
-    """Bind a snapshot's variables into this kernel's namespace.
+    """Bind a snapshot's variables into this kernel's namespace, or *into* a mapping.
 
     *source* is an id prefix, a label or `latest~N`; without it, the newest consistent snapshot of the kernel that
-    died, else of this notebook. With *device* `cpu` all tensors come back there, else each where it was. Raises
-    `SnapshotNotFoundError`, `UntrustedError`, `CorruptError` or `RestoreError`; the namespace is then as it was.
+    died, else of this notebook. *names* may be globs. With *device* `cpu` all tensors come back there, else each where
+    it was. With *prefix* `old_`, `model` is bound as `old_model`; then, and with *into*, functions find the globals
+    that came back with them, then those of the namespace, and random streams stay. *force* separates names that share
+    objects; with *keep_classes* instances belong to the class that the namespace has. Raises `SnapshotNotFoundError`,
+    `UntrustedError`, `CorruptError` or `RestoreError`; everything is then as it was.
     """
     if device not in (None, "cpu"):
         raise RestoreError(f"Nothing was restored: device={device!r} is no choice. Say device='cpu', or leave it out.")
-    return _recorder().restore(source, Scope(tuple(names), keep_existing, device))
+    if prefix and not prefix.isidentifier():
+        raise RestoreError(f"Nothing was restored: prefix={prefix!r} begins no name. Say prefix='old_'.")
+    scope = Scope(tuple(names), keep_existing, device, prefix, force, keep_classes)
+    return _recorder().restore(source, scope, into=into)
 
 
 def snapshots(*, all_notebooks: bool = False) -> list[Snapshot]:

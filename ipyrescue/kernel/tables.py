@@ -14,17 +14,19 @@ from ipyrescue.wording import clean
 
 _FONT = "font-family:var(--jp-ui-font-family,var(--vscode-font-family,inherit));font-size:var(--jp-ui-font-size1,13px)"
 _BORDER = "1px solid var(--jp-border-color2,var(--vscode-panel-border,rgba(128,128,128,.4)))"
-_COLORS = {
-    "plain": "inherit",
-    "hint": "var(--jp-ui-font-color2,var(--vscode-descriptionForeground,inherit))",
-    "warning": "var(--jp-warn-color0,var(--vscode-editorWarning-foreground,#b8730a))",
-    "error": "var(--jp-error-color0,var(--vscode-errorForeground,#d9443f))",
+_CODE_FONT = "font-family:var(--jp-code-font-family,var(--vscode-editor-font-family,monospace))"
+_STYLES = {
+    "plain": "color:inherit",
+    "hint": "color:var(--jp-ui-font-color2,var(--vscode-descriptionForeground,inherit))",
+    "warning": "color:var(--jp-warn-color0,var(--vscode-editorWarning-foreground,#b8730a))",
+    "error": "color:var(--jp-error-color0,var(--vscode-errorForeground,#d9443f))",
+    "code": f"color:inherit;white-space:pre;{_CODE_FONT}",
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """One sentence; *level* is `plain`, `hint`, `warning` or `error`."""
+    """One sentence; *level* is `plain`, `hint`, `warning` or `error`, or `code` for a line of a program."""
 
     text: str
     level: str = "plain"
@@ -53,7 +55,7 @@ def as_text(lines: list[Line], table: Table | None = None) -> str:
 
 def as_html(lines: list[Line], table: Table | None = None) -> str:
     """Render for a notebook; every text is escaped."""
-    told = "".join(f'<div style="color:{_COLORS[line.level]}">{_escaped(line.text)}</div>' for line in lines)
+    told = "".join(f'<div style="{_STYLES[line.level]}">{_escaped(line.text)}</div>' for line in lines)
     shown = _html_table(table) if table is not None and table.rows else ""
     return f'<div class="ipyrescue" style="{_FONT};line-height:1.5">{told}{shown}</div>'
 

@@ -19,10 +19,10 @@ class Cutter:
     def __init__(self) -> None:
         self.blobs: list[memoryview] = []
 
-    def cut(self, data: memoryview) -> tuple[int, ...]:
-        """Add *data* as blobs and return their numbers."""
+    def cut(self, data: memoryview, size_bytes: int = BLOB_SIZE_BYTES) -> tuple[int, ...]:
+        """Add *data* as blobs of *size_bytes* and return their numbers."""
         first = len(self.blobs)
-        self.blobs += [data[at : at + BLOB_SIZE_BYTES] for at in range(0, len(data), BLOB_SIZE_BYTES)]
+        self.blobs += [data[at : at + size_bytes] for at in range(0, len(data), size_bytes)]
         return tuple(range(first, len(self.blobs)))
 
     def cut_together(self, parts: Mapping[int, memoryview]) -> dict[int, Buffer]:

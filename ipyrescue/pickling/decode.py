@@ -19,6 +19,7 @@ from ipyrescue.pickling.encode import decompress
 from ipyrescue.pickling.pickler import GroupUnpickler, import_dill
 
 _HUGE_PAGE_BYTES = 2 << 20
+_NO_CLASSES: Mapping[str, type] = {}
 
 
 @dataclass(frozen=True)
@@ -137,22 +138,29 @@ def import_modules(imports: Sequence[Import]) -> Iterator[tuple[str, Any, str | 
             yield wanted.name, None, f"import {wanted.module} failed: {error}"
 
 
-def decode(groups: Sequence[Placed], namespace: dict[str, Any]) -> Iterator[Decoded]:
-    """Decode groups in their order, one at each step; what fails is told, not raised."""
+def decode(
+    groups: Sequence[Placed], namespace: dict[str, Any], own_classes: Mapping[str, type] = _NO_CLASSES
+) -> Iterator[Decoded]:
+    """Decode groups in their order, one at each step; what fails is told, not raised.
+
+    *own_classes* stand, by their name, for what groups of classes hold, so that instances belong to them.
+    """
     classes: dict[str, type] = {}
     failed: set[int] = set()
     for placed in groups:
         missing = failed.intersection(placed.group.depends)
         decoded = (
             Decoded(placed.group, {}, "a class that it needs did not come back") if missing
-            else _decode(placed, namespace, classes)
+            else _decode(placed, namespace, classes, own_classes)
         )  # fmt: skip
         if decoded.failure:
             failed.add(placed.position)
         yield decoded
 
 
-def _decode(placed: Placed, namespace: dict[str, Any], classes: dict[str, type]) -> Decoded:
+def _decode(
+    placed: Placed, namespace: dict[str, Any], classes: dict[str, type], own_classes: Mapping[str, type]
+) -> Decoded:
     session: dict[str, Callable[..., Any]] = {
         "storage": placed.storages.__getitem__,
         "namespace": lambda: namespace,
@@ -168,7 +176,9 @@ def _decode(placed: Placed, namespace: dict[str, Any], classes: dict[str, type])
         raise
     except BaseException as error:  # noqa: BLE001 - so may a reducer; it costs its group
         return Decoded(placed.group, {}, f"{type(error).__name__}: {error}")
-    classes.update(defined)
     if placed.group.kind == "randomness":
         return Decoded(placed.group, {"": values[0]})
-    return Decoded(placed.group, dict(zip(placed.group.names, values, strict=True)))
+    found = dict(zip(placed.group.names, values, strict=True))
+    own = {id(found[name]): own_classes[name] for name in found if name in own_classes}
+    classes.update({key: own.get(id(cls), cls) for key, cls in defined.items()})
+    return Decoded(placed.group, {name: own.get(id(value), value) for name, value in found.items()})

@@ -100,9 +100,11 @@ def reduce_importable_class(cls: type) -> Any:
 
 def reduce_class_by_value(cls: type) -> Reduced:
     """Take a class of a cell apart; decoding always builds a fresh one."""
-    make, arguments, *rest = cp._dynamic_class_reduce(cls)
+    make, arguments, state, *rest = cp._dynamic_class_reduce(cls)
     *first, _tracker_id, extra = arguments
-    return (make, (*first, None, extra), *rest)
+    # copyreg keeps it there once an instance was pickled: the class would not be the same bytes again.
+    state[0].pop("__slotnames__", None)
+    return (make, (*first, None, extra), state, *rest)
 
 
 def reduce_function(

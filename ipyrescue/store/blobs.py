@@ -124,6 +124,13 @@ class _Putting:
                 self._proofs.add(blob, written, read=False)
 
 
+def named(views: Sequence[memoryview]) -> tuple[BlobRef, ...]:
+    """What bytes would be called: their hashes and sizes, in no pack. Nothing is kept."""
+    flat = [_flat(view) for view in views]
+    digests = in_order(lambda view: blake3(view).hexdigest(), flat, HASHERS)
+    return tuple(BlobRef(digest, layout.EMPTY_PACK, 0, len(view)) for view, digest in zip(flat, digests, strict=True))
+
+
 def get(root: Path, blobs: Sequence[BlobRef], into: Sequence[memoryview], proofs: Proofs) -> None:
     """Read each blob into its view and check those very bytes. Raises CorruptError, StoreError."""
     pairs = [(blob, _flat(view)) for blob, view in zip(blobs, into, strict=True)]

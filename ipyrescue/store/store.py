@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ipyrescue import cells
+from ipyrescue.cells import Cell
 from ipyrescue.errors import SnapshotNotFoundError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
 from ipyrescue.store import atomic, blobs, catalog, layout, lock, pins, trust
@@ -100,6 +102,13 @@ class Store:
     def get(self, refs: Sequence[BlobRef], into: Sequence[memoryview]) -> None:
         """Read each blob into its view and check those very bytes. Raises CorruptError, StoreError."""
         blobs.get(self.root, refs, into, self.proofs)
+
+    def cells(self, snapshot: Snapshot) -> tuple[Cell, ...]:
+        """The cells that the session of *snapshot* had run, oldest first; text. Raises CorruptError, StoreError."""
+        refs = [snapshot.blobs[index] for index in snapshot.cells]
+        parts = [bytearray(ref.size_bytes) for ref in refs]
+        self.get(refs, [memoryview(part) for part in parts])
+        return cells.from_bytes(b"".join(parts))
 
     def forget(self, snapshot_id: str) -> None:
         """Remove a snapshot's manifest, also an unreadable one's; its bytes stay until prune. Raises StoreError."""

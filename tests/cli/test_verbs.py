@@ -12,6 +12,7 @@ from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import MEANINGS, Exit
 from ipyrescue.manifest import Skipped
 from ipyrescue.store import Store, layout
+from tests.cli.conftest import a_snapshot
 
 
 def run(*arguments, env=None):
@@ -160,6 +161,28 @@ def test_the_shape_of_show_is_that_of_ls_with_the_contents(make):
         "variables", "imports", "skipped", "warnings", "groups", "tensors", "settings", "environment",
     ]  # fmt: skip
     assert shown["variables"] == [{"name": "weights", "type": "bytes", "size_bytes": 5000, "cell": 3, "source": None}]
+
+
+def test_show_code_prints_cells_and_obeys_none_of_them(store, make):
+    """As text, by their hashes; what a terminal would obey is an escape."""
+    cells = b'{"cell":3,"source":"x = 1\\n\\tif x:\\u001b[2J"}\n'
+    with store.writing():
+        put = store.put([memoryview(b"a stream"), memoryview(b"data"), memoryview(cells)])
+        snapshot = a_snapshot(store.next_sequence(), put.refs, put.new_bytes, cells=(2,))
+        store.commit(snapshot)
+
+    assert run("show", snapshot.id, "--code").stdout == "# In [3]\nx = 1\n    if x:\\x1b[2J\n\n"
+    shown = run_json("show", snapshot.id, "--code")[1]
+    assert shown["cells"] == [{"number": 3, "source": "x = 1\n\tif x:\x1b[2J"}]
+
+
+def test_show_code_of_a_snapshot_without_cells_says_so(make):
+    snapshot = make()
+
+    result = run("show", snapshot.id, "--code")
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "holds no cells" in result.stderr
 
 
 def test_show_of_another_keys_snapshot_is_shown_and_says_so(store, make, other_key):

@@ -42,6 +42,7 @@ REPORTS = [
     StatusReport(ARMED, "/s", 10**9, NOW, snapshot(), 3, 1, True, "disk full", ("careful",)),
     StatusReport(Settings(), "/s", 10**9, NOW),
     PlanReport("checkpoint", (PlanRow("model", "Net", 10, "1"),), (GENERATOR,)),
+    PlanReport("restore", (PlanRow("x", "int", 2, change="gone"),), (), "3f9c" * 4, 2.0, (), 0.3),
     ForeignReport("3f9c" * 4, "train.ipynb", "lab", 1000, "ab:cd", iso(10)),
     DifferenceReport(OLDER, NEWER, compare(OLDER, NEWER), NOW),
 ]
@@ -242,6 +243,24 @@ def test_a_plan_says_what_device_cpu_would_move():
     assert "Tensors of cuda:1 would be on the CPU" in repr(restore_plan(chosen, Scope(device="cpu"), ()))
     assert "cuda" not in repr(restore_plan(chosen, Scope(("x",), device="cpu"), ()))
     assert "cuda" not in repr(restore_plan(chosen, Scope(), ()))
+
+
+def test_a_plan_says_what_would_change():
+    """Same and changed by comparison with a draft of the namespace; without one, what is there is replaced."""
+    chosen = snapshot(imports=(Import("np", "numpy"),))
+    now = snapshot(variables=(dataclasses.replace(chosen.variables[0], type="Net2"),), imports=(Import("np", "numpy"),))
+
+    plan = restore_plan(chosen, Scope(), {"model", "np"}, now)
+    beside = restore_plan(chosen, Scope(prefix="old_"), {"model", "old_x"})
+
+    assert [(row.name, row.change) for row in plan.rows] == [("model", "changed"), ("x", "new"), ("np", "same")]
+    assert "Net2 -> Net " in repr(plan)
+    assert "Against your namespace: 1 same, 1 changed, 1 new." in repr(plan)
+    assert [(row.name, row.change, row.note) for row in beside.rows] == [
+        ("old_model", "new", ""),
+        ("old_x", "", "replaces yours"),
+        ("old_np", "new", "import numpy"),
+    ]
 
 
 def test_a_plan_numbers_only_groups_that_are_shared():

@@ -295,7 +295,7 @@ def test_a_report_is_shown_also_where_ipython_would_drop_it(make_kernel: MakeKer
         ("%checkpoint_vars modle", "modle"),
         ("%checkpoint_vars evry=5m", "every"),
         ("%restore_vars from=nothing", "nothing"),
-        ("%restore_vars as=old_", "not built yet"),
+        ("%restore_vars as=old-", "Write it like old_"),
         ("%checkpoint_vars --only", "model opt --only"),
         ("%snapshots pin 3f9c", "matches no snapshot"),
         ("%restore_vars device=cuda", "device=cpu"),

@@ -1,0 +1,165 @@
+"""The cells of a session as text: bounded, read strictly, and without what looks like a credential."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from ipyrescue import cells
+from ipyrescue.cells import Cell, History, from_bytes, source_of
+from ipyrescue.errors import CorruptError
+from ipyrescue.selection import redacted
+
+
+def history(*made: Cell) -> History:
+    kept = History()
+    kept.add(made)
+    return kept
+
+
+def test_what_was_run_is_read_back() -> None:
+    ran = (Cell(1, "x = 1\ny = 'ä\u2028\x00'"), Cell(2, ""), Cell(3, "print('\\n')"))
+
+    assert from_bytes(history(*ran).to_bytes()) == ran
+    assert from_bytes(b"") == ()
+
+
+def test_the_session_before_stands_in_front() -> None:
+    kept = history(Cell(1, "new"))
+    kept.begin_with([Cell(1, "old"), Cell(2, "older")])
+
+    assert [cell.source for cell in from_bytes(kept.to_bytes())] == ["old", "older", "new"]
+
+
+def test_beyond_the_bound_the_newest_stay_and_the_rest_stays_as_it_is() -> None:
+    kept = history(*(Cell(i, "x" * 1000) for i in range(2000)))
+    first = kept.to_bytes()
+    kept.add([Cell(2000, "y")])
+
+    assert len(first) <= cells.MAX_BYTES
+    assert from_bytes(kept.to_bytes())[-1] == Cell(2000, "y")
+    assert kept.to_bytes().startswith(first), "blobs that were full are the same again"
+
+
+def test_one_enormous_cell_is_cut() -> None:
+    (cell,) = from_bytes(history(Cell(1, "x" * 10_000_000)).to_bytes())
+
+    assert cell.source.endswith("\n# ... 9900000 more characters")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"\n", b"x", b"[]", b"{}", b'{"cell":1}', b'{"cell":"1","source":""}', b'{"cell":true,"source":""}', b"\xff",
+     b'{"cell":1,"source":null}', b'{"cell":1,"source":"","x":1}', b"[" * 5000],
+)  # fmt: skip
+def test_anything_else_is_damage(raw: bytes) -> None:
+    with pytest.raises(CorruptError):
+        from_bytes(raw + b"\n")
+
+
+RAN = (
+    Cell(3, "a = 1\ngen = (i for i in range(a))\nwith open('x') as file:\n    pass\ndef f():\n    return gen"),
+    Cell(3, "other = 2"),
+    Cell(4, "%time gen = iter([])\nnot python ("),
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "source"),
+    [
+        (3, "gen", "gen = (i for i in range(a))"),
+        (3, "file", "with open('x') as file:\n    pass"),
+        (3, "f", "def f():\n    return gen"),
+        (3, "other", "other = 2"),
+        (4, "gen", "%time gen = iter([])\nnot python ("),
+        (5, "gen", None),
+        (None, "gen", None),
+        (3, "nowhere", None),
+    ],
+)
+def test_the_statements_that_made_a_name_are_found(number: int | None, name: str, source: str | None) -> None:
+    assert source_of(RAN, number, name) == source
+
+
+DECORATED = Cell(
+    7, "from dataclasses import dataclass\n@dataclass(\n    frozen=True)\nclass P:\n    x: int\np = P(1)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("number", "name", "source"),
+    [
+        (7, "P", "@dataclass(\n    frozen=True)\nclass P:\n    x: int"),
+        (7, "dataclass", None),
+        (7, "p", None),
+        (3, "P", None),
+        (4, "gen", None),
+    ],
+)
+def test_the_definition_of_a_class_is_found_with_its_decorators(number: int, name: str, source: str | None) -> None:
+    assert cells.class_source((*RAN, DECORATED), number, name) == source
+    assert source is None or source_of((*RAN, DECORATED), number, name) == source
+
+
+KEY = "sk-" + "a1B2" * 8
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        (f"client = OpenAI('{KEY}')", "client = OpenAI('[redacted]')"),
+        (f'%env OPENAI={KEY}\nx = "{KEY}"', '%env OPENAI=[redacted]\nx = "[redacted]"'),
+        ("password = 'hunter2'", "password = '[redacted]'"),
+        ("connect(user='me', password=\"hunter2\")", "connect(user='me', password=\"[redacted]\")"),
+        ("os.environ['DB_PASSWORD'] = 'hunter2'", "os.environ['DB_PASSWORD'] = '[redacted]'"),
+        ("{'api_key': 'hunter2', 'n': 1}", "{'api_key': '[redacted]', 'n': 1}"),
+        ("token: str = '''a\nb'''", "token: str = '''[redacted]'''"),
+        ("%env DB_PASSWORD=hunter2", "%env DB_PASSWORD=[redacted]"),
+        ("%env DB_PASSWORD hunter2", "%env DB_PASSWORD [redacted]"),
+        ("!export API_KEY=hunter2 && run", "!export API_KEY=[redacted] && run"),
+        ("url = 'postgres://me:hunter2@host/db'", "url = '[redacted]host/db'"),
+        (
+            "key = '''-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY-----'''",
+            "key = '''[redacted]'''",
+        ),
+    ],
+)
+def test_credentials_are_left_out(source: str, kept: str) -> None:
+    assert redacted(source) == kept
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "tokenizer = AutoTokenizer.from_pretrained('bert-base-uncased')",
+        "tokens = ['a', 'b']\ntoken_ids = {'input': 'x'}\nn_keys, key = 3, 'column'",
+        "password = getpass.getpass('password: ')",
+        "api_key = os.environ['API_KEY']",
+        "for token in 'a b'.split(): print('token', token)",
+        "%timeit key = 'value'\n!pip install secret-santa",
+        "assert token == 'x', 'a token: ' + token",
+    ],
+)
+def test_ordinary_code_is_kept_as_it_is(source: str) -> None:
+    assert redacted(source) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["image = '" + "iVBORw0" * 40_000 + "'", "x" * 300_000, "\n" * 300_000, " " * 300_000, "x = 'a\n" * 40_000,
+     "%run " + "token" * 60_000, "!" + "x " * 150_000, "key: " * 60_000],
+    ids=["an image", "one word", "empty lines", "blanks", "open quotes", "a long word", "many words", "no values"],
+)  # fmt: skip
+def test_a_large_cell_takes_no_time(source: str) -> None:
+    """It is looked at before it runs."""
+    started = time.perf_counter()
+    redacted(source)
+
+    assert time.perf_counter() - started < 2.0
+
+
+def test_a_line_is_what_the_format_says() -> None:
+    assert json.loads(history(Cell(3, "x = 1")).to_bytes()) == {"cell": 3, "source": "x = 1"}
+    assert history(Cell(3, "x = 1")).to_bytes() == b'{"cell":3,"source":"x = 1"}\n'
