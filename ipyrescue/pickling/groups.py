@@ -70,6 +70,8 @@ def share_objects(picklers: Mapping[Any, Any], partition: Partition) -> None:
     held: dict[int, Any] = {}
     for root in by_size[:-1]:
         for identity, value in picklers[root].memoised().items():
+            if identity in picklers[root].elsewhere:
+                continue
             if identity in owners:
                 if partition.find(owners[identity]) != partition.find(root) and not is_immutable(value):
                     partition.join(owners[identity], root)
