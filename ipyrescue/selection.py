@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def select(
         reason = _reason_to_leave_out(name, value, tagged, settings)
         if reason:
             skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
-        elif issubclass(type(value), types.ModuleType):
+        elif issubclass(type(value), types.ModuleType) and sys.modules.get(value.__name__) is value:
             imports.append(Import(name, value.__name__))
         else:
             values[name] = value
@@ -117,5 +118,6 @@ def _reason_to_leave_out(name: str, value: Any, tagged: tuple[str, ...], setting
 def type_name(value: Any) -> str:
     """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
     kind = type(value)
-    name: str = kind.__qualname__
-    return name if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{name}"
+    name: str = type.__getattribute__(kind, "__qualname__")  # past a metaclass that raises
+    module: str = type.__getattribute__(kind, "__module__")
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"

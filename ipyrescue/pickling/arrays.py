@@ -121,7 +121,8 @@ def _reduce_subclass(numpy: Any, array: Any, references: References, note: Note)
             note(_BY_FILE)
             return rebuild_mapped, (*span, array.dtype, array.shape, array.strides, array.mode, array.offset)
     reference, place = _place(numpy, array, references, note)
-    return rebuild_of, (type(array), reference, *place), vars(array) or None, None, None, set_attributes
+    attributes = {name: value for name, value in vars(array).items() if name != "_mmap"}
+    return rebuild_of, (type(array), reference, *place), attributes or None, None, None, set_attributes
 
 
 def _pickles_as_an_array(numpy: Any, kind: type) -> bool:

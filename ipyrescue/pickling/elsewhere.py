@@ -70,8 +70,9 @@ def _shell() -> Any:
 def _find_sentinels() -> dict[int, tuple[str, str]]:
     """Every plain `object()` that a module other than `__main__` holds by a name."""
     found: dict[int, tuple[str, str]] = {}
+    mine = sys.modules["__main__"]
     for module, home in list(sys.modules.items()):
-        if module != "__main__" and type(home) is type(sys):
+        if type(home) is type(sys) and home is not mine and home.__name__ != mine.__name__:
             for name, value in list(vars(home).items()):
                 if type(value) is object:
                     found.setdefault(id(value), (module, name))

@@ -18,7 +18,7 @@ from typing import Any
 import zstandard
 
 from ipyrescue.manifest import Storage, Stream, Tensor
-from ipyrescue.pickling import collector, elsewhere, reducers
+from ipyrescue.pickling import collector, elsewhere, interrupts, reducers
 from ipyrescue.pickling.buffers import Copies, Reference, lay_out
 from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, share_globals, share_memory, share_objects
 from ipyrescue.pickling.pickler import ClassKeys, GroupPickler, LenientPickler, dill_pickler
@@ -80,6 +80,7 @@ class _Work:
     """The state of one encoding: what was pickled alone, and what refused."""
 
     frozen: Frozen
+    interrupted: Callable[[], bool]
     class_keys: ClassKeys = field(default_factory=ClassKeys)
     places: elsewhere.Places = field(default_factory=elsewhere.Places)
     class_roots: dict[str, Root] = field(default_factory=dict)
@@ -89,8 +90,8 @@ class _Work:
 
 def encode(frozen: Frozen) -> Encoded:
     """Encode every value, names that share objects together; no exception of a value's own reducer leaves here."""
-    work = _Work(frozen)
-    with collector.held_off():
+    with collector.held_off(), interrupts.watched() as interrupted:
+        work = _Work(frozen, interrupted)
         _encode_alone(work, _roots(work))
         _refuse_dependants(work)
         together = _encode_together(work, _partition(work))
@@ -161,9 +162,11 @@ def _dump_by(make: Callable[..., Any], work: _Work, roots: list[Root]) -> Any:
     content = (values, {root.class_key: root.value for root in roots if root.class_key})
     try:
         pickler.dump(content)
-    except (Exception, KeyboardInterrupt):
+    except Exception:
         raise
     except BaseException as error:  # SystemExit, CancelledError, a Rust panic: a refusal like others
+        if isinstance(error, KeyboardInterrupt) and work.interrupted():
+            raise
         raise reducers.Refused(f"something that raises {type(error).__name__}") from error
     return pickler
 
@@ -181,7 +184,7 @@ _UNKNOWN_TO_DILL = re.compile(
 
 
 def _reason(value: Any, error: BaseException) -> str:
-    kind, message = type(value).__name__, _message(error)
+    kind, message = type.__getattribute__(type(value), "__name__"), _message(error)
     if isinstance(error, reducers.Refused):
         return message if reducers.never_saved(type(value)) else f"{kind} that holds {message}"
     itself = re.fullmatch(rf"cannot pickle '([\w.]+\.)?{re.escape(kind)}' object", message)

@@ -163,8 +163,10 @@ def set_tensor_state(tensor: Any, state: tuple[Any, dict[str, Any] | None]) -> N
 def set_leaf_state(tensor: Any, state: tuple[Any, bool]) -> None:
     """Give a tensor that torch rebuilt what its reducer leaves out: the gradient, and that it wants one."""
     grad, requires_grad = state
-    tensor.requires_grad_(requires_grad)
-    tensor.grad = grad
+    if tensor.requires_grad != requires_grad:
+        tensor.requires_grad_(requires_grad)
+    if grad is not None:
+        tensor.grad = grad
 
 
 def _same(storage: Any) -> Any:

@@ -31,7 +31,7 @@ def reduce_torch_object(value: Any, note: Note, *, lenient: bool) -> Any:
         return _reduce_optimizer(torch, value, note, lenient)
     if issubclass(kind, torch.jit.ScriptModule) and isinstance(value, torch.jit.RecursiveScriptModule):
         return _reduce_script_module(torch, value)
-    if issubclass(kind, torch.nn.Module) and kind.__module__ == "torch.nn.utils.parametrize":
+    if kind.__module__ == "torch.nn.utils.parametrize" and "parametrizations" in vars(value).get("_modules", ()):
         return _reduce_parametrized(kind, value)
     return (torch.finfo, (getattr(torch, value.dtype),)) if kind is torch.finfo else _reduce_iinfo(torch, kind, value)
 

@@ -91,3 +91,15 @@ def _mentions(line: str, name: str) -> bool:
 def _says(line: str, wanted: str) -> bool:
     name, _, words = wanted.partition(": ")
     return _mentions(line, name) and words in line
+
+
+def unexpected(family: Family, found: list[Verdict]) -> list[str]:
+    """A line for each case that is not as it should be and not explained, or explained and yet as it should be."""
+    lines = []
+    for case, verdict in zip(family.cases, found, strict=True):
+        fine = verdict.outcome == case.expected
+        if not fine and not case.known:
+            lines.append(f"{family.name}: {case.name} is {verdict.outcome}, not {case.expected}: {verdict.why}")
+        if fine and case.known:
+            lines.append(f"{family.name}: {case.name} is {verdict.outcome} now: delete what explains why it is not")
+    return lines

@@ -70,7 +70,7 @@ CASES = [
     case("a function with many free variables", "def many(a, b, c):\n    def f(): return a + b + c\n    return f\nmany_f = many(1, 2, 3)", "many_f() == 6 and many_f.__code__.co_freevars == ('a', 'b', 'c')"),
     case("a function whose closure holds itself and an array", "import numpy as np\ndef holder():\n    arr = np.arange(3.)\n    def f(): return arr\n    f.me = f\n    return f\nhold_f = holder()", "hold_f.me is hold_f", "hold_f()"),
     case("an async lock and a queue", "alock = asyncio.Lock(); aq = asyncio.Queue(3); aq.put_nowait(1)", "aq.qsize() == 1 and aq.get_nowait() == 1 and not alock.locked()"),
-    case("a task of the loop is named", "async def forever_task(): await asyncio.sleep(1000)\nloop_task = asyncio.ensure_future(forever_task())", named="loop_task: _asyncio.Task"),
+    case("a task of the loop is named", "async def forever_task(): await asyncio.sleep(1000)\nloop_task = asyncio.ensure_future(forever_task())", named="loop_task: a task"),
     case("a dis-assembled function keeps its lines", "def lined():\n    a = 1\n    return a", "lined.__code__.co_firstlineno == 1 and lined() == 1"),
     case("a function with a type alias", "Alias = dict[str, list[int]]\ndef use_alias(x: Alias) -> Alias: return x", "use_alias.__annotations__['x'] == dict[str, list[int]]"),
     case("overloads", "@typing.overload\ndef over(x: int) -> int: ...\n@typing.overload\ndef over(x: str) -> str: ...\ndef over(x): return x", "over(3) == 3"),

@@ -59,7 +59,7 @@ _SKLEARN = {
     "a column transformer": ("sklearn.compose.ColumnTransformer([('s', sklearn.preprocessing.MinMaxScaler(), [0]), ('k', 'passthrough', [1])])", "transform"),
     "a grid search": ("sklearn.model_selection.GridSearchCV(sklearn.linear_model.Ridge(), {'alpha': [0.1, 1.0]}, cv=2)", "predict"),
     "a Gaussian process": ("sklearn.gaussian_process.GaussianProcessRegressor()", "predict"),
-    "an isolation forest": ("sklearn.ensemble.IsolationForest(5, random_state=0)", "decision_function"),
+    "an isolation forest": ("sklearn.ensemble.IsolationForest(n_estimators=5, random_state=0)", "decision_function"),
 }
 _SKLEARN_IMPORT = "import sklearn.linear_model, sklearn.ensemble, sklearn.svm, sklearn.neighbors, sklearn.neural_network, sklearn.tree, sklearn.cluster, sklearn.decomposition, sklearn.preprocessing, sklearn.pipeline, sklearn.compose, sklearn.model_selection, sklearn.gaussian_process\nfit_x = np.array([[0., 1.], [1., 2.], [2., 0.], [3., 3.], [4., 1.], [5., 0.]]); fit_y = np.array([0, 0, 0, 1, 1, 1])"
 
@@ -71,7 +71,7 @@ def _sklearn(number: int, name: str, model: str, method: str):
 
 CASES = [
     *(case(name, f"frame_{i} = {made}", same=f"frame_{i}") for i, (name, made) in enumerate(_PANDAS.items())),
-    *(case(f"pyarrow: {name}", f"arrow_{i} = {made}", same=f"arrow_{i}") for i, (name, made) in enumerate(_ARROW.items())),
+    *(case(f"pyarrow: {name}", f"arrow_{i} = {made}", same=f"arrow_{i}" + (".to_pybytes()" if name == "a Buffer" else "")) for i, (name, made) in enumerate(_ARROW.items())),
     case("scikit-learn's data", _SKLEARN_IMPORT, "fit_x.shape == (6, 2)", "fit_y"),
     *(_sklearn(i, name, *made) for i, (name, made) in enumerate(_SKLEARN.items())),
     case("DataFrame attributes", "with_attrs = pd.DataFrame({'a': [1]}); with_attrs.attrs['source'] = 'here'", "with_attrs.attrs == {'source': 'here'}"),
@@ -91,7 +91,8 @@ table_ = Table_({'a': [1, 2]}); table_.title = 't'""", "type(table_) is Table_ a
 class Twice:
     def __init__(self, df): self.df = df
     def total(self): return 2 * self.df.to_numpy().sum()
-acc_df = pd.DataFrame({'a': [1, 2]})""", ["Twice(acc_df).total() == 6"], known="the registration on the class of pandas is no variable: run the cell again. `Twice` itself comes back"),
+acc_df = pd.DataFrame({'a': [1, 2]})""", ["Twice(acc_df).total() == 6"]),
+    case("an accessor by its name", "acc_df2 = pd.DataFrame({'a': [1, 2]})", "acc_df2.twice.total() == 6", known="the registration on the class of pandas is no variable: run the cell again. The class itself comes back"),
     case("pandas options are a session's own", "opt_rows = pd.get_option('display.max_rows')", "opt_rows == pd.get_option('display.max_rows')"),
     case("SciPy sparse matrix", "import scipy.sparse\nsps = scipy.sparse.random(5, 5, 0.4, random_state=0, format='csr')", same="sps.toarray()"),
     case("SciPy sparse array and its data by name", "spa = scipy.sparse.csr_array(np.eye(3)); spa_data = spa.data", "spa_data[0] = 9\nspa[0, 0] == 9"),

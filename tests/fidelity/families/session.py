@@ -18,7 +18,7 @@ CASES = [
     case("torch's default generator by name", "tdefault = torch.default_generator", "tdefault is torch.default_generator"),
     case("NumPy's legacy stream by name", "legacy = np.random.mtrand._rand", "legacy is np.random.mtrand._rand"),
     case("import numpy as np", "import numpy as np_again", "import sys as _s\nnp_again is _s.modules['numpy']"),
-    case("import a.b.c", "import os.path\nimport xml.dom.minidom", "xml.dom.minidom.parseString('<a/>').documentElement.tagName == 'a'"),
+    case("import a.b.c", "import os.path\nimport xml.dom.minidom", "xml.dom.minidom.parseString('<a/>').documentElement.tagName == 'a'", known="a snapshot notes the package that a name is bound to, not which of its submodules were imported: run the import again"),
     case("import a.b as c", "import torch.nn.functional as F", "import sys as _s\nF is _s.modules['torch.nn.functional']"),
     case("from math import pi", "from math import pi, sqrt", "pi == __import__('math').pi and sqrt is __import__('math').sqrt"),
     case("from a import class", "from collections import OrderedDict as OD", "OD is __import__('collections').OrderedDict"),
