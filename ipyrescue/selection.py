@@ -78,11 +78,16 @@ def select(
         reason = _reason_to_leave_out(name, value, tagged, settings)
         if reason:
             skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
-        elif issubclass(type(value), types.ModuleType) and sys.modules.get(value.__name__) is value:
+        elif _is_imported(value):
             imports.append(Import(name, value.__name__))
         else:
             values[name] = value
     return Selection(sequence, origin, occasion, settings, namespace, values, tuple(imports), tuple(skipped), tagged)
+
+
+def _is_imported(value: Any) -> bool:
+    """Whether *value* is a module that an import brings back; one that a cell made is a value like others."""
+    return issubclass(type(value), types.ModuleType) and sys.modules.get(vars(value).get("__name__")) is value
 
 
 def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:

@@ -1,8 +1,8 @@
 """NumPy arrays: out of a stream as references to their memory, back as arrays on placed memory.
 
-Arrays of types without objects are taken apart here, also those of subclasses that do not say how they pickle; views keep
-sharing memory with their base and with tensors over the same memory. A memory map goes by reference to its file, as long
-as the file is there. Every other array pickles by its own reducer.
+Arrays of types without objects are taken apart here, also those of subclasses that do not say how they pickle; views
+keep sharing memory with their base and with tensors over the same memory. A memory map goes by reference to its file,
+as long as the file is there. Every other array pickles by its own reducer.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def rebuild_mapped(
     """Map a file again, never truncating it: what was made by `w+` is read and written now."""
     import numpy as np
 
-    home = np.memmap(path, np.uint8, "r" if mode == "r" else "r+", begin, (size_bytes,))
+    home: Any = np.memmap(path, np.uint8, "r" if mode == "r" else "r+", begin, (size_bytes,))
     array: Any = np.ndarray.__new__(np.memmap, shape, dtype, buffer=home, offset=at, strides=strides)
     array._mmap, array.filename, array.mode, array.offset = home._mmap, home.filename, mode, offset
     return array

@@ -1,10 +1,10 @@
 """Classes of cells: taken apart to what their bodies said, made again without running the hooks of making a class.
 
-A class that is decoded was made before: its `__init_subclass__`, its metaclass's `__new__` and `__init__` have had their
-effect, which comes back with the variables that hold it. So decoding calls `type.__new__` (or that of the nearest
+A class that is decoded was made before: its `__init_subclass__`, its metaclass's `__new__` and `__init__` have had
+their effect, which comes back with the variables that hold it. So decoding calls `type.__new__` (or that of the nearest
 metaclass that an import brings), keeps the `__init_subclass__` of other cell classes from running, and sets attributes
-past every `__setattr__`. The dictionary of a class comes apart by cloudpickle (https://github.com/cloudpipe/cloudpickle),
-without its class tracker, which would rewrite a live class of the same id.
+past every `__setattr__`. The dictionary of a class comes apart by cloudpickle
+(https://github.com/cloudpipe/cloudpickle), without its class tracker, which would rewrite a live class of the same id.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import cloudpickle.cloudpickle as cp
 
 Reduced = tuple[Any, ...]
 
-_AT_CREATION = ("__module__", "__qualname__", "__slots__", "__orig_bases__", "__classcell__")
+_AT_CREATION = ("__module__", "__qualname__", "__slots__", "__orig_bases__", "__class__")
 _OF_AN_ENUM_MEMBER = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 
 
@@ -83,7 +83,7 @@ def _hushed(classes: tuple[type, ...]) -> Iterator[None]:
             type.__setattr__(cls, "__init_subclass__", hook)
 
 
-def _do_nothing(_cls: type, **_keywords: Any) -> None:
+def _do_nothing(_cls: Any, /, **_keywords: Any) -> None:
     """Stand for an `__init_subclass__` that has run before."""
 
 

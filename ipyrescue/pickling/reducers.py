@@ -179,7 +179,7 @@ def set_function_state(function: types.FunctionType, state: dict[str, Any]) -> N
 
 
 def reduce_cell(cell: types.CellType, *, filled_later: bool) -> Reduced:
-    """Reduce a closure cell to an empty one, which the function that owns it fills; one without an owner with contents."""
+    """Reduce a closure cell to an empty one, which the function that owns it fills; alone, it keeps its contents."""
     if filled_later or not _is_filled(cell):
         return make_cell, ()
     return make_cell, (), cell.cell_contents, None, None, set_cell
@@ -265,8 +265,8 @@ def reduce_exception(error: BaseException) -> Any:
     """Reduce an exception with what raised it, without calling an `__init__` whose arguments need not be `args`."""
     kind = type(error)
     if kind.__reduce__ is not BaseException.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__:
-        make, arguments, *rest = error.__reduce__()
-        attributes = rest[0] if rest else None
+        own: Any = error.__reduce__()
+        make, arguments, attributes = own if len(own) == 3 else (*own, None)
     elif kind.__reduce_ex__ is not object.__reduce_ex__:
         return NotImplemented
     else:

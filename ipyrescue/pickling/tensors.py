@@ -27,7 +27,7 @@ _HOOKS_DROPPED = "Values kept, gradient hooks dropped"
 
 
 def reducers(references: References, describe: Describe, note: Note) -> dict[type, Callable[[Any], Any]]:
-    """Reducers by type for what torch defines, `torch.Tensor` for its subclasses too; empty while torch is not loaded."""
+    """Reducers by type for what torch defines, `Tensor`'s for its subclasses too; empty while torch is not loaded."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "UntypedStorage"):
         return {}

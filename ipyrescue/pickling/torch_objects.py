@@ -1,8 +1,8 @@
 """What torch builds around tensors and does not let `pickle` have: optimizers whole, parametrized and scripted modules.
 
 Optimizers drop what they hold beside parameter groups and state (hooks, attributes, LBFGS's parameters); parametrized
-modules refuse, because their class is made for the one module; scripted modules are known to `torch.jit` alone. Torch is
-never imported: who has not imported it has none of these.
+modules refuse, because their class is made for the one module; scripted modules are known to `torch.jit` alone. Torch
+is never imported: who has not imported it has none of these.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _reduce_iinfo(torch: Any, kind: type, value: Any) -> Any:
 
 
 def _reduce_optimizer(torch: Any, optimizer: Any, note: Note, lenient: bool) -> Any:
-    kind = type(optimizer)
+    kind: Any = type(optimizer)
     if kind.__getstate__ is not torch.optim.Optimizer.__getstate__ or kind.__reduce_ex__ is not object.__reduce_ex__:
         return NotImplemented
     own = optimizer.__getstate__()
@@ -58,7 +58,7 @@ def _reduce_optimizer(torch: Any, optimizer: Any, note: Note, lenient: bool) -> 
     return make_instance, (kind,), (own, beside, counted), None, None, set_optimizer_state
 
 
-def make_instance(cls: type) -> Any:
+def make_instance(cls: Any) -> Any:
     """Make an instance without calling its `__init__`."""
     return cls.__new__(cls)
 
@@ -95,7 +95,7 @@ def _reduce_parametrized(kind: type, module: Any) -> Reduced:
     return make_parametrized, (kind.__bases__[0], names), vars(module), None, None, set_attributes
 
 
-def make_parametrized(base: type, names: tuple[str, ...]) -> Any:
+def make_parametrized(base: Any, names: tuple[str, ...]) -> Any:
     """Make an empty module of class *base* whose tensors *names* are computed by parametrizations."""
     from torch.nn.utils import parametrize
 
@@ -112,7 +112,7 @@ def set_attributes(value: Any, attributes: dict[str, Any]) -> None:
 
 
 def _reduce_script_module(torch: Any, module: Any) -> Reduced:
-    """Its code goes as `torch.jit.save` writes it, its tensors as tensors, so that an optimizer goes on sharing them."""
+    """Its code goes as `torch.jit.save` writes it, its tensors as tensors, which an optimizer goes on sharing."""
     file = io.BytesIO()
     torch.jit.save(module, file)
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fidelity.case import EXACT, LOST, NAMED, Case, Family, Verdict, bound_names
 from kernels import Kernel, kernels
+
+from fidelity.case import EXACT, LOST, NAMED, Case, Family, Verdict, bound_names
 
 TESTS = Path(__file__).parent.parent
 
 
-class NotTrueBefore(AssertionError):
+class NotTrueBeforeError(AssertionError):
     """A case says what is not so even before the kernel dies."""
 
 
@@ -42,7 +43,7 @@ def _run_cells(kernel: Kernel, family: Family) -> None:
     for case in family.cases:
         output = kernel.try_run(case.setup)
         if output.error is not None:
-            raise NotTrueBefore(f"{family.name}: the cell of {case.name!r} raises {output.error}")
+            raise NotTrueBeforeError(f"{family.name}: the cell of {case.name!r} raises {output.error}")
 
 
 def _ask(kernel: Kernel, folder: Path, call: str) -> Any:
@@ -57,7 +58,7 @@ def _ask(kernel: Kernel, folder: Path, call: str) -> Any:
 def _insist_that_all_held(then: dict[str, Any]) -> None:
     failed = {name: facts["failed"] for name, facts in then.items() if facts["failed"]}
     if failed:
-        raise NotTrueBefore("\n".join(f"{name}: {why}" for name, why in failed.items()))
+        raise NotTrueBeforeError("\n".join(f"{name}: {why}" for name, why in failed.items()))
 
 
 def _told(report: dict[str, Any]) -> Iterator[str]:

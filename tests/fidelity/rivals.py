@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -17,10 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from fidelity.case import EXACT, FAMILIES, LOST, NAMED, Case, Family, Verdict, bound_names, load
 
@@ -30,6 +35,13 @@ NOT_ASKED = ("rules",)
 """Families about ipyrescue's own manners."""
 
 CHILD_SECONDS = 30
+_LIBRARIES = (
+    "attrs", "bs4", "cloudpickle", "dill", "joblib", "networkx", "pandas", "pyarrow.compute", "IPython.external.pickleshare",
+    "pyarrow.dataset", "pydantic", "requests", "scipy.interpolate", "scipy.optimize", "scipy.sparse", "scipy.stats",
+    "sklearn.cluster", "sklearn.compose", "sklearn.ensemble", "sklearn.feature_extraction.text",
+    "sklearn.gaussian_process", "sklearn.model_selection", "sklearn.neural_network", "sklearn.pipeline", "sklearn.svm",
+    "sympy", "torch", "torch._dynamo", "torch.optim.swa_utils", "torch.nn.utils.prune", "IPython.extensions.storemagic",
+)  # fmt: skip
 _HERE = Path(__file__).parent.parent
 
 
@@ -58,15 +70,14 @@ def serve(rival: str, facts: str, folder: str) -> None:
 
 
 def _import_libraries() -> None:
-    import cloudpickle  # noqa: F401
-    import dill  # noqa: F401
-    import pandas as pd  # noqa: F401
-    import pyarrow as pa  # noqa: F401
-    import sklearn.ensemble  # noqa: F401
-    import torch
-    from IPython.core.interactiveshell import InteractiveShell  # noqa: F401
-
-    torch.set_num_threads(1)
+    """Import once what the children would import again and again, and have a shell that they all begin with."""
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryManager.hist_file = ":memory:"
+    InteractiveShell.instance(config=config, user_module=sys.modules["__main__"])
 
 
 def _judge(rival: str, family: Family, case: Case, folder: Path) -> tuple[str, str, str]:
@@ -109,7 +120,7 @@ def _dump(rival: str, family: Family, case: Case, place: Path) -> dict[str, Any]
     for source in [*_needed(case, family), case.setup]:
         run(source)
     with _heard() as said:
-        told = _attempt(lambda: _DUMP[rival](names, case, place))
+        told = _attempt(lambda: _DUMP[rival](_saved(family, case, names), names, place))
     told = told or next((line for line in said.getvalue().splitlines() if "arning" in line or "rror" in line), "")
     return {"told": told, "same": _judged(names, case)["same"] if not told else []}
 
@@ -139,22 +150,18 @@ def _session(rival: str, place: Path) -> tuple[dict[str, Any], Callable[[str], A
     main = sys.modules["__main__"]
     for name in [name for name in vars(main) if not name.startswith("__")]:
         delattr(main, name)
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.HistoryManager.hist_file = ":memory:"
-    shell = InteractiveShell.instance(config=config, user_module=main)
+    shell = InteractiveShell.instance()
+    shell.user_module = main
+    shell.user_ns.update(get_ipython=lambda: shell)
     if rival == "store":
         from IPython.extensions.storemagic import StoreMagics
-        from pickleshare import PickleShareDB
+        from IPython.external.pickleshare import PickleShareDB
 
         shell.db = PickleShareDB(str(place))
         shell.register_magics(StoreMagics(shell))
 
     def run(source: str) -> None:
-        shell.run_cell(source, store_history=False).raise_error()
+        shell.run_cell(source, silent=True, store_history=False).raise_error()
 
     return vars(main), run
 
@@ -174,11 +181,17 @@ def _attempt(work: Callable[[], Any]) -> str:
     return ""
 
 
-def _names_of(case: Case, names: dict[str, Any]) -> list[str]:
-    return sorted(name for name in bound_names(case.setup) if name in names)
+def _saved(family: Family, case: Case, names: dict[str, Any]) -> list[str]:
+    """The names that a user would save: modules only where imports are what the family is about."""
+    bound = set().union(*(bound_names(cell) for cell in (family.prelude, *_needed(case, family), case.setup)))
+    return sorted(
+        name
+        for name in bound & names.keys()
+        if family.name == "session" or not issubclass(type(names[name]), types.ModuleType)
+    )
 
 
-def _dill_dump(names: dict[str, Any], case: Case, place: Path) -> None:
+def _dill_dump(_saved: list[str], names: dict[str, Any], place: Path) -> None:
     import dill
 
     kept = {name: names.pop(name) for name in ("In", "Out", "get_ipython", "exit", "quit", "open") if name in names}
@@ -188,16 +201,16 @@ def _dill_dump(names: dict[str, Any], case: Case, place: Path) -> None:
     names.update(kept)
 
 
-def _dill_load(names: dict[str, Any], place: Path) -> None:
+def _dill_load(_names: dict[str, Any], place: Path) -> None:
     import dill
 
     dill.load_module(str(place))
 
 
-def _cloudpickle_dump(names: dict[str, Any], case: Case, place: Path) -> None:
+def _cloudpickle_dump(saved: list[str], names: dict[str, Any], place: Path) -> None:
     import cloudpickle
 
-    place.write_bytes(cloudpickle.dumps({name: names[name] for name in _names_of(case, names)}))
+    place.write_bytes(cloudpickle.dumps({name: names[name] for name in saved}))
 
 
 def _cloudpickle_load(names: dict[str, Any], place: Path) -> None:
@@ -206,14 +219,14 @@ def _cloudpickle_load(names: dict[str, Any], place: Path) -> None:
     names.update(pickle.loads(place.read_bytes()))
 
 
-def _store_dump(names: dict[str, Any], case: Case, place: Path) -> None:
+def _store_dump(saved: list[str], _names: dict[str, Any], _place: Path) -> None:
     from IPython.core.getipython import get_ipython
 
-    for name in _names_of(case, names):
+    for name in saved:
         get_ipython().run_line_magic("store", name)
 
 
-def _store_load(names: dict[str, Any], place: Path) -> None:
+def _store_load(_names: dict[str, Any], _place: Path) -> None:
     from IPython.core.getipython import get_ipython
 
     get_ipython().run_line_magic("store", "-r")

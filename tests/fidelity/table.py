@@ -1,4 +1,4 @@
-"""Verdicts to a page: one row for each family, the rivals beside it, and every case that is not exact with its reason."""
+"""Verdicts to a page: a row for each family, the rivals beside it, and every case that is not exact with its reason."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 _HEAD = """\
 # What comes back
 
-<!-- Written by `make fidelity`; do not edit. tests/fidelity/ compares ipyrescue's columns with what the cases yield. -->
+<!-- Written by `make fidelity`; do not edit. The tests compare ipyrescue's column with what the cases yield. -->
 
-Every row is a family of cases: a cell, and what must be true of its names in a new kernel after a SIGKILL and a restore. Each
-case holds before the kill, so none is vacuous. **exact**: it is as it was, down to the last bit. **named**: it cannot come
-back, or not whole, and the report of the snapshot or of the restore says so by name. **lost**: neither. Reprint it with
-`make fidelity`.
+Every row is a family of cases: a cell, and what must be true of its names in a new kernel after a SIGKILL and a
+restore. Each case holds before the kill, so none is vacuous. **exact**: it is as it was, down to the last bit.
+**named**: it cannot come back, or not whole, and the report of the snapshot or of the restore says so by name.
+**lost**: neither. Reprint it with `make fidelity`.
 
-The rivals get each case alone, in processes of its own, with its imports run again; every exception and every warning counts
-as *named*, also one that costs the whole session.
+ipyrescue gets all cases of a family in one namespace. The rivals get each case alone, in processes of its own, with its
+imports run again; every exception and every warning counts as *named*, also one that costs the whole session.
 """
 
 
@@ -73,5 +73,5 @@ def _explained(families: Sequence[Family], ours: Mapping[str, Sequence[Verdict]]
 def _told(why: str) -> str:
     """What the report says, without what changes from run to run and without the same sentence twice."""
     said = dict.fromkeys(part.partition(": ")[2] or part for part in why.split("; "))
-    text = re.sub(r"/tmp/[\w./]+", "/tmp/...", next(iter(said), "")).replace("|", "\\|")  # noqa: S108 - words only
+    text = re.sub(r"/tmp/[\w./]+", "/tmp/...", next(iter(said), "")).replace("|", "\\|")
     return text[:160]

@@ -1,4 +1,5 @@
 """Tensors of every kind, down to the last bit."""
+# ruff: noqa: E501 - a case is read as one line: what is run, what must hold
 
 from fidelity.case import case
 
@@ -98,32 +99,101 @@ _TYPES = {
 
 CASES = [
     *(_kind(number, name, expression) for number, (name, expression) in enumerate(_KINDS.items())),
-    case("a gradient", "g_leaf = torch.ones(3, requires_grad=True); (g_leaf * 2).sum().backward()", "g_leaf.grad.tolist() == [2, 2, 2]", "g_leaf"),
-    case("a sparse gradient", "sg = torch.nn.Embedding(4, 2, sparse=True); sg(torch.tensor([1])).sum().backward()", "sg.weight.grad.is_sparse", "sg.weight.grad"),
-    case("attributes on a tensor", "attributed = torch.ones(2); attributed.note = {'from': 'here'}", "attributed.note == {'from': 'here'}"),
-    case("attributes on a parameter", "p_attr = torch.nn.Parameter(torch.ones(2)); p_attr.no_decay = True", "p_attr.no_decay"),
-    case("a non-leaf keeps its values, its graph is named", "nl_x = torch.ones(2, requires_grad=True); nl_y = nl_x * 3", "nl_y.tolist() == [3, 3]", named="nl_y: graph dropped"),
-    case("a gradient hook is named", "gh = torch.nn.Parameter(torch.ones(2)); gh.register_hook(lambda g: g * 2)", "gh.tolist() == [1, 1]", named="gh: hooks dropped"),
-    case("a post-accumulate hook is named", "pa = torch.nn.Parameter(torch.ones(2)); pa.register_post_accumulate_grad_hook(lambda p: None)", "pa.tolist() == [1, 1]", named="pa: hooks dropped"),
-    case("a hook on a sparse tensor is named", "sh = torch.eye(2).to_sparse().requires_grad_(); sh.register_hook(lambda g: g)", named="sh: hooks dropped"),
-    case("retain_grad", "rg_x = torch.ones(2, requires_grad=True); rg_y = rg_x * 2; rg_y.retain_grad(); rg_y.sum().backward()", "rg_y.tolist() == [2, 2]", named="rg_y: graph dropped"),
-    case("a graph inside a dict is named", "gd = {'loss': (torch.ones(1, requires_grad=True) * 2).sum()}", "gd['loss'].item() == 2", named="gd: graph dropped"),
-    case("a graph of a sparse tensor is named", "gs = torch.eye(2, requires_grad=True).to_sparse()", named="gs: graph dropped"),
-    case("a graph of a subclass is named", """
+    case(
+        "a gradient",
+        "g_leaf = torch.ones(3, requires_grad=True); (g_leaf * 2).sum().backward()",
+        "g_leaf.grad.tolist() == [2, 2, 2]",
+        "g_leaf",
+    ),
+    case(
+        "a sparse gradient",
+        "sg = torch.nn.Embedding(4, 2, sparse=True); sg(torch.tensor([1])).sum().backward()",
+        "sg.weight.grad.is_sparse",
+        "sg.weight.grad",
+    ),
+    case(
+        "attributes on a tensor",
+        "attributed = torch.ones(2); attributed.note = {'from': 'here'}",
+        "attributed.note == {'from': 'here'}",
+    ),
+    case(
+        "attributes on a parameter",
+        "p_attr = torch.nn.Parameter(torch.ones(2)); p_attr.no_decay = True",
+        "p_attr.no_decay",
+    ),
+    case(
+        "a non-leaf keeps its values, its graph is named",
+        "nl_x = torch.ones(2, requires_grad=True); nl_y = nl_x * 3",
+        "nl_y.tolist() == [3, 3]",
+        named="nl_y: graph dropped",
+    ),
+    case(
+        "a gradient hook is named",
+        "gh = torch.nn.Parameter(torch.ones(2)); gh.register_hook(lambda g: g * 2)",
+        "gh.tolist() == [1, 1]",
+        named="gh: hooks dropped",
+    ),
+    case(
+        "a post-accumulate hook is named",
+        "pa = torch.nn.Parameter(torch.ones(2)); pa.register_post_accumulate_grad_hook(lambda p: None)",
+        "pa.tolist() == [1, 1]",
+        named="pa: hooks dropped",
+    ),
+    case(
+        "a hook on a sparse tensor is named",
+        "sh = torch.eye(2).to_sparse().requires_grad_(); sh.register_hook(lambda g: g)",
+        named="sh: hooks dropped",
+    ),
+    case(
+        "retain_grad",
+        "rg_x = torch.ones(2, requires_grad=True); rg_y = rg_x * 2; rg_y.retain_grad(); rg_y.sum().backward()",
+        "rg_y.tolist() == [2, 2]",
+        named="rg_y: graph dropped",
+    ),
+    case(
+        "a graph inside a dict is named",
+        "gd = {'loss': (torch.ones(1, requires_grad=True) * 2).sum()}",
+        "gd['loss'].item() == 2",
+        named="gd: graph dropped",
+    ),
+    case(
+        "a graph of a sparse tensor is named",
+        "gs = torch.eye(2, requires_grad=True).to_sparse()",
+        named="gs: graph dropped",
+    ),
+    case(
+        "a graph of a subclass is named",
+        """
 class GraphSub(torch.Tensor): pass
-g_sub = torch.ones(2, requires_grad=True).as_subclass(GraphSub) * 2""", named="g_sub: graph dropped"),
-    case("a subclass of Tensor", """
+g_sub = torch.ones(2, requires_grad=True).as_subclass(GraphSub) * 2""",
+        named="g_sub: graph dropped",
+    ),
+    case(
+        "a subclass of Tensor",
+        """
 class Noted(torch.Tensor): pass
-noted = torch.arange(3.).as_subclass(Noted); noted.note = 'n'""", ["type(noted) is Noted", "noted.note == 'n'", "noted.as_subclass(torch.Tensor).tolist() == [0, 1, 2]"]),
-    case("a subclass with __torch_function__", """
+noted = torch.arange(3.).as_subclass(Noted); noted.note = 'n'""",
+        ["type(noted) is Noted", "noted.note == 'n'", "noted.as_subclass(torch.Tensor).tolist() == [0, 1, 2]"],
+    ),
+    case(
+        "a subclass with __torch_function__",
+        """
 class Logged(torch.Tensor):
     calls = []
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         cls.calls.append(getattr(func, '__name__', ''))
         return super().__torch_function__(func, types, args, kwargs or {})
-logged = torch.ones(2).as_subclass(Logged)""", ["type(logged) is Logged", "type(logged + 1) is Logged", "'add' in Logged.calls or '__add__' in Logged.calls or 'add_' in Logged.calls"]),
-    case("a wrapper subclass", """
+logged = torch.ones(2).as_subclass(Logged)""",
+        [
+            "type(logged) is Logged",
+            "type(logged + 1) is Logged",
+            "'add' in Logged.calls or '__add__' in Logged.calls or 'add_' in Logged.calls",
+        ],
+    ),
+    case(
+        "a wrapper subclass",
+        """
 class Scaled(torch.Tensor):
     @staticmethod
     def __new__(cls, inner, scale):
@@ -131,35 +201,118 @@ class Scaled(torch.Tensor):
     def __init__(self, inner, scale): self.inner, self.scale = inner, scale
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None): return func(*[a.inner * a.scale if isinstance(a, Scaled) else a for a in args], **(kwargs or {}))
-scaled = Scaled(torch.ones(2), 3.0)""", ["type(scaled) is Scaled", "scaled.scale == 3.0 and scaled.inner.tolist() == [1, 1]", "(scaled + 1).tolist() == [4, 4]"]),
-    case("a subclass of Parameter", """
+scaled = Scaled(torch.ones(2), 3.0)""",
+        [
+            "type(scaled) is Scaled",
+            "scaled.scale == 3.0 and scaled.inner.tolist() == [1, 1]",
+            "(scaled + 1).tolist() == [4, 4]",
+        ],
+    ),
+    case(
+        "a subclass of Parameter",
+        """
 class LoraParameter(torch.nn.Parameter): pass
-lora = LoraParameter(torch.ones(3)); lora.rank = 4""", ["type(lora) is LoraParameter", "lora.rank == 4 and lora.requires_grad"], "lora.data"),
-    case("a gradient on a subclass", """
+lora = LoraParameter(torch.ones(3)); lora.rank = 4""",
+        ["type(lora) is LoraParameter", "lora.rank == 4 and lora.requires_grad"],
+        "lora.data",
+    ),
+    case(
+        "a gradient on a subclass",
+        """
 class GradParameter(torch.nn.Parameter): pass
-gp = GradParameter(torch.ones(3)); gp.grad = torch.full((3,), 5.)""", "gp.grad.tolist() == [5, 5, 5]"),
-    case("a view of a subclass shares its memory", """
+gp = GradParameter(torch.ones(3)); gp.grad = torch.full((3,), 5.)""",
+        "gp.grad.tolist() == [5, 5, 5]",
+    ),
+    case(
+        "a view of a subclass shares its memory",
+        """
 class Shared(torch.Tensor): pass
-sb = torch.zeros(4).as_subclass(Shared); sbv = sb[1:3]""", "sb[1] = 8\nsbv[0].item() == 8 and type(sbv) is Shared"),
-    case("sparse parts by name", "sp_values = torch.ones(2); sp = torch.sparse_csr_tensor([0, 1, 2], [0, 1], sp_values)", "sp_values[0] = 6\nsp.values()[0].item() == 6"),
-    case("a conjugate view and its base", "cj_base = torch.ones(2, dtype=torch.complex64); cj = cj_base.conj()", "cj_base[0] = 5j\ncj[0].item() == -5j"),
-    case("a size, a dtype, a device, a layout", "tsize, tdtype, tdev, tlay = torch.Size([2, 3]), torch.bfloat16, torch.device('cpu'), torch.sparse_coo", ["type(tsize) is torch.Size and tsize.numel() == 6", "tdtype is torch.bfloat16 and tlay is torch.sparse_coo and tdev == torch.device('cpu')"]),
-    case("finfo and iinfo", "fi, ii = torch.finfo(torch.float16), torch.iinfo(torch.int8)", "fi.max == 65504 and ii.max == 127"),
-    case("a generator of its own", "own_gen = torch.Generator().manual_seed(5); torch.rand(3, generator=own_gen)", "type(own_gen) is torch.Generator", ["torch.rand(4, generator=own_gen)"]),
-    case("a packed sequence", "packed = torch.nn.utils.rnn.pack_sequence([torch.randn(3, 2), torch.randn(2, 2)])", same=["packed.data", "packed.batch_sizes"]),
-    case("a distribution", "dist = torch.distributions.Normal(torch.zeros(2), torch.ones(2))", "dist.log_prob(torch.zeros(2)).shape == (2,)", "dist.loc"),
-    case("a tensor of a deleted base", "tmp_base = torch.arange(6.); del_view = tmp_base[3:]; del tmp_base", "del_view.storage_offset() == 3", "del_view"),
-    case("a dual tensor is named or kept", "import torch.autograd.forward_ad as fad\ndual_plain = torch.ones(2)", same="dual_plain"),
-    case("a batch of tensors in a dict", "batch = {'x': torch.randn(4, 2), 'y': torch.randint(0, 2, (4,)), 'meta': ['a', 'b']}", same="batch"),
-    case("a list of a hundred small tensors", "many_t = [torch.full((2,), float(i)) for i in range(100)]", same="many_t"),
-    case("a functional transform", "tf_f = torch.vmap(torch.dot)", "tf_f(torch.ones(2, 3), torch.ones(2, 3)).tolist() == [3, 3]"),
-    case("a compiled function comes back as its original", "def cf_inner(x): return x * 2\ncf = torch.compile(cf_inner, backend='eager')", "cf(torch.ones(1)).item() == 2"),
-    case("a scripted function", "@torch.jit.script\ndef scripted(x: torch.Tensor) -> torch.Tensor:\n    return x + 1", named="scripted: ScriptFunction"),
-    case("a custom autograd function", """
+sb = torch.zeros(4).as_subclass(Shared); sbv = sb[1:3]""",
+        "sb[1] = 8\nsbv[0].item() == 8 and type(sbv) is Shared",
+    ),
+    case(
+        "sparse parts by name",
+        "sp_values = torch.ones(2); sp = torch.sparse_csr_tensor([0, 1, 2], [0, 1], sp_values)",
+        "sp_values[0] = 6\nsp.values()[0].item() == 6",
+    ),
+    case(
+        "a conjugate view and its base",
+        "cj_base = torch.ones(2, dtype=torch.complex64); cj = cj_base.conj()",
+        "cj_base[0] = 5j\ncj[0].item() == -5j",
+    ),
+    case(
+        "a size, a dtype, a device, a layout",
+        "tsize, tdtype, tdev, tlay = torch.Size([2, 3]), torch.bfloat16, torch.device('cpu'), torch.sparse_coo",
+        [
+            "type(tsize) is torch.Size and tsize.numel() == 6",
+            "tdtype is torch.bfloat16 and tlay is torch.sparse_coo and tdev == torch.device('cpu')",
+        ],
+    ),
+    case(
+        "finfo and iinfo",
+        "fi, ii = torch.finfo(torch.float16), torch.iinfo(torch.int8)",
+        "fi.max == 65504 and ii.max == 127",
+    ),
+    case(
+        "a generator of its own",
+        "own_gen = torch.Generator().manual_seed(5); torch.rand(3, generator=own_gen)",
+        "type(own_gen) is torch.Generator",
+        ["torch.rand(4, generator=own_gen)"],
+    ),
+    case(
+        "a packed sequence",
+        "packed = torch.nn.utils.rnn.pack_sequence([torch.randn(3, 2), torch.randn(2, 2)])",
+        same=["packed.data", "packed.batch_sizes"],
+    ),
+    case(
+        "a distribution",
+        "dist = torch.distributions.Normal(torch.zeros(2), torch.ones(2))",
+        "dist.log_prob(torch.zeros(2)).shape == (2,)",
+        "dist.loc",
+    ),
+    case(
+        "a tensor of a deleted base",
+        "tmp_base = torch.arange(6.); del_view = tmp_base[3:]; del tmp_base",
+        "del_view.storage_offset() == 3",
+        "del_view",
+    ),
+    case(
+        "a dual tensor is named or kept",
+        "import torch.autograd.forward_ad as fad\ndual_plain = torch.ones(2)",
+        same="dual_plain",
+    ),
+    case(
+        "a batch of tensors in a dict",
+        "batch = {'x': torch.randn(4, 2), 'y': torch.randint(0, 2, (4,)), 'meta': ['a', 'b']}",
+        same="batch",
+    ),
+    case(
+        "a list of a hundred small tensors", "many_t = [torch.full((2,), float(i)) for i in range(100)]", same="many_t"
+    ),
+    case(
+        "a functional transform",
+        "tf_f = torch.vmap(torch.dot)",
+        "tf_f(torch.ones(2, 3), torch.ones(2, 3)).tolist() == [3, 3]",
+    ),
+    case(
+        "a compiled function comes back as its original",
+        "def cf_inner(x): return x * 2\ncf = torch.compile(cf_inner, backend='eager')",
+        "cf(torch.ones(1)).item() == 2",
+    ),
+    case(
+        "a scripted function",
+        "@torch.jit.script\ndef scripted(x: torch.Tensor) -> torch.Tensor:\n    return x + 1",
+        named="scripted: ScriptFunction",
+    ),
+    case(
+        "a custom autograd function",
+        """
 class Double(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x): return x * 2
     @staticmethod
     def backward(ctx, g): return g * 2
-double = Double.apply""", "q = torch.ones(1, requires_grad=True); double(q).backward()\nq.grad.item() == 2"),
+double = Double.apply""",
+        "q = torch.ones(1, requires_grad=True); double(q).backward()\nq.grad.item() == 2",
+    ),
 ]
