@@ -431,4 +431,15 @@ CASES = [
         "(cpoint.x, cpoint.y) == (1, 2) and type(cpoint) is CPoint",
         known="refused and named: the classes of ctypes describe memory to C and have no parts that pickle",
     ),
+    case(
+        "an Enum over bytes with a __new__ of its own",
+        "class Coord(bytes, enum.Enum):\n    def __new__(cls, value, label):\n        self = bytes.__new__(cls, [value]); self._value_ = value; self.label = label; return self\n    PX = (0, 'P.X')\ncoord_px = Coord.PX",
+        "coord_px is Coord.PX and coord_px.label == 'P.X' and bytes(coord_px) == b'\\x00'",
+        known="named: its members are made by its own __new__, which decoding does not call",
+    ),
+    case(
+        "a class whose base's hook looks for a global",
+        "NEEDED_LATER = ['x']\nclass Looks:\n    def __init_subclass__(cls): cls.seen = NEEDED_LATER\nclass Looked(Looks): pass",
+        "Looked.seen is NEEDED_LATER",
+    ),
 ]

@@ -312,4 +312,12 @@ fx_net = torch.fx.symbolic_trace(FxMe())""",
         "import io\nin_memory = io.BytesIO(); torch.save(nn.Linear(2, 2).state_dict(), in_memory); in_memory.seek(0)",
         "set(torch.load(in_memory)) == {'weight', 'bias'}",
     ),
+    case(
+        "an optimizer over a scripted module",
+        "os_net = torch.jit.script(nn.Linear(2, 2)); os_opt = torch.optim.SGD(os_net.parameters(), 0.1)",
+        [
+            "os_opt.param_groups[0]['params'][0].data_ptr() == os_net.weight.data_ptr()",
+            "w = os_net.weight.detach().clone(); os_net(torch.ones(1, 2)).sum().backward(); os_opt.step()\nnot torch.equal(w, os_net.weight)",
+        ],
+    ),
 ]

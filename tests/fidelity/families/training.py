@@ -306,4 +306,10 @@ gan_step()""",
         "epochs_done = 3; best_path = 'best.pt'; metrics = {'acc': [0.1, 0.5]}",
         same=["epochs_done", "metrics"],
     ),
+    case(
+        "an optimizer stays, without the attribute that cannot be saved",
+        "ua_net = nn.Linear(1, 1); ua_opt = torch.optim.SGD(ua_net.parameters(), 0.1, momentum=0.9); ua_opt.writer = open('/dev/null')",
+        "ua_opt.param_groups[0]['params'][0] is ua_net.weight and type(ua_opt) is torch.optim.SGD",
+        named="ua_opt: cannot be saved",
+    ),
 ]

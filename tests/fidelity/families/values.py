@@ -173,4 +173,10 @@ CASES = [
     case("os.environ itself", "env_live = os.environ", "env_live is os.environ"),
     case("sys.stdout itself", "out_live = sys.stdout", "out_live is sys.stdout"),
     case("sys.modules itself", "mods_live = sys.modules", "mods_live is sys.modules"),
+    case("the shell itself", "ip_shell = get_ipython()", "ip_shell is get_ipython()"),
+    case(
+        "a container with sys.stdout",
+        "out_box = {'to': sys.stdout, 'n': [1]}",
+        "out_box['to'] is sys.stdout and out_box['n'] == [1]",
+    ),
 ]
