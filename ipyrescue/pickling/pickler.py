@@ -71,6 +71,7 @@ class Reducing:
         self.elsewhere: set[int] = set()
         self._places = places
         self._filled_later: set[int] = set()
+        self._ordinary: set[type] = set()
         self.described: list[tuple[Any, Reference]] = []
         self.needs: set[str] = set()
         self._namespace = namespace
@@ -114,6 +115,10 @@ class Reducing:
         if place is not None:
             self.elsewhere.add(id(value))
             return elsewhere.reduce(place)
+        return NotImplemented if kind in self._ordinary else self._reduce_by_kind(kind, value)
+
+    def _reduce_by_kind(self, kind: type, value: Any) -> Any:
+        """Reduce what is known by its base class; a kind that nothing here knows is asked about once."""
         if issubclass(kind, BaseException):
             return reducers.reduce_exception(value)
         if kind.__name__ in ("RandomState", "Generator"):
@@ -123,7 +128,10 @@ class Reducing:
         for base, reduce_subclass in self._of_subclasses:
             if issubclass(kind, base):
                 return reduce_subclass(value)
-        return torch_objects.reduce_torch_object(value, self._note, lenient=self.lenient)
+        reduced = torch_objects.reduce_torch_object(value, self._note, lenient=self.lenient)
+        if reduced is NotImplemented:
+            self._ordinary.add(kind)
+        return reduced
 
     def _note(self, sentence: str) -> None:
         self.notes[sentence] = None
