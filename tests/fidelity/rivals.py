@@ -36,7 +36,8 @@ NOT_ASKED = ("rules",)
 
 CHILD_SECONDS = 30
 _LIBRARIES = (
-    "attrs", "bs4", "cloudpickle", "dill", "joblib", "networkx", "pandas", "pyarrow.compute", "IPython.external.pickleshare",
+    "attrs", "bs4", "cloudpickle", "dill", "joblib", "networkx", "pandas", "IPython.external.pickleshare",
+    "pyarrow.compute",
     "pyarrow.dataset", "pydantic", "requests", "scipy.interpolate", "scipy.optimize", "scipy.sparse", "scipy.stats",
     "sklearn.cluster", "sklearn.compose", "sklearn.ensemble", "sklearn.feature_extraction.text",
     "sklearn.gaussian_process", "sklearn.model_selection", "sklearn.neural_network", "sklearn.pipeline", "sklearn.svm",

@@ -63,10 +63,11 @@ def _explained(families: Sequence[Family], ours: Mapping[str, Sequence[Verdict]]
     lines = ["## What does not come back exactly", "", "| family | case | | why |", "| --- | --- | --- | --- |"]
     for family in families:
         known = {case.name: case.known for case in family.cases}
-        for verdict in ours[family.name]:
-            if verdict.outcome != EXACT:
-                reason = known[verdict.case] or _told(verdict.why)
-                lines.append(f"| {family.title} | {verdict.case} | {verdict.outcome} | {reason} |")
+        lines += [
+            f"| {family.title} | {v.case} | {v.outcome} | {known[v.case] or _told(v.why)} |"
+            for v in ours[family.name]
+            if v.outcome != EXACT
+        ]
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Each family through two real kernels: every case is exact or named, or its reason stands beside it; so says the page."""
+"""Each family through two real kernels: each case is exact or named, or its reason stands beside it; so on the page."""
 
 from __future__ import annotations
 
