@@ -72,7 +72,8 @@ def _verdict(case: Case, then: dict[str, Any], now: dict[str, Any], told: list[s
     if case.named:
         missing = [n for n in case.named if not any(_says(line, n) for line in told)]
         why = why or ("not told: " + "; ".join(missing) if missing else "")
-        return Verdict(case.name, LOST if why else NAMED, why or "; ".join(about))
+        said = [line for line in told if any(_says(line, n) for n in case.named)]
+        return Verdict(case.name, LOST if why else NAMED, why or "; ".join(said))
     if why:
         return Verdict(case.name, NAMED if about else LOST, "; ".join([why, *about]))
     return Verdict(case.name, EXACT)

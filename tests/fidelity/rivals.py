@@ -183,12 +183,11 @@ def _attempt(work: Callable[[], Any]) -> str:
 
 
 def _saved(family: Family, case: Case, names: dict[str, Any]) -> list[str]:
-    """The names that a user would save: modules only where imports are what the family is about."""
+    """The names that a user would save: modules only where a case of the session's own facts imports them."""
+    imported = bound_names(case.setup) if family.name == "session" else set()
     bound = set().union(*(bound_names(cell) for cell in (family.prelude, *_needed(case, family), case.setup)))
     return sorted(
-        name
-        for name in bound & names.keys()
-        if family.name == "session" or not issubclass(type(names[name]), types.ModuleType)
+        name for name in bound & names.keys() if name in imported or not issubclass(type(names[name]), types.ModuleType)
     )
 
 

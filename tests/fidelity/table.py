@@ -41,8 +41,7 @@ def _table(families: Sequence[Family], ours: Mapping, theirs: Mapping) -> list[s
     rivals = [rival for rival in RIVALS if rival in theirs]
     titles = ["ipyrescue", *(TITLES[rival] for rival in rivals)]
     lines = [f"| exact / named / lost | cases | {' | '.join(titles)} |", "| --- | --: |" + " --: |" * len(titles)]
-    for family in families:
-        lines.append(row(family, ours[family.name]) + _beside(family, rivals, theirs))
+    lines += [row(family, ours[family.name]) + _beside(family, rivals, theirs) for family in families]
     asked = [f for f in families if f.name not in NOT_ASKED]
     total = [v for f in families for v in ours[f.name]]
     line = f"| **All** | {sum(len(f.cases) for f in families)} | {_counts(total)} |"
@@ -73,6 +72,7 @@ def _explained(families: Sequence[Family], ours: Mapping[str, Sequence[Verdict]]
 
 def _told(why: str) -> str:
     """What the report says, without what changes from run to run and without the same sentence twice."""
-    said = dict.fromkeys(part.partition(": ")[2] or part for part in why.split("; "))
-    text = re.sub(r"/tmp/[\w./]+", "/tmp/...", next(iter(said), "")).replace("|", "\\|")
+    said = [part.partition(": ") for part in why.split("; ")]
+    said = [head if " " in head else tail or head for head, _, tail in said]
+    text = re.sub(r"/tmp/[\w./]+", "/tmp/...", said[0]).replace("|", "\\|")
     return text[:160]
