@@ -12,7 +12,7 @@ PYTHONS := 3.10 3.11 3.12 3.13
 PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-system test-browser lint format bench
+.PHONY: help venv demo lab test test-system test-browser lint format fidelity bench
 .PHONY: labextension labextension-check lock build clean
 
 help:  ## Show this list
@@ -53,6 +53,9 @@ lint: venv  ## Check style, format and types
 format: venv  ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+fidelity: venv  ## Put every kind of value before ipyrescue and its rivals, and write docs/fidelity.md
+	PYTHONPATH=tests $(BIN)/python -m fidelity $(ARGS)
 
 bench: venv  ## Measure against torch.save and dill, side by side
 	$(BIN)/python -m benchmarks $(ARGS)

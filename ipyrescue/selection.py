@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -78,7 +79,7 @@ def select(
         reason = _reason_to_leave_out(name, value, tagged, settings)
         if reason:
             skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
-        elif issubclass(type(value), types.ModuleType):
+        elif _is_imported(value):
             imports.append(Import(name, value.__name__))
         else:
             values[name] = value
@@ -88,6 +89,11 @@ def select(
 def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a namespace that the user made: not IPython's own names."""
     return {name: value for name, value in list(namespace.items()) if _is_users(name, value, hidden)}
+
+
+def _is_imported(value: Any) -> bool:
+    """Whether *value* is a module that an import brings back; one that a cell made is a value like others."""
+    return issubclass(type(value), types.ModuleType) and sys.modules.get(vars(value).get("__name__")) is value
 
 
 def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:
@@ -129,8 +135,9 @@ def shows_a_secret(text: str) -> bool:
 def type_name(value: Any) -> str:
     """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
     kind = type(value)
-    name: str = kind.__qualname__
-    return name if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{name}"
+    name: str = type.__getattribute__(kind, "__qualname__")  # past a metaclass that raises
+    module: str = type.__getattribute__(kind, "__module__")
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
 _REDACTED = "[redacted]"

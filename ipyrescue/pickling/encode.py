@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,11 +18,10 @@ from typing import Any
 import zstandard
 
 from ipyrescue.manifest import Storage, Stream, Tensor
-from ipyrescue.pickling import collector, reducers
+from ipyrescue.pickling import collector, elsewhere, interrupts, reducers
 from ipyrescue.pickling.buffers import Copies, Reference, lay_out
 from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, share_globals, share_memory, share_objects
-from ipyrescue.pickling.pickler import ClassKeys, GroupPickler, dill_pickler
-from ipyrescue.pickling.tensors import dropped_graph, dropped_hooks
+from ipyrescue.pickling.pickler import ClassKeys, GroupPickler, LenientPickler, dill_pickler
 
 _WORTH_COMPRESSING_BYTES = 512
 _RANK = {"class": 0, "function": 1, "data": 2, "randomness": 3}
@@ -80,7 +80,9 @@ class _Work:
     """The state of one encoding: what was pickled alone, and what refused."""
 
     frozen: Frozen
+    interrupted: Callable[[], bool]
     class_keys: ClassKeys = field(default_factory=ClassKeys)
+    places: elsewhere.Places = field(default_factory=elsewhere.Places)
     class_roots: dict[str, Root] = field(default_factory=dict)
     alone: dict[Root, Any] = field(default_factory=dict)
     refused: dict[Root, str] = field(default_factory=dict)
@@ -88,8 +90,8 @@ class _Work:
 
 def encode(frozen: Frozen) -> Encoded:
     """Encode every value, names that share objects together; no exception of a value's own reducer leaves here."""
-    work = _Work(frozen)
-    with collector.held_off():
+    with collector.held_off(), interrupts.watched() as interrupted:
+        work = _Work(frozen, interrupted)
         _encode_alone(work, _roots(work))
         _refuse_dependants(work)
         together = _encode_together(work, _partition(work))
@@ -105,13 +107,23 @@ def encode(frozen: Frozen) -> Encoded:
 def _roots(work: _Work) -> list[Root]:
     roots = []
     for name, value in work.frozen.values.items():
-        if reducers.is_cell_class(value):
+        place = work.places.of(value)
+        if place is not None:
+            roots.append(Root((name,), elsewhere.Pointer(*place)))
+        elif _is_cell_class(value):
             key = work.class_keys.key(value)
             known = work.class_roots.get(key, Root((), value, key))
             work.class_roots[key] = Root((*known.names, name), value, key)
         else:
             roots.append(Root((name,), value))
     return [*work.class_roots.values(), *roots]
+
+
+def _is_cell_class(value: Any) -> bool:
+    try:
+        return reducers.is_cell_class(value)
+    except Exception:  # noqa: BLE001 - a metaclass may raise when its class is asked for anything; pickling it tells
+        return False
 
 
 def _encode_alone(work: _Work, roots: list[Root]) -> None:
@@ -137,19 +149,24 @@ def _dump(work: _Work, roots: list[Root]) -> Any:
         if not _hopeless(refusal):
             with suppress(Exception):
                 return _dump_by(dill_pickler, work, roots)
+        if "torch" in sys.modules:
+            with suppress(Exception):
+                return _dump_by(LenientPickler, work, roots)
         raise
 
 
 def _dump_by(make: Callable[..., Any], work: _Work, roots: list[Root]) -> Any:
     inside = frozenset(id(root.value) for root in roots if root.class_key)
-    pickler = make(work.frozen.namespace, work.class_keys, inside)
+    pickler = make(work.frozen.namespace, work.class_keys, inside, work.places)
     values = tuple(root.value for root in roots for _ in root.names)
     content = (values, {root.class_key: root.value for root in roots if root.class_key})
     try:
         pickler.dump(content)
-    except (Exception, KeyboardInterrupt):
+    except Exception:
         raise
     except BaseException as error:  # SystemExit, CancelledError, a Rust panic: a refusal like others
+        if isinstance(error, KeyboardInterrupt) and work.interrupted():
+            raise
         raise reducers.Refused(f"something that raises {type(error).__name__}") from error
     return pickler
 
@@ -167,7 +184,7 @@ _UNKNOWN_TO_DILL = re.compile(
 
 
 def _reason(value: Any, error: BaseException) -> str:
-    kind, message = type(value).__name__, _message(error)
+    kind, message = type.__getattribute__(type(value), "__name__"), _message(error)
     if isinstance(error, reducers.Refused):
         return message if reducers.never_saved(type(value)) else f"{kind} that holds {message}"
     itself = re.fullmatch(rf"cannot pickle '([\w.]+\.)?{re.escape(kind)}' object", message)
@@ -275,16 +292,14 @@ def _sizes(work: _Work) -> dict[str, int]:
 
 
 def _dropped(work: _Work) -> Iterator[str]:
-    """Tell of what tensors lose: it belongs to the autograd engine."""
-    for sentence, is_dropped in (("autograd graph", dropped_graph), ("gradient hooks", dropped_hooks)):
-        names = [
-            name
-            for root, pickler in work.alone.items()
-            if any(is_dropped(value) for value, _ in pickler.described)
-            for name in root.names
-        ]
+    """Tell of what could be kept in part only, or by reference: the sentences that the reducers noted, with names."""
+    noted: dict[str, list[str]] = {}
+    for root, pickler in work.alone.items():
+        for sentence in pickler.notes:
+            noted.setdefault(sentence, []).extend(root.names)
+    for sentence, names in sorted(noted.items()):
         if names:
-            yield f"Values kept, {sentence} dropped: {', '.join(names)}."
+            yield f"{sentence}: {', '.join(names)}."
 
 
 def compress(stream: bytes) -> tuple[str, bytes]:

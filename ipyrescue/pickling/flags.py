@@ -1,6 +1,6 @@
 """Torch's global switches on which bit-for-bit results depend: read at a checkpoint, set by a full restore.
 
-Thread count, default dtype, gradient mode, deterministic algorithms, cuDNN and matmul precision.
+Thread count, default dtype, gradient mode, anomaly detection, deterministic algorithms, cuDNN and matmul precision.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ def capture() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "dtype": torch.get_default_dtype(),
         "grad": torch.is_grad_enabled(),
+        "anomaly": torch.is_anomaly_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "warn only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "cudnn deterministic": torch.backends.cudnn.deterministic,
@@ -37,6 +38,7 @@ def apply(flags: dict[str, Any]) -> None:
         "threads": torch.set_num_threads,
         "dtype": torch.set_default_dtype,
         "grad": torch.set_grad_enabled,
+        "anomaly": torch.autograd.set_detect_anomaly,
         "matmul precision": torch.set_float32_matmul_precision,
         "cudnn deterministic": lambda value: setattr(torch.backends.cudnn, "deterministic", value),
         "cudnn benchmark": lambda value: setattr(torch.backends.cudnn, "benchmark", value),

@@ -29,7 +29,7 @@ from ipyrescue.pickling.reducers import LiveNamespace, ModuleGlobals, importable
 
 _IMMUTABLE = frozenset({
     type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented),
-    types.ModuleType, types.CodeType, types.BuiltinFunctionType, types.GetSetDescriptorType,
+    types.CodeType, types.BuiltinFunctionType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType,
     datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone,
     decimal.Decimal, fractions.Fraction, uuid.UUID, logging.Logger, logging.RootLogger,
@@ -70,6 +70,8 @@ def share_objects(picklers: Mapping[Any, Any], partition: Partition) -> None:
     held: dict[int, Any] = {}
     for root in by_size[:-1]:
         for identity, value in picklers[root].memoised().items():
+            if identity in picklers[root].elsewhere:
+                continue
             if identity in owners:
                 if partition.find(owners[identity]) != partition.find(root) and not is_immutable(value):
                     partition.join(owners[identity], root)
@@ -196,7 +198,7 @@ def is_immutable(value: Any) -> bool:
         return True
     if kind in (tuple, frozenset) or (issubclass(kind, tuple) and kind.__module__ == "torch"):
         return all(is_immutable(item) for item in value)
-    if kind is types.FunctionType:
+    if kind in (types.FunctionType, types.ModuleType):
         return importable(value)
     return kind.__module__ == "numpy.dtypes" or (kind.__module__, kind.__name__) in _IMMUTABLE_NAMES
 

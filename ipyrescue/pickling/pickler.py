@@ -21,7 +21,7 @@ from typing import Any
 
 import cloudpickle
 
-from ipyrescue.pickling import arrays, placeholders, reducers, tensors
+from ipyrescue.pickling import arrays, classes, elsewhere, placeholders, reducers, tensors, torch_objects
 from ipyrescue.pickling.buffers import Reference, References
 
 PROTOCOL = 5
@@ -56,11 +56,22 @@ class Reducing:
     """What both tiers do with objects that are not plain data.
 
     *inside* are the ids of the cell classes that this group defines; other cell classes are referred to by key
-    and collected in *needs*. *described* collects every tensor and array with the reference to its memory.
+    and collected in *needs*. *described* collects every tensor and array with the reference to its memory, *notes* what
+    is to be told about the names, *elsewhere* the ids of what goes by its place in this process. A *lenient* pickler
+    leaves out what hangs on optimizers and cannot be saved.
     """
 
-    def __init__(self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int]) -> None:
+    lenient = False
+
+    def __init__(
+        self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int], places: elsewhere.Places
+    ) -> None:
         self.references = References()
+        self.notes: dict[str, None] = {}
+        self.elsewhere: set[int] = set()
+        self._places = places
+        self._filled_later: set[int] = set()
+        self._ordinary: set[type] = set()
         self.described: list[tuple[Any, Reference]] = []
         self.needs: set[str] = set()
         self._namespace = namespace
@@ -69,19 +80,28 @@ class Reducing:
         self.other_globals: dict[int, dict[str, Any]] = {}
         self._reducers: dict[type, Callable[[Any], Any]] = {
             types.FunctionType: self._reduce_function,
-            types.CellType: reducers.reduce_cell,
+            types.CellType: self._reduce_cell,
+            types.MappingProxyType: reducers.reduce_mapping_proxy,
+            memoryview: reducers.reduce_memoryview,
             functools._lru_cache_wrapper: reducers.reduce_cached,
             typing.NewType: reducers.reduce_new_type,
             typing.ParamSpec: reducers.reduce_type_parameter,
             weakref.ReferenceType: reducers.reduce_weak_reference,
+            weakref.WeakMethod: reducers.reduce_weak_method,
+            weakref.ProxyType: reducers.reduce_weak_proxy,
+            weakref.CallableProxyType: reducers.reduce_weak_proxy,
+            weakref.WeakValueDictionary: reducers.reduce_weak_values,
             random.Random: reducers.reduce_random,
             type(dataclasses.MISSING): reducers.reduce_missing,
             type(threading.Lock()): reducers.reduce_lock,
             type(threading.RLock()): reducers.reduce_reentrant_lock,
             **_NEWER_TYPES,
-            **tensors.reducers(self.references, self._describe),
-            **arrays.reducers(self.references, self._describe),
+            **tensors.reducers(self.references, self._describe, self._note),
+            **arrays.reducers(self.references, self._describe, self._note),
         }
+        self._of_subclasses = [
+            (kind, self._reducers[kind]) for kind in (*tensors.kinds(), *arrays.kinds()) if kind in self._reducers
+        ]
 
     def reducer_override(self, value: Any) -> Any:
         """Reduce what has a reducer here; leave the rest to its own `__reduce_ex__`."""
@@ -91,25 +111,46 @@ class Reducing:
             return reduce(value)
         if issubclass(kind, type):
             return self._reduce_class(value)
+        place = self._places.of(value)
+        if place is not None:
+            self.elsewhere.add(id(value))
+            return elsewhere.reduce(place)
+        return NotImplemented if kind in self._ordinary else self._reduce_by_kind(kind, value)
+
+    def _reduce_by_kind(self, kind: type, value: Any) -> Any:
+        """Reduce what is known by its base class; a kind that nothing here knows is asked about once."""
         if issubclass(kind, BaseException):
             return reducers.reduce_exception(value)
         if kind.__name__ in ("RandomState", "Generator"):
             return reducers.reduce_global_stream(value)
         if refusal := reducers.never_saved(kind):
             raise reducers.Refused(refusal)
-        return NotImplemented
+        for base, reduce_subclass in self._of_subclasses:
+            if issubclass(kind, base):
+                return reduce_subclass(value)
+        reduced = torch_objects.reduce_torch_object(value, self._note, lenient=self.lenient)
+        if reduced is NotImplemented:
+            self._ordinary.add(kind)
+        return reduced
+
+    def _note(self, sentence: str) -> None:
+        self.notes[sentence] = None
 
     def _describe(self, value: Any, reference: Reference) -> None:
         self.described.append((value, reference))
 
     def _reduce_function(self, function: types.FunctionType) -> Any:
+        self._filled_later.update(map(id, function.__closure__ or ()))
         return reducers.reduce_function(function, self._namespace, self.other_globals)
+
+    def _reduce_cell(self, cell: types.CellType) -> Any:
+        return reducers.reduce_cell(cell, filled_later=id(cell) in self._filled_later)
 
     def _reduce_class(self, cls: type) -> Any:
         if not reducers.is_cell_class(cls):
             return reducers.reduce_importable_class(cls)
         if id(cls) in self._inside:
-            return reducers.reduce_class_by_value(cls)
+            return classes.reduce_class(cls, reducers.is_cell_class)
         key = self._class_keys.key(cls)
         self.needs.add(key)
         return placeholders.cell_class, (key,)
@@ -128,14 +169,22 @@ class GroupPickler(Reducing, cloudpickle.Pickler):  # type: ignore[misc]
 
     encoder = "pickle"
 
-    def __init__(self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int]) -> None:
+    def __init__(
+        self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int], places: elsewhere.Places
+    ) -> None:
         self.file = io.BytesIO()
         cloudpickle.Pickler.__init__(self, self.file, protocol=PROTOCOL, buffer_callback=self.leave_out)
-        Reducing.__init__(self, namespace, class_keys, inside)
+        Reducing.__init__(self, namespace, class_keys, inside, places)
 
     def memoised(self) -> dict[int, Any]:
         """Every object that the stream holds and could refer to again, by id."""
         return {identity: entry[1] for identity, entry in self.memo.copy().items()}
+
+
+class LenientPickler(GroupPickler):
+    """The last resort: keeps an optimizer without what cannot be saved of it, and says so."""
+
+    lenient = True
 
 
 def import_dill() -> Any:
@@ -146,7 +195,9 @@ def import_dill() -> Any:
     return dill
 
 
-def dill_pickler(namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int]) -> Any:
+def dill_pickler(
+    namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int], places: elsewhere.Places
+) -> Any:
     """Make a pickler of the second tier."""
     dill = import_dill()
 
@@ -156,7 +207,7 @@ def dill_pickler(namespace: dict[str, Any], class_keys: ClassKeys, inside: froze
         def __init__(self) -> None:
             self.file = io.BytesIO()
             dill.Pickler.__init__(self, self.file, protocol=PROTOCOL, buffer_callback=self.leave_out)
-            Reducing.__init__(self, namespace, class_keys, inside)
+            Reducing.__init__(self, namespace, class_keys, inside, places)
 
         def memoised(self) -> dict[int, Any]:
             return {identity: entry[1] for identity, entry in self.memo.items()}

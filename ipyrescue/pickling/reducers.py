@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib
 import io
 import operator
@@ -26,6 +27,7 @@ from typing import Any
 import cloudpickle.cloudpickle as cp
 
 from ipyrescue.pickling import placeholders
+from ipyrescue.pickling.buffers import address_of
 
 Reduced = tuple[Any, ...]
 
@@ -48,6 +50,10 @@ _NEVER = {
     types.FrameType: "a running frame",
     types.TracebackType: "a traceback",
 }
+_NEVER_BY_NAME = {
+    ("_asyncio", "Task"): "a task of an event loop",
+    ("_asyncio", "Future"): "a future of an event loop",
+}
 _SINGLETON_TYPES = (type(None), type(...), type(NotImplemented))
 
 
@@ -63,7 +69,11 @@ LIVE_NAMESPACE = LiveNamespace()
 
 def never_saved(kind: type) -> str | None:
     """Why objects of *kind* are never saved: open files, sockets, threads, what is bound to the interpreter."""
-    return next((_NEVER[base] for base in kind.__mro__ if base in _NEVER), None)
+    for base in kind.__mro__:
+        reason = _NEVER.get(base) or _NEVER_BY_NAME.get((base.__module__, base.__name__))
+        if reason:
+            return reason
+    return None
 
 
 def importable(value: Any) -> bool:
@@ -96,15 +106,6 @@ def reduce_importable_class(cls: type) -> Any:
     A string is a name to `pickle`, which keeps dill from taking the class apart after all.
     """
     return cp._class_reduce(cls) if _is_builtin_class(cls) else cls.__qualname__
-
-
-def reduce_class_by_value(cls: type) -> Reduced:
-    """Take a class of a cell apart; decoding always builds a fresh one."""
-    make, arguments, state, *rest = cp._dynamic_class_reduce(cls)
-    *first, _tracker_id, extra = arguments
-    # copyreg keeps it there once an instance was pickled: the class would not be the same bytes again.
-    state[0].pop("__slotnames__", None)
-    return (make, (*first, None, extra), state, *rest)
 
 
 def reduce_function(
@@ -177,9 +178,16 @@ def set_function_state(function: types.FunctionType, state: dict[str, Any]) -> N
         setattr(function, name, value)
 
 
-def reduce_cell(_cell: types.CellType) -> Reduced:
-    """Reduce a closure cell to an empty one; the function that owns it fills it."""
-    return make_cell, ()
+def reduce_cell(cell: types.CellType, *, filled_later: bool) -> Reduced:
+    """Reduce a closure cell to an empty one, which the function that owns it fills; alone, it keeps its contents."""
+    if filled_later or not _is_filled(cell):
+        return make_cell, ()
+    return make_cell, (), cell.cell_contents, None, None, set_cell
+
+
+def set_cell(cell: types.CellType, contents: Any) -> None:
+    """Fill a closure cell that no function owns."""
+    cell.cell_contents = contents
 
 
 def make_cell() -> types.CellType:
@@ -192,7 +200,12 @@ def reduce_cached(cached: Any) -> Any:
     if importable_by_name(cached):
         return cached.__qualname__
     parameters = cached.cache_parameters()
-    return make_cached, (cached.__wrapped__, parameters["maxsize"], parameters["typed"])
+    beside = {name: value for name, value in vars(cached).items() if name not in vars(cached.__wrapped__)}
+    arguments = (cached.__wrapped__, parameters["maxsize"], parameters["typed"])
+    return make_cached, arguments, {name: v for name, v in beside.items() if name not in _SET_BY_WRAPS} or None
+
+
+_SET_BY_WRAPS = frozenset({*functools.WRAPPER_ASSIGNMENTS, "__wrapped__", "cache_parameters"})
 
 
 def make_cached(function: Any, maxsize: int | None, typed: bool) -> Any:
@@ -249,10 +262,27 @@ def reduce_reentrant_lock(_lock: Any) -> Reduced:
 
 
 def reduce_exception(error: BaseException) -> Any:
-    """Reduce an exception without calling its `__init__`, whose arguments need not be those in `args`."""
-    if type(error).__reduce__ is not BaseException.__reduce__ or type(error).__init__ is BaseException.__init__:
+    """Reduce an exception with what raised it, without calling an `__init__` whose arguments need not be `args`."""
+    kind = type(error)
+    if kind.__reduce__ is not BaseException.__reduce__ and kind.__reduce_ex__ is object.__reduce_ex__:
+        own: Any = error.__reduce__()
+        make, arguments, attributes = own if len(own) == 3 else (*own, None)
+    elif kind.__reduce_ex__ is not object.__reduce_ex__:
         return NotImplemented
-    return make_exception, (type(error), error.args), error.__dict__ or None
+    else:
+        make, arguments, attributes = make_exception, (kind, error.args), error.__dict__ or None
+    causes = (error.__cause__, error.__context__, error.__suppress_context__)
+    if causes == (None, None, False):
+        return make, arguments, attributes
+    return make, arguments, (attributes, *causes), None, None, set_exception_state
+
+
+def set_exception_state(error: BaseException, state: Reduced) -> None:
+    """Give an exception its attributes, and those that came before it."""
+    attributes, cause, context, suppress = state
+    if attributes is not None:
+        error.__setstate__(attributes)
+    error.__cause__, error.__context__, error.__suppress_context__ = cause, context, suppress
 
 
 def make_exception(cls: type[BaseException], arguments: tuple[Any, ...]) -> BaseException:
@@ -268,6 +298,48 @@ def reduce_weak_reference(reference: weakref.ReferenceType[Any]) -> Reduced:
 def make_weak_reference(value: Any) -> Any:
     """Make a weak reference; a dead one where its object was gone already."""
     return weakref.ref(_Gone() if value is None else value)
+
+
+def reduce_weak_method(reference: Any) -> Reduced:
+    """Reduce a weak reference to a method to one to the same method."""
+    method = reference()
+    return (weakref.WeakMethod, (method,)) if method is not None else (make_weak_reference, (None,))
+
+
+def reduce_weak_proxy(proxy: Any) -> Reduced:
+    """Reduce a weak proxy to one of the same object, which forwarded attributes tell; a dead one is refused."""
+    try:
+        return weakref.proxy, (proxy.__str__.__self__,)
+    except ReferenceError:
+        raise Refused("a weak proxy of an object that is gone") from None
+
+
+def reduce_weak_values(values: Any) -> Reduced:
+    """Reduce a dictionary with weak values to one that is filled anew."""
+    return weakref.WeakValueDictionary, (), None, None, iter(list(values.items()))
+
+
+def reduce_mapping_proxy(proxy: Any) -> Reduced:
+    """Reduce a read-only view of a dictionary to one of the same dictionary."""
+    return types.MappingProxyType, (gc.get_referents(proxy)[0],)
+
+
+def reduce_memoryview(view: memoryview) -> Reduced:
+    """Reduce a view of Python's own bytes to one of the same bytes."""
+    if not view.c_contiguous or type(view.obj) not in (bytes, bytearray):
+        raise Refused("a memoryview of another kind of memory")
+    offset = address_of(view) - address_of(memoryview(view.obj)) if view.nbytes else 0
+    return make_memoryview, (view.obj, offset, view.nbytes, view.format, view.shape, view.readonly)
+
+
+def make_memoryview(
+    home: Any, offset: int, size_bytes: int, kind: str, shape: tuple[int, ...], readonly: bool
+) -> memoryview:
+    """View a part of *home* as elements of *kind*."""
+    view = memoryview(home)[offset : offset + size_bytes]
+    if view.format != kind or view.shape != shape:
+        view = view.cast(kind, shape)  # type: ignore[call-overload]
+    return view.toreadonly() if readonly else view
 
 
 class _Gone:

@@ -1,8 +1,9 @@
 """Torch tensors: out of a stream as references to their storages, back as tensors on placed memory.
 
-An exact `torch.Tensor` or `nn.Parameter` with plain strided memory is taken apart here. Every other kind (sparse,
-quantised, subclasses, conjugate views) goes by torch's own reducers, whose storages end up here as well, so
-that `torch.save` is never called. Torch is never imported: who has not imported it has no tensors.
+A tensor with plain strided memory is taken apart here, also that of a subclass which does not say how it pickles.
+Every other kind (sparse, quantised, wrapper subclasses, conjugate views) goes by torch's own reducers, whose storages
+end up here as well, so that `torch.save` is never called. Torch is never imported: who has not imported it has no
+tensors.
 """
 
 from __future__ import annotations
@@ -13,21 +14,26 @@ from typing import Any
 
 from ipyrescue.pickling.buffers import Reference, References
 
+_PROTOCOL = 5
 _MAX_NAMED = 20_000
 _MAX_DEPTH = 3
 
 Reduced = tuple[Any, ...]
 Describe = Callable[[Any, Reference], None]
+Note = Callable[[str], None]
+
+_GRAPH_DROPPED = "Values kept, autograd graph dropped"
+_HOOKS_DROPPED = "Values kept, gradient hooks dropped"
 
 
-def reducers(references: References, describe: Describe) -> dict[type, Callable[[Any], Any]]:
-    """Reducers by exact type for what torch defines; empty while torch is not loaded."""
+def reducers(references: References, describe: Describe, note: Note) -> dict[type, Callable[[Any], Any]]:
+    """Reducers by type for what torch defines, `Tensor`'s for its subclasses too; empty while torch is not loaded."""
     torch = sys.modules.get("torch")
     if torch is None or not hasattr(torch, "UntypedStorage"):
         return {}
 
     def reduce_tensor(tensor: Any) -> Any:
-        return _reduce_tensor(torch, tensor, references, describe)
+        return _reduce_tensor(torch, tensor, references, describe, note)
 
     def reduce_untyped(storage: Any) -> Reduced:
         return _same, (_refer(storage, references),)
@@ -43,11 +49,34 @@ def reducers(references: References, describe: Describe) -> dict[type, Callable[
     }
 
 
-def _reduce_tensor(torch: Any, tensor: Any, references: References, describe: Describe) -> Any:
-    if not _is_plain(torch, tensor):
-        return NotImplemented
+def kinds() -> tuple[type, ...]:
+    """The types whose subclasses are reduced as they are."""
+    torch = sys.modules.get("torch")
+    return (torch.Tensor,) if torch is not None and hasattr(torch, "Tensor") else ()
+
+
+def _reduce_tensor(torch: Any, tensor: Any, references: References, describe: Describe, note: Note) -> Any:
+    with torch._C.DisableTorchFunctionSubclass():
+        _note_what_is_dropped(tensor, note)
+        if _is_plain(torch, tensor):
+            return _reduce_plain(torch, tensor, references, describe)
+        is_leaf = tensor.is_leaf
+        left = (tensor.grad if is_leaf else None, is_leaf and tensor.requires_grad)
+    own = tensor.__reduce_ex__(_PROTOCOL)
+    return own if left == (None, False) or len(own) > 2 else (*own, left, None, None, set_leaf_state)
+
+
+def _note_what_is_dropped(tensor: Any, note: Note) -> None:
+    if tensor.grad_fn is not None:
+        note(_GRAPH_DROPPED)
+    if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+        note(_HOOKS_DROPPED)
+
+
+def _reduce_plain(torch: Any, tensor: Any, references: References, describe: Describe) -> Any:
     reference = _refer(tensor.untyped_storage(), references)
-    describe(tensor, reference)
+    if type(tensor) in (torch.Tensor, torch.nn.Parameter):
+        describe(tensor, reference)
     is_leaf = tensor.is_leaf
     arguments = (
         type(tensor),
@@ -66,7 +95,7 @@ def _reduce_tensor(torch: Any, tensor: Any, references: References, describe: De
 
 def _is_plain(torch: Any, tensor: Any) -> bool:
     return (
-        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        _pickles_as_a_tensor(torch, type(tensor))
         and tensor.layout is torch.strided
         and tensor.device.type in ("cpu", "cuda")
         and not tensor.is_quantized
@@ -74,6 +103,16 @@ def _is_plain(torch: Any, tensor: Any) -> bool:
         and not tensor.is_neg()
         and not tensor.is_nested
         and type(tensor.untyped_storage()) is torch.UntypedStorage
+    )
+
+
+def _pickles_as_a_tensor(torch: Any, kind: type) -> bool:
+    """Whether objects of *kind* are no more than a tensor and attributes: the class does not say how they pickle."""
+    if kind in (torch.Tensor, torch.nn.Parameter):
+        return True
+    says = ("__reduce__", "__setstate__", "__getstate__", "__torch_dispatch__")
+    return kind.__reduce_ex__ in (torch.Tensor.__reduce_ex__, torch.nn.Parameter.__reduce_ex__) and all(
+        getattr(kind, name, None) is getattr(torch.Tensor, name, None) for name in says
     )
 
 
@@ -105,15 +144,29 @@ def rebuild_tensor(
     tensor = torch.empty(0, dtype=dtype, device=storage.device).set_(storage, offset, shape, stride)
     if cls is torch.nn.Parameter:
         return torch.nn.Parameter(tensor, requires_grad=requires_grad)
+    if cls is not torch.Tensor:
+        return torch.Tensor._make_subclass(cls, tensor, requires_grad)
     return tensor.requires_grad_() if requires_grad else tensor
 
 
 def set_tensor_state(tensor: Any, state: tuple[Any, dict[str, Any] | None]) -> None:
     """Give a rebuilt tensor its gradient and the attributes that user code hung on it."""
+    import torch
+
     grad, attributes = state
-    tensor.grad = grad
-    if attributes:
-        tensor.__dict__.update(attributes)
+    with torch._C.DisableTorchFunctionSubclass():
+        tensor.grad = grad
+        if attributes:
+            tensor.__dict__.update(attributes)
+
+
+def set_leaf_state(tensor: Any, state: tuple[Any, bool]) -> None:
+    """Give a tensor that torch rebuilt what its reducer leaves out: the gradient, and that it wants one."""
+    grad, requires_grad = state
+    if tensor.requires_grad != requires_grad:
+        tensor.requires_grad_(requires_grad)
+    if grad is not None:
+        tensor.grad = grad
 
 
 def _same(storage: Any) -> Any:
@@ -124,18 +177,6 @@ def _typed_storage(storage: Any, dtype: Any) -> Any:
     import torch
 
     return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
-
-
-def dropped_graph(value: Any) -> bool:
-    """Whether *value* is a tensor whose values are kept but whose autograd graph cannot be."""
-    torch = sys.modules.get("torch")
-    return torch is not None and issubclass(type(value), torch.Tensor) and value.grad_fn is not None
-
-
-def dropped_hooks(value: Any) -> bool:
-    """Whether *value* is a tensor with gradient hooks: the autograd engine has them, and no pickle."""
-    torch = sys.modules.get("torch")
-    return torch is not None and issubclass(type(value), torch.Tensor) and bool(value._backward_hooks)
 
 
 def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
