@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
-NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing", "cells"}
+NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing", "cells", "credentials"}
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding"}  # the two verbs, and stages of theirs
 
@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "identity": set(),
     "comparing": {"manifest"},
     "cells": {"errors"},
+    "credentials": set(),
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,

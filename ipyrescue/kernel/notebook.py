@@ -17,6 +17,7 @@ from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
+from ipyrescue.credentials import shows_a_secret
 from ipyrescue.environment import working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
@@ -134,7 +135,7 @@ class Notebook:
             cell=self.cell,
             history=self.history.to_bytes(),
         )
-        return checkpointing.capture(
+        draft = checkpointing.capture(
             self._shell.user_ns,
             self.store(create=create),
             self.area,
@@ -142,6 +143,7 @@ class Notebook:
             occasion=occasion,
             settings=wanted,
         )
+        return _without_credentials(draft)
 
     def write(self, draft: Draft) -> Snapshot:
         """The rest of a checkpoint: put, commit, then forget and free what is too old. May run beside the kernel."""
@@ -311,3 +313,14 @@ class Notebook:
                 f"{self.identity.store_root}. Free space, leave names out with -x NAME, or set IPYRESCUE_STORE to a "
                 "folder on a larger disk."
             )
+
+
+def _without_credentials(draft: Draft) -> Draft:
+    """Reasons repeat what objects of the user said when they refused: what may show a credential is not noted."""
+    skipped = tuple(replace(s, reason=_told(s.reason)) for s in draft.snapshot.skipped)
+    return replace(draft, snapshot=replace(draft.snapshot, skipped=skipped))
+
+
+def _told(reason: str) -> str:
+    kind, said, _ = reason.partition(":")
+    return f"{kind}: what it said may show a secret" if said and shows_a_secret(reason) else reason
