@@ -10,9 +10,10 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ipyrescue import cells
 from ipyrescue.credentials import is_credential, redacted
 from ipyrescue.manifest import Import, Settings, Skipped
 
@@ -82,7 +83,17 @@ def select(
     # What a pattern means is what is left; who types a name whole means that very one.
     left_out = {s.name for s in skipped} - set(settings.tagged)
     tagged = tuple(name for name in tagged if name not in left_out)
-    return Selection(sequence, origin, occasion, settings, namespace, values, tuple(imports), tuple(skipped), tagged)
+    return Selection(
+        sequence,
+        origin,
+        occasion,
+        settings,
+        namespace,
+        values,
+        tuple(_with_submodules(imports, origin.history)),
+        tuple(skipped),
+        tagged,
+    )
 
 
 def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +104,25 @@ def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dic
 def _is_imported(value: Any) -> bool:
     """Whether *value* is a module that an import brings back; one that a cell made is a value like others."""
     return issubclass(type(value), types.ModuleType) and sys.modules.get(vars(value).get("__name__")) is value
+
+
+def _with_submodules(imports: list[Import], history: bytes) -> Iterator[Import]:
+    """Note which submodules of a package cells imported: the import of the package alone may not load them."""
+    asked_for = cells.imported(cells.from_bytes(history)) if imports else ()
+    for wanted in imports:
+        below = (name for name in asked_for if name.startswith(f"{wanted.module}.") and _is_reachable(name))
+        yield replace(wanted, submodules=tuple(sorted(below)))
+
+
+def _is_reachable(dotted: str) -> bool:
+    """Whether a module of that name is loaded, and hangs on its packages; no `__getattr__` of theirs is called."""
+    package, _, name = dotted.rpartition(".")
+    module = sys.modules.get(dotted)
+    if not package or module is None:
+        return module is not None
+    above = sys.modules.get(package)
+    hangs = issubclass(type(above), types.ModuleType) and vars(above).get(name) is module
+    return hangs and _is_reachable(package)
 
 
 def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:

@@ -101,6 +101,24 @@ def test_the_definition_of_a_class_is_found_with_its_decorators(number: int, nam
     assert source is None or source_of((*RAN, DECORATED), number, name) == source
 
 
+@pytest.mark.parametrize(
+    ("source", "modules"),
+    [
+        ("import xml.dom.minidom", {"xml.dom.minidom"}),
+        ("import os.path as p, json  # import a.b", {"os.path", "json"}),
+        ("import os; import xml.sax", {"os", "xml.sax"}),
+        ("%load_ext ipyrescue\nimport xml.dom\n!ls", {"xml.dom"}),
+        ("def f():\n    import xml.dom", {"xml.dom"}),
+        ("from torch.nn import functional as F, init", {"torch.nn", "torch.nn.functional", "torch.nn.init"}),
+        ("from torch.nn import (\n    functional,\n    init,\n)", {"torch.nn", "torch.nn.functional", "torch.nn.init"}),
+        ("from math import *", {"math", "math.*"}),
+        ("x = 'no import here'\nimportant = 1", set()),
+    ],
+)
+def test_what_cells_import_is_known(source: str, modules: set[str]) -> None:
+    assert cells.imported([Cell(1, source)]) == modules
+
+
 def test_a_line_is_what_the_format_says() -> None:
     assert json.loads(history(Cell(3, "x = 1")).to_bytes()) == {"cell": 3, "source": "x = 1"}
     assert history(Cell(3, "x = 1")).to_bytes() == b'{"cell":3,"source":"x = 1"}\n'
