@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Classes of cells"
+EXAMPLES = "dataclasses, enums, metaclasses, slots, generics, and instances of them"
 PRELUDE = "import abc, collections, dataclasses, enum, functools, typing"
 CASES = [
     case(

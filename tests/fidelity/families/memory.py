@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Shared memory"
+EXAMPLES = "views and their bases, tensors over arrays, slices"
 PRELUDE = "import numpy as np, torch"
 CASES = [
     case(

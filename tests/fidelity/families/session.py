@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Session facts"
+EXAMPLES = "imports, random streams, PyTorch's switches, secrets"
 PRELUDE = "import random\nimport numpy as np\nimport torch\nrandom.seed(11); np.random.seed(12); torch.manual_seed(13)\nrandom.random(); np.random.rand(); torch.rand(1)"
 CASES = [
     case("Python's random stream", "drawn_py = random.random()", same="[random.random() for _ in range(3)]"),
