@@ -77,6 +77,17 @@ def test_secrets_are_left_out_by_name_and_by_value(life: Life, assignment: str) 
     assert life.checkpoint(allow=(snapshot.skipped[0].name,)).variables
 
 
+def test_a_pattern_does_not_mean_a_secret_but_its_name_does(life: Life) -> None:
+    """`%checkpoint_vars a*` is no word for a password; who types the whole name wants that very one."""
+    life.run("api_key, alpha = 'abc', 1")
+
+    by_pattern, by_name = life.checkpoint(tagged=("a*",)), life.checkpoint(tagged=("api_key",))
+
+    assert [s.name for s in by_pattern.skipped] == ["api_key"]
+    assert {v.name for v in by_pattern.variables} == {"alpha"}
+    assert {v.name for v in by_name.variables} == {"alpha", "api_key"}
+
+
 def test_ordinary_names_are_no_secrets(life: Life) -> None:
     """`tokenizer`, `tokens` and `keyword` are no secrets, and neither are numbers called `token`."""
     life.run("tokenizer, tokens, keyword, max_token, url = 'bpe', ['a'], 'k', 5, 'https://example.org/a'")

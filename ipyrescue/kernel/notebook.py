@@ -17,7 +17,7 @@ from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
-from ipyrescue.credentials import shows_a_secret
+from ipyrescue.credentials import redacted, shows_a_secret
 from ipyrescue.environment import working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
@@ -318,7 +318,8 @@ class Notebook:
 def _without_credentials(draft: Draft) -> Draft:
     """Reasons repeat what objects of the user said when they refused: what may show a credential is not noted."""
     skipped = tuple(replace(s, reason=_told(s.reason)) for s in draft.snapshot.skipped)
-    return replace(draft, snapshot=replace(draft.snapshot, skipped=skipped))
+    warnings = tuple(map(redacted, draft.snapshot.warnings))
+    return replace(draft, snapshot=replace(draft.snapshot, skipped=skipped, warnings=warnings))
 
 
 def _told(reason: str) -> str:

@@ -270,11 +270,11 @@ last_link = link""",
         "a sentinel object", "MISSING = object()\ndef has(x=MISSING): return x is not MISSING", "has(1) and not has()"
     ),
     case(
-        "a linked list of three thousand nodes",
+        "a linked list of a hundred thousand nodes",
         """
 class Cell_: pass
 deep_first = deep = Cell_()
-for _ in range(3000): deep.next = Cell_(); deep = deep.next""",
+for _ in range(100_000): deep.next = Cell_(); deep = deep.next""",
         named="deep_first: recursion",
     ),
 ]
