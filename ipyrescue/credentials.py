@@ -46,14 +46,14 @@ _VALUE_IN_TEXT = re.compile(
 )
 
 _NOUNS = (
-    r"passw(?:or)?ds?|passphrases?|secrets?|credentials?|(?:api|access|private|secret|auth|account|signing|encryption)_?keys?"
+    r"(?:db|ftp|login|mail|mongo|mysql|pg|postgres|redis|root|smtp|ssh|sudo|user)_?pass|passphrases?|secrets?|credentials?|(?:api|access|private|secret|auth|signing|encryption)_?keys?"
     r"|(?:access|auth|bearer|api|refresh|bot|hf|hub|huggingface|github|gh|gitlab|slack|discord|telegram|wandb|openai"
     r"|aws|azure|gcp|jwt|oauth|jupyter)_?token"
 )
 _QUALIFIERS = (
     r"(?:_?(?:\d+|value|str|string|text|plain|raw|bytes|b64|dev|prod|production|staging|live|old|new|db|admin|root))*"
 )
-_SAYS_SO = re.compile(rf"(?:.*_)?(?:{_NOUNS}){_QUALIFIERS}")
+_SAYS_SO = re.compile(rf"(?:.*passw(?:or)?ds?|(?:.*_)?(?:{_NOUNS})){_QUALIFIERS}")
 _SAYS_TOKEN = re.compile(rf"(?:.*_)?token{_QUALIFIERS}")
 _RANDOM = re.compile(r"(?=[^\d]*\d)(?=[^A-Za-z]*[A-Za-z])[\w.~+/=-]{16,}")
 _NO_VALUE = re.compile(
@@ -84,7 +84,7 @@ _LITERAL = re.compile(
 _OPENING = re.compile(r"""[rbfuRBFU]{0,2}(?:\"\"\"|\'\'\'|["'])|\#+""")
 _COMMAND = re.compile(r"^[ \t]*[%!].*", re.MULTILINE)
 _COMMAND_WORD = re.compile(
-    r"(?P<before>\b(?P<name>(?=\w*(?i:passw|passphrase|secret|token|key|credential))\w+)[= ])"
+    r"(?P<before>\b(?P<name>(?=\w*(?i:pass|secret|token|key|credential))\w+)[= ])"
     r"(?P<text>[^\s'\"(){}$=]+)"
 )
 

@@ -34,6 +34,7 @@ CREDENTIALS_BY_VALUE = [
 
 CREDENTIALS_BY_NAME = {
     "password": "hunter2", "passwd": "xyz", "db_password": "hunter2", "PASSWORD": "hunter2", "password2": "hunter2",
+    "PGPASSWORD": "hunter2", "SMTP_PASS": "hunter2",
     "password_prod": "hunter2", "passphrase": "correct horse battery staple", "old_password": b"hunter2",
     "api_key": "abc", "apikey": "abc", "API_KEY": "abc", "openai_api_key": "abc", "api_key_2": "abc", "apiKey": "abc",
     "access_key": "abc", "aws_secret_access_key": "abc", "secret_key": "abc", "client_secret": "abc", "secret": "abc",
@@ -86,7 +87,8 @@ ORDINARY = {
     "keyword": "x", "api_keys_df": "x", "api_key_name": "OpenAI", "api_key_header": "X-Api-Key",
     "api_key": "OPENAI_API_KEY", "public_key": "-----BEGIN PUBLIC KEY-----\nMIIB\n-----END PUBLIC KEY-----",
     "monkey": "x", "keyboard": "qwerty",
-    "turkey": "x", "passwordless": "yes", "author": "me", "authority": "x", "api_version": "2024-01-01", "api": "v1",
+    "turkey": "x", "passwordless": "yes",
+    "forward_pass": "x", "n_pass": "1", "compass": "N", "bypass": "x", "account_key": "A-1", "author": "me", "authority": "x", "api_version": "2024-01-01", "api": "v1",
     "password": "", "passwd": "${DB_PASSWORD}", "secret": "<your secret here>", "secret_key": "[redacted]",
     "schema": {"user": "varchar", "password": "varchar"}, "dtypes": {"password": "object", "token": "string"},
     "labels": {"password": "Password:"}, "columns": ["user", "password", "token", "api_key"],
