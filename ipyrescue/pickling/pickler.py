@@ -81,6 +81,8 @@ class Reducing:
         self._reducers: dict[type, Callable[[Any], Any]] = {
             types.FunctionType: self._reduce_function,
             types.CellType: self._reduce_cell,
+            types.CodeType: reducers.reduce_code,
+            types.MethodType: reducers.reduce_method,
             types.MappingProxyType: reducers.reduce_mapping_proxy,
             memoryview: reducers.reduce_memoryview,
             functools._lru_cache_wrapper: reducers.reduce_cached,
@@ -231,4 +233,18 @@ class GroupUnpickler(pickle.Unpickler):
             return self._session[name]
         if module == "__main__" and name in self._session["namespace"]():
             return self._session["namespace"]()[name]
-        return super().find_class(module, name)
+        try:
+            return super().find_class(module, name)
+        except ModuleNotFoundError:
+            elsewhere = _before_its_move(module)
+            if elsewhere is None:
+                raise
+            return super().find_class(elsewhere, name)
+
+
+_MOVED = (("pathlib._local", "pathlib"), ("numpy._core", "numpy.core"))
+"""Where newer releases keep what older ones know elsewhere; the newer ones find the older place themselves."""
+
+
+def _before_its_move(module: str) -> str | None:
+    return next((old + module.removeprefix(new) for new, old in _MOVED if module.startswith(new)), None)
