@@ -18,13 +18,13 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from ipyrescue import cells, environment
-from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
 from ipyrescue.pickling.buffers import Copies
 from ipyrescue.pickling.cutting import Cutter, cut_group
 from ipyrescue.pickling.encode import Encoded, EncodedGroup, Frozen, encode
+from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
 from ipyrescue.selection import Occasion, Origin, Selection, redacted, select, type_name
@@ -132,7 +132,7 @@ def draft_of(staged: Staged) -> Draft:
         cell=selection.origin.cell,
         host=selection.origin.host,
         settings=selection.settings,
-        environment={**environment.fingerprint(), WORKING_DIRECTORY: environment.working_directory()},
+        environment={**environment.fingerprint(packages(g.stream for g in encoded.groups)), **selection.origin.session},
         imports=selection.imports,
         variables=tuple(_variables(selection, encoded)),
         skipped=(*selection.skipped, *refused),

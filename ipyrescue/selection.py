@@ -30,7 +30,8 @@ class Origin:
     """Which notebook and kernel process a snapshot comes from, and what the kernel knows about its names.
 
     *hidden* are names with the values that IPython itself put there; *cells* maps a name to the execution count
-    of the cell that bound it; *history* are all the cells that were run, as `ipyrescue.cells` writes them.
+    of the cell that bound it; *history* are all the cells that were run, as `ipyrescue.cells` writes them; *session* is
+    what only a kernel knows of the session, for its fingerprint (see `ipyrescue.environment`).
     """
 
     notebook: str
@@ -40,6 +41,7 @@ class Origin:
     cells: Mapping[str, int] = field(default_factory=dict)
     cell: int | None = None
     history: bytes = b""
+    session: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ipyrescue import cells, checkpointing, identity, restoring
+from ipyrescue import cells, checkpointing, environment, identity, restoring
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
-from ipyrescue.environment import working_directory
+from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
+from ipyrescue.kernel import surroundings
+from ipyrescue.kernel.repository import Repository
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
@@ -62,6 +64,7 @@ class Notebook:
         self._store: Store | None = None
         self._key_warned = False
         self._undo: _Undo | None = None
+        self._asked: Repository | None = None
         self._continued = {self.incarnation}
 
     @property
@@ -133,6 +136,7 @@ class Notebook:
             cells=self.cells,
             cell=self.cell,
             history=self.history.to_bytes(),
+            session=surroundings.worth_keeping(surroundings.facts(self._shell)),
         )
         return checkpointing.capture(
             self._shell.user_ns,
@@ -147,9 +151,29 @@ class Notebook:
         """The rest of a checkpoint: put, commit, then forget and free what is too old. May run beside the kernel."""
         self._refuse_the_impossible(draft)
         store = self.store()
-        snapshot = checkpointing.write(draft, store)
+        snapshot = checkpointing.write(self._with_repository(draft), store)
         tidy(store, snapshot.notebook, self.retention(snapshot.settings), current=self.incarnation)
         return snapshot
+
+    def _with_repository(self, draft: Draft) -> Draft:
+        """Note from which commit the session ran: not in the pause, since git is asked."""
+        known = {**draft.snapshot.environment, **self._repository().facts()}
+        return replace(draft, snapshot=replace(draft.snapshot, environment=known))
+
+    def _repository(self) -> Repository:
+        folder = self.identity.path.parent if self.identity.path else self._started_in
+        if self._asked is None or self._asked.folder != folder:
+            self._asked = Repository(folder)
+        return self._asked
+
+    def _session(self) -> dict[str, str]:
+        """What only this kernel knows of its session."""
+        return {**surroundings.facts(self._shell), **self._repository().facts()}
+
+    def differences(self, snapshot: Snapshot) -> tuple[Difference, ...]:
+        """What matters of this session that was otherwise in that of *snapshot*."""
+        then = snapshot.environment
+        return environment.differences(then, {**environment.counterpart(then), **self._session()})
 
     def find(self, source: str | None, device: str | None = None) -> list[Snapshot]:
         """The snapshots that *source* means, best first; see `ipyrescue.finding`.
@@ -178,7 +202,13 @@ class Notebook:
         if into is None:
             self._undo = None
         restored = restoring.restore(
-            self._shell.user_ns, self.store(), found, scope, into=into, class_source=self._class_source
+            self._shell.user_ns,
+            self.store(),
+            found,
+            scope,
+            into=into,
+            class_source=self._class_source,
+            session=self._session,
         )
         self.has_restored = self.has_restored or into is None
         if restored.full:
