@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from ipyrescue import gpus
 
@@ -58,19 +59,20 @@ def fingerprint(packages: Iterable[str] = ()) -> dict[str, str]:
 
     *packages* are the names of top-level modules.
     """
-    found = {**process(), **_accelerator(), WORKING_DIRECTORY: working_directory()}
+    found = {**process(), WORKING_DIRECTORY: working_directory()}
     for package in dict.fromkeys((*_ALWAYS, *sorted(packages))):
         distribution, version = _distribution(package) if package in sys.modules else (None, None)
         if distribution and version:
-            found[distribution] = _loaded("torch") or version if distribution == "torch" else version
-    return found
+            found[distribution] = version
+    return {**found, **_torch()}
 
 
 def counterpart(then: Mapping[str, str]) -> dict[str, str]:
     """Describe this session by what an older fingerprint describes; a library need not be loaded to have a version."""
-    found = {**process(), **_accelerator(), WORKING_DIRECTORY: working_directory()}
+    found = {**process(), WORKING_DIRECTORY: working_directory()}
     for key in then.keys() - set(_FACTS):
-        found[key] = (_loaded("torch") if key == "torch" else None) or _installed(key) or MISSING
+        found[key] = _installed(key) or MISSING
+    found.update(_torch())
     if found.get("ipyrescue") == MISSING:  # it runs, from a folder that no installation knows
         del found["ipyrescue"]
     return found
@@ -105,17 +107,21 @@ def process() -> Mapping[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def _accelerator() -> dict[str, str]:
-    """What torch was built for and, only where CUDA already runs in this process, what it runs on."""
-    torch = sys.modules.get("torch")
-    cuda = getattr(torch, "cuda", None)
-    if torch is None or cuda is None or not hasattr(torch, "version"):
-        return {}
-    found = {CUDA: str(torch.version.cuda or MISSING)}
-    if cuda.is_initialized():
-        with suppress(Exception):  # a device that is broken by now raises whatever it likes
+def _torch() -> dict[str, str]:
+    """The torch that is loaded, what it was built for and, only where CUDA already runs here, what it runs on.
+
+    Unlike the version on disk, that of the module always says the build: `2.13.0+cu130`.
+    """
+    torch: Any = sys.modules.get("torch")
+    found = {}
+    with suppress(
+        Exception
+    ):  # in the middle of its import, or on a device that is broken by now, it may raise anything
+        found["torch"] = str(torch.__version__)
+        found[CUDA] = str(torch.version.cuda or MISSING)
+        if torch.cuda.is_initialized():
             found[CUDNN] = _dotted(torch.backends.cudnn.version())
-            found[GPUS] = ", ".join(cuda.get_device_name(i) for i in range(cuda.device_count()))
+            found[GPUS] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return {key: value for key, value in found.items() if value}
 
 
@@ -146,15 +152,6 @@ def _distribution(package: str) -> tuple[str | None, str | None]:
         if f"\n{package}/" in files or f"\n{package}.py," in files:
             return found.metadata["Name"], found.version
     return None, None
-
-
-def _loaded(module: str) -> str | None:
-    """The version of a module that is already imported; a module in the middle of its import has none yet."""
-    try:
-        version = getattr(sys.modules.get(module), "__version__", None)
-    except Exception:  # noqa: BLE001 - A module may have a `__getattr__` of its own, which may raise anything.
-        return None
-    return str(version) if isinstance(version, str) else None
 
 
 def _installed(distribution: str) -> str | None:
