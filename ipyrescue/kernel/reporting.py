@@ -34,8 +34,7 @@ from ipyrescue.kernel.report import (
 )
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
-from ipyrescue.selection import type_name
-from ipyrescue.wording import seconds_of
+from ipyrescue.wording import seconds_of, type_name
 
 
 def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
