@@ -137,9 +137,16 @@ def status(recorder: Recorder) -> Report:
         failures=armed.failures if armed is not None else 0,
         writing=recorder.writing,
         trouble=armed.failure if armed is not None else None,
-        warnings=(recorder.life.warning,) if recorder.life.warning else (),
+        warnings=tuple(_weaknesses(recorder)),
         memory=recorder.life.memory.look(),
     )
+
+
+def _weaknesses(recorder: Recorder) -> Iterator[str]:
+    if recorder.life.warning:
+        yield recorder.life.warning
+    if not recorder.notebook.fence.available:
+        yield "On this system an object that crashes or hangs the process that pickles it does so to the kernel."
 
 
 def checkpoint_plan(draft: Draft) -> Report:

@@ -75,9 +75,9 @@ def encode(work: Work, fence: Fence, finish: Callable[[Work], Any]) -> Any:
         try:
             outcome = fence.run(partial(_in_child, work, fence, finish))
         except OSError:
-            return _finish_here(work, work.set_aside, finish)
+            return _finish_here(work, fence, finish)
         if isinstance(outcome, list):
-            return _received(work, outcome, finish)
+            return _received(work, fence, outcome, finish)
         _blame(work, fence, outcome, blamed)
         if not work.set_aside:
             break
@@ -106,7 +106,8 @@ def _in_child(work: Work, fence: Fence, finish: Callable[[Work], Any], marks: Ma
         pickle_alone(work, pending)
         encoded = finish(work)
     except OnDevice:
-        return [pickle.dumps(("here", [position for position, root in enumerate(pending) if root in work.refused]))]
+        refused = {position: work.refused[root] for position, root in enumerate(pending) if root in work.refused}
+        return [pickle.dumps(("here", refused))]
     except CheckpointError as error:
         return [pickle.dumps(("raised", str(error)))]
     sent: list[Any] = []
@@ -129,14 +130,14 @@ def _send(buffer: Any, sent: list[Any]) -> int:
 # --- this process -----------------------------------------------------------------------------------------------
 
 
-def _received(work: Work, parts: list[Any], finish: Callable[[Work], Any]) -> Any:
+def _received(work: Work, fence: Fence, parts: list[Any], finish: Callable[[Work], Any]) -> Any:
     """What the child handed over; its own memory is known to it alone, so copies come by range or behind."""
     outcome, said = pickle.loads(parts[0])
     if outcome == "raised":
         raise CheckpointError(said)
     if outcome == "here":
-        came_through = [root for position, root in enumerate(work.set_aside) if position not in said]
-        return _finish_here(work, came_through, finish)
+        work.refused.update({work.set_aside[position]: reason for position, reason in said.items()})
+        return _finish_here(work, fence, finish)
     bare, origins = said
     copies = work.frozen.copies
     buffers = [tuple(parts[o] if isinstance(o, int) else copies.at(o) for o in group) for group in origins]
@@ -144,10 +145,10 @@ def _received(work: Work, parts: list[Any], finish: Callable[[Work], Any]) -> An
     return replace(bare, groups=tuple(replace(group, buffers=own) for group, own in groups))
 
 
-def _finish_here(work: Work, roots: list[Root], finish: Callable[[Work], Any]) -> Any:
+def _finish_here(work: Work, fence: Fence, finish: Callable[[Work], Any]) -> Any:
     """Where there is no child to be had, or it came through and memory of a device was left to this process."""
-    work.unknown = lambda value: None
-    pickle_alone(work, roots)
+    work.unknown = partial(refuse_denied, fence)
+    pickle_alone(work, [root for root in work.set_aside if root not in work.refused])
     return finish(work)
 
 
