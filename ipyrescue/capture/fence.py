@@ -17,6 +17,7 @@ import select
 import signal
 import struct
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ _LOOK_EVERY_SECONDS = 0.05
 _IN_ALL = 6
 _PATIENCE_SECONDS = (0.001, 0.004, 0.02, 0.1, 0.3, 0.6)
 _SPARE_BYTES = 1 << 30
+_STACK_BYTES = 256 << 20
+_DEPTH = 100_000
 _PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<Q")
 _MARK = struct.Struct("<QqQH")
@@ -199,7 +202,7 @@ def _live(
     status = 1
     try:
         _fence_in(libc, room_bytes)
-        buffers = work(marks)
+        buffers = _on_a_deep_stack(lambda: work(marks))
         marks.leave(NOWHERE)
         for buffer in buffers:
             _write(file.fileno(), memoryview(buffer).cast("B"))
@@ -219,10 +222,25 @@ def _fence_in(libc: ctypes.CDLL, room_bytes: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     faulthandler.disable()
     _fall_silent()
-    _limit_memory(room_bytes)
-    torch: Any = sys.modules.get("torch")
-    if hasattr(torch, "set_num_threads"):
-        torch.set_num_threads(1)  # OpenMP's threads are not forked; torch's own DataLoader workers do the same
+    _limit_memory(room_bytes + _STACK_BYTES)
+
+
+def _on_a_deep_stack(work: Callable[[], Sequence[Buffer]]) -> Sequence[Buffer]:
+    """Run *work* where it may recurse as deep as a list of lists goes; what it raises ends the child."""
+    done: list[Sequence[Buffer]] = []
+
+    def run() -> None:
+        torch: Any = sys.modules.get("torch")
+        if hasattr(torch, "set_num_threads"):
+            torch.set_num_threads(1)  # OpenMP's threads are not forked; torch's own DataLoader workers do the same
+        done.append(work())
+
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEPTH))
+    threading.stack_size(_STACK_BYTES)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return done[0]
 
 
 def _fall_silent() -> None:

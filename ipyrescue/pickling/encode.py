@@ -53,7 +53,7 @@ def encode(frozen: Frozen, fence: fenced.Fence | None = None) -> Encoded:
     Behind a *fence*, whatever that code does leaves this process alone.
     """
     with collector.held_off(), interrupts.watched() as interrupted:
-        work = Work(frozen, interrupted, fenced.keeper_out(fence))
+        work = Work(frozen, interrupted, fenced.Guard(fence) if fence else fenced.Onlooker())
         pickle_alone(work, roots_of(work))
         return fenced.encode(work, fence, encode_groups) if fence and work.set_aside else encode_groups(work)
 

@@ -47,15 +47,58 @@ class Fence(Protocol):
         """Return the buffers that *work* handed over in a child, or how the child `Ended`. Raises `OSError`."""
 
 
-def keeper_out(fence: Fence | None) -> Callable[[Any], None]:
-    """What to do in this process when an object is met whose code is unknown: with a fence, keep it out of here."""
+class Onlooker:
+    """Lets everything happen here: there are no children to be had."""
 
-    def keep_out(value: Any) -> None:
-        if fence is not None:
-            refuse_denied(fence, value)
-            raise SetAside
+    may_set_aside = False
 
-    return keep_out
+    def begin(self, roots: Sequence[Root]) -> None:
+        """Nothing."""
+
+    def unknown(self, value: Any) -> None:
+        """Nothing."""
+
+
+class Refuser(Onlooker):
+    """Lets everything happen here but what ended a child before."""
+
+    def __init__(self, fence: Fence) -> None:
+        self._fence = fence
+
+    def unknown(self, value: Any) -> None:
+        """Raise `Denied` for what must not be tried again."""
+        refuse_denied(self._fence, value)
+
+
+class Guard(Refuser):
+    """Keeps code of unknown manners out of this process."""
+
+    may_set_aside = True
+
+    def unknown(self, value: Any) -> None:
+        """Raise `Denied` or `SetAside`."""
+        super().unknown(value)
+        raise SetAside
+
+
+class Marker(Refuser):
+    """Leaves marks in a child: which of the roots that were set aside is pickled, and what unknown code takes apart."""
+
+    def __init__(self, fence: Fence, marks: Marks, set_aside: Sequence[Root]) -> None:
+        super().__init__(fence)
+        self._marks = marks
+        self._positions = {root: position for position, root in enumerate(set_aside)}
+        self._position = -1
+
+    def begin(self, roots: Sequence[Root]) -> None:
+        """Mark the first of *roots* that was set aside, if any was."""
+        self._position = next((self._positions[root] for root in roots if root in self._positions), -1)
+        self._marks.leave(self._position)
+
+    def unknown(self, value: Any) -> None:
+        """Mark the object, unless it is denied."""
+        super().unknown(value)
+        self._marks.leave(self._position, id(value), type_name(value))
 
 
 def refuse_denied(fence: Fence, value: Any) -> None:
@@ -99,11 +142,12 @@ def _copy_known_memory(work: Work) -> None:
 def _in_child(work: Work, fence: Fence, finish: Callable[[Work], Any], marks: Marks) -> list[Any]:
     """Pickle what was set aside and all that follows; hand over the outcome, then the copies that were taken here."""
     pending = work.set_aside
-    work.unknown = partial(_mark, work, fence, marks, {root: position for position, root in enumerate(pending)})
+    work.watch = Marker(fence, marks, pending)
     work.frozen.copies.in_child = True
     taken = work.frozen.copies.taken()
     try:
         pickle_alone(work, pending)
+        work.watch.begin(())
         encoded = finish(work)
     except OnDevice:
         refused = {position: work.refused[root] for position, root in enumerate(pending) if root in work.refused}
@@ -114,12 +158,6 @@ def _in_child(work: Work, fence: Fence, finish: Callable[[Work], Any], marks: Ma
     origins = [[taken.get(id(b)) or _send(b, sent) for b in group.buffers] for group in encoded.groups]
     bare = replace(encoded, groups=tuple(replace(group, buffers=()) for group in encoded.groups))
     return [pickle.dumps(("encoded", (bare, origins)), 5), *sent]
-
-
-def _mark(work: Work, fence: Fence, marks: Marks, positions: dict[Root, int], value: Any) -> None:
-    refuse_denied(fence, value)
-    position = next((positions[root] for root in work.touched if root in positions), -1)
-    marks.leave(position, id(value), type_name(value))
 
 
 def _send(buffer: Any, sent: list[Any]) -> int:
@@ -147,7 +185,7 @@ def _received(work: Work, fence: Fence, parts: list[Any], finish: Callable[[Work
 
 def _finish_here(work: Work, fence: Fence, finish: Callable[[Work], Any]) -> Any:
     """Where there is no child to be had, or it came through and memory of a device was left to this process."""
-    work.unknown = partial(refuse_denied, fence)
+    work.watch = Refuser(fence)
     pickle_alone(work, [root for root in work.set_aside if root not in work.refused])
     return finish(work)
 

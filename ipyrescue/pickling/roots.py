@@ -9,9 +9,9 @@ from __future__ import annotations
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from ipyrescue.pickling import elsewhere, reducers, trust
 from ipyrescue.pickling.buffers import Copies
@@ -54,16 +54,25 @@ class Root:
     class_key: str | None = None
 
 
+class Watch(Protocol):
+    """Is told what is pickled, and decides about code of unknown manners; with *may_set_aside* another process is."""
+
+    may_set_aside: bool
+
+    def begin(self, roots: Sequence[Root]) -> None:
+        """Hear that *roots* are pickled next."""
+
+    def unknown(self, value: Any) -> None:
+        """Hear that unknown code is to take *value* apart; raise `SetAside` or `Denied` to prevent it."""
+
+
 @dataclass
 class Work:
-    """The state of one encoding: what was pickled alone, what refused, and what was set aside.
-
-    *unknown* is called with each object that code of unknown manners takes apart, while *touched* is being pickled.
-    """
+    """The state of one encoding: what was pickled alone, what refused, and what was set aside."""
 
     frozen: Frozen
     interrupted: Callable[[], bool]
-    unknown: Callable[[Any], None]
+    watch: Watch
     class_keys: ClassKeys = field(default_factory=ClassKeys)
     places: elsewhere.Places = field(default_factory=elsewhere.Places)
     trust: trust.Trust = field(default_factory=trust.Trust)
@@ -71,7 +80,6 @@ class Work:
     alone: dict[Root, Any] = field(default_factory=dict)
     refused: dict[Root, str] = field(default_factory=dict)
     set_aside: list[Root] = field(default_factory=list)
-    touched: tuple[Root, ...] = ()
 
 
 def roots_of(work: Work) -> list[Root]:
@@ -108,7 +116,10 @@ def pickle_alone(work: Work, roots: list[Root]) -> None:
             work.set_aside.append(root)
             continue
         except Exception as error:  # noqa: BLE001 - a reducer may raise anything; it costs its name
-            work.refused[root] = _reason(root.value, error)
+            if work.watch.may_set_aside and _is_too_deep(error):
+                work.set_aside.append(root)
+            else:
+                work.refused[root] = _reason(root.value, error)
             continue
         for key in sorted(pickler.needs - work.class_roots.keys()):
             work.class_roots[key] = Root((), work.class_keys.classes[key], key)
@@ -117,7 +128,7 @@ def pickle_alone(work: Work, roots: list[Root]) -> None:
 
 def dump(work: Work, roots: list[Root]) -> Any:
     """Pickle roots into one stream: the C pickler first, dill for what it refuses."""
-    work.touched = tuple(roots)
+    work.watch.begin(roots)
     try:
         return _dump_by(GroupPickler, work, roots)
     except Exception as refusal:
@@ -130,6 +141,8 @@ def dump(work: Work, roots: list[Root]) -> Any:
 
 
 def _next_tiers(refusal: Exception) -> Iterator[Callable[..., Any]]:
+    if _is_too_deep(refusal):
+        return
     if not _hopeless(refusal):
         yield dill_pickler
     if "torch" in sys.modules and not isinstance(refusal, Denied):
@@ -138,7 +151,9 @@ def _next_tiers(refusal: Exception) -> Iterator[Callable[..., Any]]:
 
 def _dump_by(make: Callable[..., Any], work: Work, roots: list[Root]) -> Any:
     inside = frozenset(id(root.value) for root in roots if root.class_key)
-    pickler = make(Surroundings(work.frozen.namespace, work.class_keys, work.places, work.trust, work.unknown), inside)
+    pickler = make(
+        Surroundings(work.frozen.namespace, work.class_keys, work.places, work.trust, work.watch.unknown), inside
+    )
     values = tuple(root.value for root in roots for _ in root.names)
     content = (values, {root.class_key: root.value for root in roots if root.class_key})
     try:
@@ -150,6 +165,10 @@ def _dump_by(make: Callable[..., Any], work: Work, roots: list[Root]) -> Any:
             raise
         raise reducers.Refused(f"something that raises {type(error).__name__}") from error
     return pickler
+
+
+def _is_too_deep(error: BaseException) -> bool:
+    return isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError)
 
 
 def _hopeless(error: BaseException) -> bool:

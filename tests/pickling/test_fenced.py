@@ -261,3 +261,35 @@ def test_a_copy_that_finds_no_memory_in_the_child_says_so(fenced: Life, monkeypa
 
     with pytest.raises(CheckpointError, match="no memory"):
         fenced.checkpoint()
+
+
+def test_what_nests_too_deep_for_a_kernel_is_pickled_on_a_deeper_stack(fenced: Life) -> None:
+    fenced.fence.deadline_seconds = 60
+    fenced.run("""
+class Node:
+    def __init__(self, next): self.next = next
+head = None
+for _ in range(3_000): head = Node(head)
+pair = ()
+for _ in range(1_000): pair = (pair, pair)
+held = [pair]
+""")
+
+    assert reasons(fenced) == {}
+    after = reborn(fenced)
+    after.restore()
+    node, length = after.names["head"], 0
+    while node is not None:
+        node, length = node.next, length + 1
+    assert length == 3_000
+    assert after.names["held"][0] is after.names["pair"]
+
+
+def test_what_nests_without_end_is_named(fenced: Life) -> None:
+    fenced.run("""
+class Endless:
+    def __getstate__(self): return Endless()
+endless, kept = Endless(), 1
+""")
+
+    assert set(reasons(fenced)) == {"endless"}

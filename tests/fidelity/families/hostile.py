@@ -211,7 +211,7 @@ ends_{number} = Ends{number}(); in_list_{number} = [ends_{number}]; after_{numbe
         "by_rude_module == 19",
     ),
     case(
-        "a deep nesting",
+        "a nesting that is too deep",
         "nest_list = []\nfor _ in range(100_000): nest_list = [nest_list]\nby_nest = 20",
         "by_nest == 20",
         named="nest_list: recursion",
