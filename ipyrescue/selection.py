@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ipyrescue.manifest import Import, Settings, Skipped
+from ipyrescue.wording import type_name
 
 _IPYTHON_NAME = re.compile(r"_|__|___|_i{1,3}|_i?\d+|_[dios]h|_exit_code|__\w+__|In|Out|exit|quit|get_ipython")
 _SECRET_NAME = re.compile(
@@ -132,14 +133,6 @@ def shows_a_secret(text: str) -> bool:
     """Whether a line of code or an error's message spells a secret out: what is not saved is not noted either."""
     quotes = "'" in text or '"' in text
     return bool(_SECRET_VALUE.search(text) or (quotes and any(map(_SECRET_NAME.search, re.findall(r"\w+", text)))))
-
-
-def type_name(value: Any) -> str:
-    """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
-    kind = type(value)
-    name: str = type.__getattribute__(kind, "__qualname__")  # past a metaclass that raises
-    module: str = type.__getattribute__(kind, "__module__")
-    return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
 _REDACTED = "[redacted]"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ipyrescue import cells, checkpointing, environment, identity, restoring
+from ipyrescue.capture.fence import Fence
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
@@ -56,6 +57,7 @@ class Notebook:
         self.cell: int | None = None
         self.history = History()
         self.area = StagingArea()
+        self.fence = Fence()
         self.has_restored = False
         self._shell = shell
         self._configuration = configuration
@@ -145,7 +147,15 @@ class Notebook:
             origin=origin,
             occasion=occasion,
             settings=wanted,
+            fence=self._fence(occasion, wanted),
         )
+
+    def _fence(self, occasion: Occasion, wanted: Settings) -> Fence | None:
+        """Where children can be had, the fence; what ended one is tried again when the user names what to save."""
+        if occasion.trigger == "command" and wanted.tagged:
+            self.fence.denied.clear()
+        self.fence.deadline_seconds = self.configuration.pickle_deadline_seconds
+        return self.fence if self.fence.available else None
 
     def write(self, draft: Draft) -> Snapshot:
         """The rest of a checkpoint: put, commit, then forget and free what is too old. May run beside the kernel."""

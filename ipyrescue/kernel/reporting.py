@@ -35,8 +35,7 @@ from ipyrescue.kernel.report import (
 )
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
-from ipyrescue.selection import type_name
-from ipyrescue.wording import seconds_of
+from ipyrescue.wording import seconds_of, type_name
 
 
 def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
@@ -140,9 +139,16 @@ def status(recorder: Recorder) -> Report:
         failures=armed.failures if armed is not None else 0,
         writing=recorder.writing,
         trouble=armed.failure if armed is not None else None,
-        warnings=(recorder.life.warning,) if recorder.life.warning else (),
+        warnings=tuple(_weaknesses(recorder)),
         memory=recorder.life.memory.look(),
     )
+
+
+def _weaknesses(recorder: Recorder) -> Iterator[str]:
+    if recorder.life.warning:
+        yield recorder.life.warning
+    if not recorder.notebook.fence.available:
+        yield "On this system an object that crashes or hangs the process that pickles it does so to the kernel."
 
 
 def checkpoint_plan(draft: Draft) -> Report:

@@ -274,6 +274,6 @@ last_link = link""",
 class Cell_: pass
 deep_first = deep = Cell_()
 for _ in range(3000): deep.next = Cell_(); deep = deep.next""",
-        named="deep_first: recursion",
+        "n = 0; c = deep_first\nwhile c is not deep: c = c.next; n += 1\nn == 3000",
     ),
 ]
