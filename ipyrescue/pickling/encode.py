@@ -13,7 +13,7 @@ from typing import Any
 import zstandard
 
 from ipyrescue.manifest import Storage, Stream, Tensor
-from ipyrescue.pickling import collector, fenced, interrupts
+from ipyrescue.pickling import collector, elsewhere, fenced, interrupts
 from ipyrescue.pickling.buffers import Reference, lay_out
 from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, share_globals, share_memory, share_objects
 from ipyrescue.pickling.roots import Frozen, Root, Work, dump, message_of, pickle_alone, roots_of
@@ -85,7 +85,7 @@ def _refuse_dependants(work: Work) -> None:
 
 def _partition(work: Work) -> Partition:
     partition = Partition(work.alone)
-    share_objects(work.alone, partition)
+    share_objects(work.alone, partition, elsewhere.class_constants())
     share_memory(work.alone, partition)
     share_globals(work.alone, partition)
     depends = {root: {work.class_roots[key] for key in p.needs} for root, p in work.alone.items()}

@@ -17,10 +17,11 @@ import io
 import logging
 import pathlib
 import pickle
+import re
 import sys
 import types
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ipyrescue.pickling.buffers import overlapping
@@ -31,7 +32,7 @@ _IMMUTABLE = frozenset({
     type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented),
     types.CodeType, types.BuiltinFunctionType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType,
-    datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone,
+    datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone, re.Pattern,
     decimal.Decimal, fractions.Fraction, uuid.UUID, logging.Logger, logging.RootLogger,
     LiveNamespace, ModuleGlobals,
 })  # fmt: skip
@@ -64,15 +65,15 @@ class Partition:
         return list(members.values())
 
 
-def share_objects(picklers: Mapping[Any, Any], partition: Partition) -> None:
-    """Join the roots whose picklers met the same mutable object."""
+def share_objects(picklers: Mapping[Any, Any], partition: Partition, constants: Collection[int]) -> None:
+    """Join the roots whose picklers met the same mutable object, but for *constants*, by identity."""
     by_size = sorted(picklers, key=lambda root: picklers[root].file.tell())
     owners: dict[int, Hashable] = {}
     held: dict[int, Any] = {}
     is_immutable = Immutability()
     for root in by_size[:-1]:
         for identity, value in picklers[root].memoised().items():
-            if identity in picklers[root].elsewhere:
+            if identity in constants or identity in picklers[root].elsewhere:
                 continue
             if identity in owners:
                 if partition.find(owners[identity]) != partition.find(root) and not is_immutable(value):
@@ -239,7 +240,12 @@ def _is_immutable_itself(value: Any) -> bool:
         return True
     if kind in (types.FunctionType, types.ModuleType):
         return importable(value)
-    return kind.__module__ == "numpy.dtypes" or (kind.__module__, kind.__name__) in _IMMUTABLE_NAMES
+    module, name = (type.__getattribute__(kind, part) for part in ("__module__", "__name__"))
+    return module == "numpy.dtypes" or name == _CYTHON_FUNCTION or (module, name) in _IMMUTABLE_NAMES
+
+
+_CYTHON_FUNCTION = "cython_function_or_method"
+"""Pickled by its name, whatever release of Cython made its type."""
 
 
 _IMMUTABLE_NAMES = frozenset({
