@@ -18,17 +18,20 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from ipyrescue import cells, environment
-from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
 from ipyrescue.pickling.buffers import Copies
 from ipyrescue.pickling.cutting import Cutter, cut_group
-from ipyrescue.pickling.encode import Encoded, EncodedGroup, Frozen, encode
+from ipyrescue.pickling.encode import Encoded, EncodedGroup, encode
+from ipyrescue.pickling.fenced import Fence
+from ipyrescue.pickling.mentions import packages
+from ipyrescue.pickling.roots import Frozen
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
-from ipyrescue.selection import Occasion, Origin, Selection, redacted, select, type_name
+from ipyrescue.selection import Occasion, Origin, Selection, redacted, select
 from ipyrescue.store import Store, blobs
+from ipyrescue.wording import type_name
 
 
 class Area(Protocol):
@@ -65,19 +68,37 @@ class Draft:
 
 
 def checkpoint(
-    namespace: dict[str, Any], store: Store, area: Area, *, origin: Origin, occasion: Occasion, settings: Settings
+    namespace: dict[str, Any],
+    store: Store,
+    area: Area,
+    *,
+    origin: Origin,
+    occasion: Occasion,
+    settings: Settings,
+    fence: Fence | None = None,
 ) -> Snapshot:
     """Make a snapshot of *namespace* that is durable when this returns."""
-    return write(capture(namespace, store, area, origin=origin, occasion=occasion, settings=settings), store)
+    draft = capture(namespace, store, area, origin=origin, occasion=occasion, settings=settings, fence=fence)
+    return write(draft, store)
 
 
 def capture(
-    namespace: dict[str, Any], store: Store, area: Area, *, origin: Origin, occasion: Occasion, settings: Settings
+    namespace: dict[str, Any],
+    store: Store,
+    area: Area,
+    *,
+    origin: Origin,
+    occasion: Occasion,
+    settings: Settings,
+    fence: Fence | None = None,
 ) -> Draft:
-    """The pause: select, stage, encode. Nothing that leaves here refers to a live object."""
+    """The pause: select, stage, encode. Nothing that leaves here refers to a live object.
+
+    With a *fence*, code of unknown manners that takes an object apart runs behind it.
+    """
     started = time.perf_counter()
     selection = select(namespace, store.next_sequence(), origin, occasion, settings)
-    draft = draft_of(stage(selection, area))
+    draft = draft_of(stage(selection, area), fence)
     return replace(draft, snapshot=replace(draft.snapshot, pause_seconds=time.perf_counter() - started))
 
 
@@ -113,9 +134,9 @@ def _stage_one(name: str, value: Any, names: dict[int, str], copies: Copies) -> 
             copies.take(reference)
 
 
-def draft_of(staged: Staged) -> Draft:
+def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
     """Encode what was staged, and write down all that the manifest will say but for where the bytes stand."""
-    selection, encoded = staged.selection, encode(staged.frozen)
+    selection, encoded = staged.selection, encode(staged.frozen, fence)
     refused = _refused(selection, encoded)
     _insist_on_tagged(selection, refused)
     snapshot = Snapshot(
@@ -132,7 +153,7 @@ def draft_of(staged: Staged) -> Draft:
         cell=selection.origin.cell,
         host=selection.origin.host,
         settings=selection.settings,
-        environment={**environment.fingerprint(), WORKING_DIRECTORY: environment.working_directory()},
+        environment={**environment.fingerprint(packages(g.stream for g in encoded.groups)), **selection.origin.session},
         imports=selection.imports,
         variables=tuple(_variables(selection, encoded)),
         skipped=(*selection.skipped, *refused),

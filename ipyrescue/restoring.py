@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -40,6 +40,7 @@ class Restored:
 
     *kept* are names that were there and stayed, *replaced* those that were bound to something else; *full*: every name,
     so the old life goes on. All of *names* begin with *prefix*. *before* takes it back, until the kernel keeps that.
+    *differences* are what matters of this session that was otherwise in the snapshot's.
     """
 
     snapshot: Snapshot
@@ -51,16 +52,21 @@ class Restored:
     replaced: tuple[str, ...] = ()
     prefix: str = ""
     before: Before | None = field(default=None, repr=False, compare=False)
+    differences: tuple[environment.Difference, ...] = ()
 
 
 @dataclass(frozen=True)
 class Got:
-    """Verified bytes of the wanted groups, by position: the packed stream and filled memory."""
+    """Verified bytes of the wanted groups, by position: the packed stream and filled memory.
+
+    *damaged* are groups whose bytes are bad, *homeless* those whose memory belongs to a library that is not here.
+    """
 
     snapshot: Snapshot
     wanted: frozenset[str]
     parts: dict[int, tuple[bytes, list[Memory]]]
     damaged: dict[int, str]
+    homeless: dict[int, str] = field(default_factory=dict)
 
 
 def restore(
@@ -71,12 +77,13 @@ def restore(
     *,
     into: MutableMapping[str, Any] | None = None,
     class_source: Callable[[str], str | None] = lambda name: None,
+    session: Callable[[], Mapping[str, str]] = dict,
 ) -> Restored:
     """Bind the first of *snapshots* whose bytes are good; a damaged one is named and the next one taken.
 
     Names go into *namespace*, or *into* another mapping. *class_source* knows the text of live classes whose code tells
-    no place. Raises `RestoreError` when nothing could be bound;
-    everything is then as it was.
+    no place, *session* what only a kernel knows of this one (see `ipyrescue.environment`). Raises
+    `RestoreError` when nothing could be bound; everything is then as it was.
     """
     refuse_to_separate(snapshots[0], scope)
     got, passed_over = get_first_good(store, snapshots, scope, namespace if into is None else into)
@@ -90,12 +97,12 @@ def restore(
             *strangers(journal, got, own),
             *warnings,
         ]
-        bound = bind(journal, got, decode(placed, journal.globals, own), own, scope)
-        warnings += [*bound.told, *separated(got, bound, scope)]
+        bound = bind(journal, got, decode(got, placed, journal.globals, own), own, scope)
+        warnings += [*bound.told, *separated(got, bound, scope), *of_another_python(got, bound)]
         if _is_full(journal, scope):
             warnings += rewind(placed, journal, scope)
         remember_sources(journal, got)
-    return _report(journal, got, bound, warnings, scope)
+    return _report(journal, got, bound, warnings, scope, session)
 
 
 def _is_full(journal: Journal, scope: Scope) -> bool:
@@ -129,11 +136,14 @@ def get_first_good(
 
 def get(store: Store, snapshot: Snapshot, wanted: frozenset[str]) -> Got:
     """Read and verify the groups that hold *wanted* names, those they depend on, and the random streams."""
-    positions = _needed(snapshot, wanted)
+    needed = _needed(snapshot, wanted)
+    homeless = decoding.homeless({position: snapshot.groups[position] for position in needed})
+    positions = [position for position in needed if position not in homeless]
     try:
-        return Got(snapshot, wanted, _read(store, snapshot, positions), {})
+        got = Got(snapshot, wanted, _read(store, snapshot, positions), {})
     except CorruptError:
-        return _get_one_by_one(store, snapshot, wanted, positions)
+        got = _get_one_by_one(store, snapshot, wanted, positions)
+    return replace(got, homeless=homeless)
 
 
 def _needed(snapshot: Snapshot, wanted: frozenset[str]) -> list[int]:
@@ -268,9 +278,10 @@ def own_classes(namespace: dict[str, Any], got: Got) -> tuple[dict[str, type], l
     return own, told
 
 
-def decode(placed: Sequence[Placed], namespace: dict[str, Any], own: Mapping[str, type]) -> Iterator[Decoded]:
+def decode(got: Got, placed: Sequence[Placed], namespace: dict[str, Any], own: Mapping[str, type]) -> Iterator[Decoded]:
     """Decode group by group, so that each can be bound before the next is decoded."""
-    return decoding.decode([p for p in placed if p.group.kind != "randomness"], namespace, own)
+    made_by = environment.python(got.snapshot.environment)
+    return decoding.decode([p for p in placed if p.group.kind != "randomness"], namespace, own, made_by)
 
 
 # --- bind -------------------------------------------------------------------------------------------------------
@@ -303,7 +314,7 @@ def bind(journal: Journal, got: Got, decoded: Iterable[Decoded], own: Mapping[st
                 bound.in_place.append(name)
             else:
                 journal.bind(name, group.values[name])
-    for position, reason in got.damaged.items():
+    for position, reason in {**got.damaged, **got.homeless}.items():
         names = _wanted_names(got, got.snapshot.groups[position])
         bound.skipped.extend(_not_restored(got.snapshot, name, reason) for name in names)
     return bound
@@ -363,7 +374,7 @@ def edited_classes(
     """Tell of classes that were edited and run again since the snapshot, unless they are kept."""
     for variable in got.snapshot.variables if not journal.is_beside else ():
         live = journal.globals.get(variable.name)
-        if variable.source is None or not _is_class(live) or variable.name not in got.wanted:
+        if variable.source is None or not _is_of_a_cell(live) or variable.name not in got.wanted:
             continue
         now = redacted(source_of(live) or class_source(variable.name) or "")
         if now and now.strip() != variable.source.strip() and variable.name not in own:
@@ -387,6 +398,11 @@ def strangers(journal: Journal, got: Got, own: Mapping[str, type]) -> Iterator[s
 def _is_class(value: Any) -> bool:
     """Whether *value* is a class; `isinstance` would ask the `__class__` of the user's proxies."""
     return issubclass(type(value), type)
+
+
+def _is_of_a_cell(value: Any) -> bool:
+    """Whether *value* is a class that a cell made; that of a library is another in each release of it."""
+    return _is_class(value) and type.__getattribute__(value, "__module__") == "__main__"
 
 
 def _difference(name: str, then: str, now: str) -> str:
@@ -415,6 +431,25 @@ def separated(got: Got, bound: Bound, scope: Scope) -> Iterator[str]:
             yield f"{', '.join(apart)} shared objects with {others}, which was {fate}: they are separate now."
 
 
+def of_another_python(got: Got, bound: Bound) -> Iterator[str]:
+    """Tell how what belongs to the classes of another Python can come: with the same classes, made by this one."""
+    made_by, here = environment.python(got.snapshot.environment), environment.python(environment.process())
+    groups, lost = got.snapshot.groups, {skipped.name for skipped in bound.skipped}
+    needy = [g for g in groups if g.kind != "class" and lost.intersection(g.names) and _classes(groups, g) & lost]
+    if made_by not in (None, here) and needy:
+        classes = sorted({name for group in needy for name in _classes(groups, group) & lost})
+        names = [name for group in needy for name in group.names]
+        yield (
+            f"{', '.join(classes)} cannot come from {made_by} to {here}, what belongs to them can. Run their cells, "
+            f"then: %restore_vars {' '.join(names)} from={got.snapshot.id[:8]} --keep-classes"
+        )
+
+
+def _classes(groups: Sequence[Group], group: Group) -> set[str]:
+    """The names of the classes that a group needs."""
+    return {name for position in group.depends if groups[position].kind == "class" for name in groups[position].names}
+
+
 def remember_sources(journal: Journal, got: Got) -> None:
     """Let tracebacks through restored functions and classes show their lines."""
     for variable in got.snapshot.variables:
@@ -422,9 +457,16 @@ def remember_sources(journal: Journal, got: Got) -> None:
             remember_source(journal.bound[variable.name], variable.source)
 
 
-def _report(journal: Journal, got: Got, bound: Bound, warnings: list[str], scope: Scope) -> Restored:
+def _report(
+    journal: Journal,
+    got: Got,
+    bound: Bound,
+    warnings: list[str],
+    scope: Scope,
+    session: Callable[[], Mapping[str, str]],
+) -> Restored:
     then = got.snapshot.environment
-    warnings = [*warnings, *environment.differences(then, environment.fingerprint(then))]
+    now = {**environment.counterpart(then), **session()}
     here = environment.working_directory()
     if then.get(WORKING_DIRECTORY, here) != here:
         warnings.append(f"The working directory was {then[WORKING_DIRECTORY]} and is {here} now.")
@@ -438,4 +480,5 @@ def _report(journal: Journal, got: Got, bound: Bound, warnings: list[str], scope
         replaced=journal.before.replaced,
         prefix=scope.prefix,
         before=journal.before,
+        differences=environment.differences(then, now),
     )

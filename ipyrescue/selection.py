@@ -16,8 +16,9 @@ from typing import Any
 from ipyrescue import cells
 from ipyrescue.credentials import is_credential, redacted
 from ipyrescue.manifest import Import, Settings, Skipped
+from ipyrescue.wording import type_name
 
-__all__ = ["Occasion", "Origin", "Selection", "expand", "made_by_user", "redacted", "select", "type_name"]
+__all__ = ["Occasion", "Origin", "Selection", "expand", "made_by_user", "redacted", "select"]
 
 _IPYTHON_NAME = re.compile(r"_|__|___|_i{1,3}|_i?\d+|_[dios]h|_exit_code|__\w+__|In|Out|exit|quit|get_ipython")
 
@@ -27,7 +28,8 @@ class Origin:
     """Which notebook and kernel process a snapshot comes from, and what the kernel knows about its names.
 
     *hidden* are names with the values that IPython itself put there; *cells* maps a name to the execution count
-    of the cell that bound it; *history* are all the cells that were run, as `ipyrescue.cells` writes them.
+    of the cell that bound it; *history* are all the cells that were run, as `ipyrescue.cells` writes them; *session* is
+    what only a kernel knows of the session, for its fingerprint (see `ipyrescue.environment`).
     """
 
     notebook: str
@@ -37,6 +39,7 @@ class Origin:
     cells: Mapping[str, int] = field(default_factory=dict)
     cell: int | None = None
     history: bytes = b""
+    session: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,11 +153,3 @@ def _reason_to_leave_out(name: str, value: Any, settings: Settings) -> str | Non
     if name not in settings.allow and name not in settings.tagged and is_credential(name, value):
         return f"looks like a secret; save it with --allow {name}"
     return None
-
-
-def type_name(value: Any) -> str:
-    """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
-    kind = type(value)
-    name: str = type.__getattribute__(kind, "__qualname__")  # past a metaclass that raises
-    module: str = type.__getattribute__(kind, "__module__")
-    return name if module in ("builtins", "__main__") else f"{module}.{name}"

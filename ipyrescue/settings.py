@@ -157,6 +157,10 @@ class Configuration:
     long_cell_seconds: float = field(
         default=60.0, metadata=_knob(parse_duration, "a cell that ran this long is followed by a snapshot")
     )
+    pickle_deadline_seconds: float = field(
+        default=10.0,
+        metadata=_knob(parse_duration, "an object whose own code takes longer to hand itself over is left out"),
+    )
     autostart_seconds: float | None = field(
         default=None, metadata=_knob(parse_duration, "arm with this interval when loaded; when not set, save nothing")
     )

@@ -1,8 +1,9 @@
-"""Single values into words that are safe to show: names, counts, moments. Pure; knows no reports."""
+"""Single values into words that are safe to show: names, types, counts, moments. Pure; knows no reports."""
 
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import Any
 
 from ipyrescue.settings import format_age
 
@@ -10,6 +11,14 @@ from ipyrescue.settings import format_age
 def clean(text: str) -> str:
     """Make a text from outside fit for one line of a terminal: no line breaks, no control or escape characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def type_name(value: Any) -> str:
+    """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
+    kind = type(value)
+    name: str = type.__getattribute__(kind, "__qualname__")  # past a metaclass that raises
+    module: str = type.__getattribute__(kind, "__module__")
+    return name if module in ("builtins", "__main__") else f"{module}.{name}"
 
 
 def count(number: int, noun: str) -> str:

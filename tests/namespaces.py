@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ipyrescue import checkpointing, restoring
+from ipyrescue.capture.fence import Fence
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
@@ -29,6 +30,7 @@ class Life:
     incarnation: str = field(default_factory=lambda: secrets.token_hex(8))
     module: types.ModuleType = field(default_factory=lambda: types.ModuleType("__main__"))
     area: StagingArea = field(default_factory=StagingArea)
+    fence: Fence | None = None
     cells: int = 0
 
     @property
@@ -54,6 +56,7 @@ class Life:
                 origin=origin,
                 occasion=occasion or Occasion(),
                 settings=Settings(**settings),
+                fence=self.fence,
             )
 
     def restore(

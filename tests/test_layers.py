@@ -9,7 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
-NOUNS = {"errors", "settings", "manifest", "environment", "wording", "identity", "comparing", "cells", "credentials"}
+NOUNS = {
+    "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
+}  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding"}  # the two verbs, and stages of theirs
 
@@ -18,7 +20,8 @@ MAY_IMPORT = {
     "errors": set(),
     "settings": {"errors"},
     "manifest": {"errors"},
-    "environment": {"errors", "settings", "manifest"},
+    "environment": {"gpus"},
+    "gpus": set(),
     "wording": {"settings"},
     "identity": set(),
     "comparing": {"manifest"},

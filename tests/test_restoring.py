@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from namespaces import Life, reborn
 
+from ipyrescue import gpus
 from ipyrescue.errors import RestoreError, SnapshotNotFoundError
 from ipyrescue.finding import candidates
 from ipyrescue.manifest import Snapshot
@@ -253,6 +257,74 @@ def test_without_device_cpu_what_is_gone_is_told(life: Life) -> None:
     restored = reborn(life).restore()
 
     assert "cuda:7 is not here: its tensors are on the CPU now." in restored.warnings
+
+
+def test_why_a_gpu_is_gone_is_told_once(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what torch itself warned of, which it does once in a process, whoever asks first."""
+    life.run(MODEL)
+    as_if_on_gpus(life, life.checkpoint(), "cuda:0", "cuda:1")
+    asked = []
+
+    def unavailable() -> bool:
+        if len(asked) < 2:
+            warnings.warn(
+                "CUDA initialization: out of luck (Triggered internally at CUDAFunctions.cpp:108.)", stacklevel=2
+            )
+        asked.append(1)
+        return False
+
+    monkeypatch.setattr(torch.cuda, "is_available", unavailable)
+    monkeypatch.setattr(devices, "_said", [])
+    monkeypatch.setattr(gpus, "look", lambda said: gpus.Facts(said=said))
+    filters = list(warnings.filters)
+
+    told = reborn(life).restore().warnings
+
+    assert told == (
+        "cuda:0 is not here: its tensors are on the CPU now.",
+        "torch.cuda.is_available() is False: torch says: CUDA initialization: out of luck.",
+        "cuda:1 is not here: its tensors are on the CPU now.",
+    )
+    assert warnings.filters == filters
+
+
+def test_a_gpu_beyond_those_that_are_here_is_told(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    life.run(MODEL)
+    as_if_on_gpus(life, life.checkpoint(), "cuda:7")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+
+    assert "torch sees 2 GPUs here, as CUDA_VISIBLE_DEVICES=0,1 says." in reborn(life).restore().warnings
+
+
+def test_a_library_that_is_gone_costs_what_lives_in_it(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory cannot be allocated; the rest is bound."""
+    life.run(MODEL + "import numpy as np\narray = np.arange(3)\nplain = [1]")
+    life.checkpoint()
+    after = reborn(life)
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+    restored = after.restore()
+
+    assert after.names["plain"] == [1]
+    assert after.names["array"].tolist() == [0, 1, 2]
+    reasons = {skipped.name: skipped.reason for skipped in restored.skipped}
+    assert reasons.keys() == {"torch", "model", "opt", "half"}
+    assert all(reason.startswith("import torch failed: ") for reason in reasons.values())
+
+
+def test_a_snapshot_names_the_distributions_of_its_objects(life: Life) -> None:
+    """However deep they lie; what is only imported is not among them."""
+    life.run("import pandas as pd, sklearn, dill\ndeep = {'frames': [pd.DataFrame({'a': [1]})]}")
+
+    found = life.checkpoint().environment
+
+    assert found["pandas"] == pd.__version__
+    assert "dill" not in found
+    assert "scikit-learn" not in found
+    life.run("from sklearn.linear_model import LinearRegression\nfits = {'first': [LinearRegression()]}")
+    assert "scikit-learn" in life.checkpoint().environment
 
 
 def test_device_cpu_says_nothing_where_nothing_moved(life: Life) -> None:

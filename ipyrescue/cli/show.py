@@ -10,6 +10,7 @@ import typer
 from ipyrescue.cli.entries import EXITS, Entry, age, choose, open_store, summary
 from ipyrescue.cli.output import Column, printable, say, write, write_json, write_table
 from ipyrescue.cli.verb import JsonOption, StoreOption, finish
+from ipyrescue.environment import in_order
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_duration, format_size
 from ipyrescue.store import Store
@@ -102,6 +103,8 @@ def _write(entry: Entry, s: Snapshot) -> None:
     _write_list("Share objects:", [", ".join(names) for names in together])
     _write_list("Left out:", [str(item) for item in s.skipped])
     _write_list("Warnings:", list(s.warnings))
+    width = max(map(len, s.environment), default=0)
+    _write_list("Made with:", [f"{key:<{width}}  {value}" for key, value in in_order(s.environment)])
 
 
 def _cell(cell: int | None) -> str:

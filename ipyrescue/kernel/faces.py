@@ -26,15 +26,19 @@ class Report:
         """Say it in rows, where there are any."""
         return None
 
+    def aside(self) -> Table | None:
+        """Say in rows what is beside the matter; this stands before the table."""
+        return None
+
     def as_json(self) -> dict[str, Any]:
         """Say it to a program."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return as_text(self.lines(), self.table())
+        return as_text(self.lines(), self.aside(), self.table())
 
     def _repr_html_(self) -> str:
-        return as_html(self.lines(), self.table())
+        return as_html(self.lines(), self.aside(), self.table())
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return {"text/plain": repr(self), "text/html": self._repr_html_(), MIME_TYPE: self.as_json()}

@@ -33,6 +33,7 @@ from ipyrescue.store.upkeep import bury_unsaved
 
 HEARTBEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0
+_JOIN_SECONDS = 5.0
 """How often the memory is looked at, and written down when it has changed by a twentieth."""
 
 _CHANGED = 0.05
@@ -59,6 +60,7 @@ class LifeRecorder:
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._stopped = threading.Event()
+        self._heart: threading.Thread | None = None
         self._heartbeat_seconds = heartbeat_seconds
         self._shutdown = _ShutdownHook(kernel, self.ends) if kernel is not None else None
 
@@ -149,6 +151,8 @@ class LifeRecorder:
     def stop(self) -> None:
         """Watch no longer: no heartbeat, no hook at exit, the kernel's own `do_shutdown`. The record stays as it is."""
         self._stopped.set()
+        if self._heart is not None:
+            self._heart.join(_JOIN_SECONDS)
         self._traces.end()
         atexit.unregister(self._at_exit)
         if self._shutdown is not None:
@@ -162,8 +166,10 @@ class LifeRecorder:
         atexit.register(self._at_exit)
         if self._shutdown is not None:
             self._shutdown.install()
+        heart = threading.Thread(target=self._beat, name="ipyrescue-heartbeat", daemon=True)
         with contextlib.suppress(RuntimeError):  # No thread to be had: then there is no heartbeat.
-            threading.Thread(target=self._beat, name="ipyrescue-heartbeat", daemon=True).start()
+            heart.start()
+            self._heart = heart
 
     def _at_exit(self) -> None:
         self.ends("exit")

@@ -8,6 +8,7 @@ from typing import Any
 
 from ipyrescue.cells import Cell
 from ipyrescue.comparing import Difference, left_out
+from ipyrescue.environment import in_order
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line, Table
 from ipyrescue.manifest import Snapshot
@@ -121,6 +122,8 @@ class SnapshotReport(Report):
         told += [Line(f"Imports: {', '.join(i.name for i in snapshot.imports)}")] if snapshot.imports else []
         told += [Line(f"Left out: {skipped}", "warning") for skipped in snapshot.skipped]
         told += [Line(f"Warning: {warning}", "warning") for warning in snapshot.warnings]
+        made_with = ", ".join(f"{key} {value}" for key, value in in_order(snapshot.environment))
+        told += [Line(f"Made with: {made_with}", "hint")] if made_with else []
         return [*told, Line(f"To take it: %restore_vars from={snapshot.id[:8]}", "hint")]
 
     def table(self) -> Table:
@@ -209,7 +212,8 @@ def snapshot_as_json(snapshot: Snapshot) -> dict[str, Any]:
     kept = ("id", "sequence", "notebook", "created", "label", "trigger", "cut", "reason", "cell", "host")
     numbers = ("size_bytes", "new_bytes", "pause_seconds")
     fields = {name: getattr(snapshot, name) for name in (*kept, *numbers)}
-    return {**fields, "variables": [dataclasses.asdict(variable) for variable in snapshot.variables]}
+    variables = [dataclasses.asdict(variable) for variable in snapshot.variables]
+    return {**fields, "environment": snapshot.environment, "variables": variables}
 
 
 def _because(snapshot: Snapshot) -> str:

@@ -12,16 +12,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ipyrescue import cells, checkpointing, identity, restoring
+from ipyrescue import cells, checkpointing, environment, identity, restoring
+from ipyrescue.capture.fence import Fence
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
 from ipyrescue.credentials import redacted, shows_a_secret
-from ipyrescue.environment import working_directory
+from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
+from ipyrescue.kernel import surroundings
+from ipyrescue.kernel.repository import Repository
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
@@ -55,6 +58,7 @@ class Notebook:
         self.cell: int | None = None
         self.history = History()
         self.area = StagingArea()
+        self.fence = Fence()
         self.has_restored = False
         self._shell = shell
         self._configuration = configuration
@@ -63,6 +67,7 @@ class Notebook:
         self._store: Store | None = None
         self._key_warned = False
         self._undo: _Undo | None = None
+        self._asked: Repository | None = None
         self._continued = {self.incarnation}
 
     @property
@@ -134,6 +139,7 @@ class Notebook:
             cells=self.cells,
             cell=self.cell,
             history=self.history.to_bytes(),
+            session=surroundings.worth_keeping(surroundings.facts(self._shell)),
         )
         draft = checkpointing.capture(
             self._shell.user_ns,
@@ -142,16 +148,44 @@ class Notebook:
             origin=origin,
             occasion=occasion,
             settings=wanted,
+            fence=self._fence(occasion, wanted),
         )
         return _without_credentials(draft)
+
+    def _fence(self, occasion: Occasion, wanted: Settings) -> Fence | None:
+        """Where children can be had, the fence; what ended one is tried again when the user names what to save."""
+        if occasion.trigger == "command" and wanted.tagged:
+            self.fence.denied.clear()
+        self.fence.deadline_seconds = self.configuration.pickle_deadline_seconds
+        return self.fence if self.fence.available else None
 
     def write(self, draft: Draft) -> Snapshot:
         """The rest of a checkpoint: put, commit, then forget and free what is too old. May run beside the kernel."""
         self._refuse_the_impossible(draft)
         store = self.store()
-        snapshot = checkpointing.write(draft, store)
+        snapshot = checkpointing.write(self._with_repository(draft), store)
         tidy(store, snapshot.notebook, self.retention(snapshot.settings), current=self.incarnation)
         return snapshot
+
+    def _with_repository(self, draft: Draft) -> Draft:
+        """Note from which commit the session ran: not in the pause, since git is asked."""
+        known = {**draft.snapshot.environment, **self._repository().facts()}
+        return replace(draft, snapshot=replace(draft.snapshot, environment=known))
+
+    def _repository(self) -> Repository:
+        folder = self.identity.path.parent if self.identity.path else self._started_in
+        if self._asked is None or self._asked.folder != folder:
+            self._asked = Repository(folder)
+        return self._asked
+
+    def _session(self) -> dict[str, str]:
+        """What only this kernel knows of its session."""
+        return {**surroundings.facts(self._shell), **self._repository().facts()}
+
+    def differences(self, snapshot: Snapshot) -> tuple[Difference, ...]:
+        """What matters of this session that was otherwise in that of *snapshot*."""
+        then = snapshot.environment
+        return environment.differences(then, {**environment.counterpart(then), **self._session()})
 
     def find(self, source: str | None, device: str | None = None) -> list[Snapshot]:
         """The snapshots that *source* means, best first; see `ipyrescue.finding`.
@@ -180,7 +214,13 @@ class Notebook:
         if into is None:
             self._undo = None
         restored = restoring.restore(
-            self._shell.user_ns, self.store(), found, scope, into=into, class_source=self._class_source
+            self._shell.user_ns,
+            self.store(),
+            found,
+            scope,
+            into=into,
+            class_source=self._class_source,
+            session=self._session,
         )
         self.has_restored = self.has_restored or into is None
         if restored.full:

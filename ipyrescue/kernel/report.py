@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ipyrescue import environment
 from ipyrescue.binding import Before
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import snapshot_as_json
@@ -98,7 +99,8 @@ class RestoredRow:
 class RestoredReport(Report):
     """Names were bound. *kept* are those that stayed as they were, *replaced* those that `--undo` brings back.
 
-    *rows* say what became of each; *sources* hold, by name, the text that makes again what did not come back.
+    *rows* say what became of each; *sources* hold, by name, the text that makes again what did not come back;
+    *differences* are what matters of this session that was otherwise in the snapshot's.
     """
 
     names: tuple[str, ...]
@@ -112,6 +114,7 @@ class RestoredReport(Report):
     replaced: tuple[str, ...] = ()
     rows: tuple[RestoredRow, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    differences: tuple[environment.Difference, ...] = ()
 
     def lines(self) -> list[Line]:
         """Say what is back, what is not, and what happens from now on."""
@@ -139,7 +142,11 @@ class RestoredReport(Report):
         skipped = [{**dataclasses.asdict(s), "source": self.sources.get(s.name)} for s in self.skipped]
         fields = {**dataclasses.asdict(self), "skipped": skipped, "rows": [dataclasses.asdict(r) for r in self.rows]}
         del fields["sources"]
-        return {"report": "restored", **fields}
+        return {"report": "restored", **fields, "requirements": environment.requirements(self.differences)}
+
+    def aside(self) -> Table:
+        """Show what else is otherwise than it was, with what mends it."""
+        return difference_table(self.differences)
 
     def _with_source(self) -> list[Skipped]:
         return [skipped for skipped in self.skipped if skipped.name in self.sources][:_SHOWN_SKIPPED]
@@ -292,6 +299,7 @@ class PlanReport(Report):
     age_seconds: float | None = None
     warnings: tuple[str, ...] = ()
     compared_seconds: float | None = None
+    differences: tuple[environment.Difference, ...] = ()
 
     def lines(self) -> list[Line]:
         """Say how much it would be, from where, and what that would change."""
@@ -327,7 +335,12 @@ class PlanReport(Report):
 
     def as_json(self) -> dict[str, Any]:
         """Return every field under its own name."""
-        return {"report": "plan", **dataclasses.asdict(self)}
+        requirements = environment.requirements(self.differences)
+        return {"report": "plan", **dataclasses.asdict(self), "requirements": requirements}
+
+    def aside(self) -> Table:
+        """Show what else is otherwise than it was, with what mends it."""
+        return difference_table(self.differences)
 
 
 @dataclass(frozen=True, repr=False)
@@ -368,6 +381,15 @@ def armed_line(settings: Settings) -> str:
         f"Armed: a snapshot when a cell ends, at most every {every}, and after long cells and exceptions; {keep}. "
         f"{tagged}To stop: %checkpoint_vars --off"
     )
+
+
+def difference_table(differences: Sequence[environment.Difference]) -> Table:
+    """Show what was otherwise when a snapshot was made; all versions are mended by one line."""
+    line = environment.requirements(differences)
+    mend = f" For the versions: {line}   and restart the kernel." if line else ""
+    rows = tuple((d.key, d.then, d.now, d.advice) for d in differences)
+    caption = f"Different from the session of the snapshot.{mend}"
+    return Table(("what", "then", "now", "to do"), rows, caption=caption).without_empty()
 
 
 def memory_lines(memory: Memory) -> list[str]:

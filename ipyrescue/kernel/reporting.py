@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
+from ipyrescue import gpus
 from ipyrescue.cells import source_of
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import Difference, compare
@@ -34,8 +35,7 @@ from ipyrescue.kernel.report import (
 )
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
-from ipyrescue.selection import type_name
-from ipyrescue.wording import seconds_of
+from ipyrescue.wording import seconds_of, type_name
 
 
 def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
@@ -82,6 +82,7 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         kept=tuple(name for name in result.snapshot.names if name in result.kept),
         replaced=result.replaced,
         warnings=(*_newer_interrupted(result.snapshot, newest), *result.warnings),
+        differences=result.differences,
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
     )
@@ -138,9 +139,16 @@ def status(recorder: Recorder) -> Report:
         failures=armed.failures if armed is not None else 0,
         writing=recorder.writing,
         trouble=armed.failure if armed is not None else None,
-        warnings=(recorder.life.warning,) if recorder.life.warning else (),
+        warnings=tuple(_weaknesses(recorder)),
         memory=recorder.life.memory.look(),
     )
+
+
+def _weaknesses(recorder: Recorder) -> Iterator[str]:
+    if recorder.life.warning:
+        yield recorder.life.warning
+    if not recorder.notebook.fence.available:
+        yield "On this system an object that crashes or hangs the process that pickles it does so to the kernel."
 
 
 def checkpoint_plan(draft: Draft) -> Report:
@@ -164,7 +172,13 @@ def compared_plan(recorder: Recorder, snapshot: Snapshot, scope: Scope) -> Repor
     rows = [PlanRow(name, type_name(live[name]), change="gone") for name in gone]
     kept = {name for name in both if scope.keep_classes and issubclass(type(live[name]), type)}
     bound = [replace(row, change="same", note="yours is kept") if row.name in kept else row for row in plan.rows]
-    return replace(plan, rows=(*bound, *rows), compared_seconds=seconds)
+    return replace(
+        plan,
+        rows=(*bound, *rows),
+        compared_seconds=seconds,
+        warnings=(*plan.warnings, *without_gpu(snapshot, scope, scope.wanted(snapshot, live))),
+        differences=recorder.notebook.differences(snapshot),
+    )
 
 
 def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str], now: Snapshot | None = None) -> PlanReport:
@@ -184,6 +198,15 @@ def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str], now: S
         _age_seconds(snapshot),
         told,
     )
+
+
+def without_gpu(snapshot: Snapshot, scope: Scope, wanted: frozenset[str]) -> Iterator[str]:
+    """Tell of GPUs that are not here, as far as that shows without asking torch, which may not be loaded yet."""
+    groups = [group for group in snapshot.groups if wanted.intersection(group.names)]
+    devices = sorted({s.device for g in groups for s in g.storages if s.device.startswith("cuda")})
+    reasons = gpus.reasons(gpus.look()) if devices and scope.device is None else []
+    if reasons:
+        yield f"Tensors of {', '.join(devices)} would be on the CPU: {'; and '.join(reasons)}."
 
 
 def _compared(row: PlanRow, prefix: str, live: Collection[str], difference: Difference | None) -> PlanRow:

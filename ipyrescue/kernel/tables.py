@@ -34,30 +34,35 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts under *columns*; the columns named in *numbers* are flush right."""
+    """Rows of texts under *columns*; the columns named in *numbers* are flush right. *caption* stands above."""
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numbers: tuple[str, ...] = ()
+    caption: str = ""
 
     def without_empty(self) -> Table:
         """Drop the columns in which no row says anything."""
         kept = [i for i in range(len(self.columns)) if any(row[i] for row in self.rows)]
         rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
-        return Table(tuple(self.columns[i] for i in kept), rows, self.numbers)
+        return Table(tuple(self.columns[i] for i in kept), rows, self.numbers, self.caption)
 
 
-def as_text(lines: list[Line], table: Table | None = None) -> str:
+def as_text(lines: list[Line], *tables: Table | None) -> str:
     """Render for a terminal. Our own characters are ASCII; names of the user keep theirs, but no control codes."""
     told = [clean(line.text) for line in lines]
-    return "\n".join(told + (_text_rows(table) if table is not None and table.rows else []))
+    return "\n".join(told + [row for table in tables if table is not None and table.rows for row in _text_rows(table)])
 
 
-def as_html(lines: list[Line], table: Table | None = None) -> str:
+def as_html(lines: list[Line], *tables: Table | None) -> str:
     """Render for a notebook; every text is escaped."""
-    told = "".join(f'<div style="{_STYLES[line.level]}">{_escaped(line.text)}</div>' for line in lines)
-    shown = _html_table(table) if table is not None and table.rows else ""
+    told = "".join(_html_line(line) for line in lines)
+    shown = "".join(_html_table(table) for table in tables if table is not None and table.rows)
     return f'<div class="ipyrescue" style="{_FONT};line-height:1.5">{told}{shown}</div>'
+
+
+def _html_line(line: Line) -> str:
+    return f'<div style="{_STYLES[line.level]}">{_escaped(line.text)}</div>'
 
 
 def _escaped(text: str) -> str:
@@ -67,7 +72,8 @@ def _escaped(text: str) -> str:
 def _text_rows(table: Table) -> list[str]:
     cells = [table.columns, *(tuple(clean(cell) for cell in row) for row in table.rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(table.columns))]
-    return ["  ".join(_padded(table, row, widths)).rstrip() for row in cells]
+    caption = [clean(table.caption)] if table.caption else []
+    return caption + ["  ".join(_padded(table, row, widths)).rstrip() for row in cells]
 
 
 def _padded(table: Table, row: tuple[str, ...], widths: list[int]) -> list[str]:
@@ -84,7 +90,8 @@ def _html_table(table: Table) -> str:
         for row in table.rows
     )
     style = "border-collapse:collapse;margin:.4em 0;border:none;color:inherit;font:inherit"
-    return f'<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    caption = _html_line(Line(table.caption)) if table.caption else ""
+    return f'{caption}<table style="{style}"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _html_cell(tag: str, table: Table, column: str, text: str) -> str:

@@ -64,20 +64,38 @@ class References:
         return list(self.by_identity.values())
 
 
+Where = tuple[str, int, int]
+"""A range of memory: its device, its start and its size in bytes."""
+
+
+class OnDevice(Exception):  # noqa: N818 - not an error: only this process cannot do it
+    """Memory of a device was met where it cannot be copied: in a child, whose parent's CUDA context is not its own."""
+
+
 class Copies:
     """Copies of live memory, each range once a snapshot. *hold* copies raw memory to where user code cannot reach."""
 
     def __init__(self, hold: Callable[[int, int], memoryview]) -> None:
         self._hold = hold
-        self._held: dict[tuple[str, int, int], memoryview] = {}
+        self.in_child = False
+        self._held: dict[Where, memoryview] = {}
 
     def take(self, reference: Reference) -> memoryview:
         """Copy the range now, or return the copy that was already taken."""
         return self._take(reference.device, reference.start, reference.size_bytes, reference.owner)
 
-    def take_span(self, first: Reference, size_bytes: int) -> memoryview:
-        """Copy *size_bytes* from where *first* begins: several ranges that overlap."""
-        return self._take(first.device, first.start, size_bytes, first.owner)
+    def take_cluster(self, cluster: list[Reference]) -> memoryview:
+        """Copy ranges that overlap, sorted by address, as one."""
+        first = cluster[0]
+        return self._take(first.device, first.start, max(r.end for r in cluster) - first.start, first.owner)
+
+    def taken(self) -> dict[int, Where]:
+        """Where each copy was taken from, by the identity of its view."""
+        return {id(view): where for where, view in self._held.items()}
+
+    def at(self, where: Where) -> memoryview:
+        """The copy that was taken from there."""
+        return self._held[where]
 
     def _take(self, device: str, start: int, size_bytes: int, owner: Any) -> memoryview:
         where = (device, start, size_bytes)
@@ -90,6 +108,8 @@ class Copies:
             return memoryview(b"")
         if device == "cpu":
             return self._hold(start, size_bytes)
+        if self.in_child:
+            raise OnDevice(device)
         on_host = owner.cpu()
         return self._hold(on_host.data_ptr(), size_bytes)
 
@@ -109,7 +129,7 @@ def lay_out(references: list[Reference], copies: Copies) -> Layout:
     clusters = sorted(overlapping(references), key=lambda cluster: min(r.key for r in cluster))
     for cluster in clusters:
         first = cluster[0]
-        buffers.append(copies.take_span(first, max(r.end for r in cluster) - first.start))
+        buffers.append(copies.take_cluster(cluster))
         for r in cluster:
             where = Storage(len(buffers) - 1, r.start - first.start, r.size_bytes, r.kind, r.device)
             storages[r.key] = where

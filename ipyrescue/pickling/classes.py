@@ -23,6 +23,8 @@ Reduced = tuple[Any, ...]
 _AT_CREATION = ("__module__", "__qualname__", "__slots__", "__orig_bases__", "__class__")
 _KEPT_BY_COPYREG = "__slotnames__"
 """There once an instance was pickled: with it the class would not be the same bytes again."""
+_MADE_WITH_A_FLAG = "_iter_member_"
+"""Each Python gives a flag its own function of this name, which would come apart to bytecode."""
 _OF_AN_ENUM_MEMBER = frozenset({"_value_", "_name_", "__objclass__", "_sort_order_"})
 
 
@@ -107,7 +109,7 @@ def _reduce_enum(cls: Any) -> Reduced:
     """Take an enum apart: names and values (aliases too), its methods, and what members hold beside their value."""
     members = {name: member._value_ for name, member in cls.__members__.items()}
     attributes, _ = cp._enum_getstate(cls)
-    attributes = {name: value for name, value in attributes.items() if name not in members}
+    attributes = {n: value for n, value in attributes.items() if n not in members and n != _MADE_WITH_A_FLAG}
     held = {name: _beside_value(member) for name, member in cls.__members__.items()}
     arguments = (cls.__bases__, cls.__name__, cls.__qualname__, members, cls.__module__)
     return make_enum, arguments, (attributes, {name: d for name, d in held.items() if d}), None, None, set_enum_state

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipyrescue.manifest import Group, Import, Storage
+from ipyrescue.pickling import devices, reducers
 from ipyrescue.pickling.encode import decompress
 from ipyrescue.pickling.pickler import GroupUnpickler, import_dill
+from ipyrescue.pickling.reducers import OtherPythonError
 
 _HUGE_PAGE_BYTES = 2 << 20
 _NO_CLASSES: Mapping[str, type] = {}
@@ -51,6 +53,22 @@ class Memory:
     view: memoryview
     owner: Any
     torch: bool
+
+
+def homeless(groups: Mapping[int, Group]) -> dict[int, str]:
+    """Why the memory of some of *groups* cannot be allocated here: the library that is to own it cannot be imported."""
+    kinds = {position: {storage.kind for storage in group.storages} for position, group in groups.items()}
+    libraries = {"numpy", "torch"} & set().union(*kinds.values())
+    failures = {library: failure for library in sorted(libraries) if (failure := _import_failure(library))}
+    return {p: failure for library, failure in failures.items() for p in kinds if library in kinds[p]}
+
+
+def _import_failure(library: str) -> str | None:
+    try:
+        importlib.import_module(library)
+    except Exception as error:  # noqa: BLE001 - a broken installation may raise anything
+        return f"import {library} failed: {error}"
+    return None
 
 
 def allocate(group: Group) -> list[Memory]:
@@ -120,12 +138,11 @@ def _on_device(storage: Any, device: str, warnings: list[str]) -> Any:
         return storage
     import torch
 
-    here = torch.device(device)
-    if here.type == "cuda" and torch.cuda.is_available() and (here.index or 0) < torch.cuda.device_count():
-        return storage.cuda(here)
+    if devices.is_here(device):
+        return storage.cuda(torch.device(device))
     sentence = f"{device} is not here: its tensors are on the CPU now."
     if sentence not in warnings:
-        warnings.append(sentence)
+        warnings += filter(None, (sentence, devices.why_not(device)))
     return storage
 
 
@@ -145,23 +162,50 @@ def _import(name: str) -> tuple[Any, str | None]:
 
 
 def decode(
-    groups: Sequence[Placed], namespace: dict[str, Any], own_classes: Mapping[str, type] = _NO_CLASSES
+    groups: Sequence[Placed],
+    namespace: dict[str, Any],
+    own_classes: Mapping[str, type] = _NO_CLASSES,
+    made_by: str | None = None,
 ) -> Iterator[Decoded]:
     """Decode groups in their order, one at each step; what fails is told, not raised.
 
-    *own_classes* stand, by their name, for what groups of classes hold, so that instances belong to them.
+    *own_classes* stand, by their name, for what groups of classes hold, so that instances belong to them. *made_by* is
+    the Python of the snapshot, as `reducers.python` says it: where it is another, a class that fails does so for that.
     """
     classes: dict[str, type] = {}
-    failed: set[int] = set()
+    failed: dict[int, str] = {}
     for placed in groups:
-        missing = failed.intersection(placed.group.depends)
-        decoded = (
-            Decoded(placed.group, {}, "a class that it needs did not come back") if missing
-            else _decode(placed, namespace, classes, own_classes)
-        )  # fmt: skip
+        lost = [failed[position] for position in placed.group.depends if position in failed]
+        if lost:
+            yield Decoded(placed.group, {}, lost[0])
+            failed[placed.position] = lost[0]
+            continue
+        try:
+            decoded = _decode(placed, namespace, classes, own_classes)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - so may a reducer; it costs its group
+            reason = _reason(error, made_by if placed.group.kind == "class" else None)
+            decoded = _kept(placed.group, classes, own_classes) or Decoded(placed.group, {}, reason)
         if decoded.failure:
-            failed.add(placed.position)
+            failed[placed.position] = _dependants_reason(decoded)
         yield decoded
+
+
+def _reason(error: BaseException, made_by: str | None) -> str:
+    """Why a group failed. The classes of another Python may fail before their bytecode is met."""
+    if isinstance(error, OtherPythonError):
+        return str(error)
+    told = f"{type(error).__name__}: {error}"
+    if made_by in (None, reducers.python()) or isinstance(error, ImportError):
+        return told
+    return f"made by {made_by}, this is {reducers.python()} ({told})"
+
+
+def _dependants_reason(decoded: Decoded) -> str:
+    """Why what needs the classes of a group cannot come back either."""
+    names = ", ".join(decoded.group.names)
+    return f"needs {names or 'a class'}, which did not come back: {decoded.failure}"
 
 
 def _decode(
@@ -175,16 +219,20 @@ def _decode(
     buffers = [placed.storages[key] for key in placed.group.out_of_band]
     if placed.group.encoder == "dill":
         import_dill()
-    try:
-        stream = decompress(placed.group.stream, placed.packed_stream)
-        values, defined = GroupUnpickler(stream, buffers, session).load()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # noqa: BLE001 - so may a reducer; it costs its group
-        return Decoded(placed.group, {}, f"{type(error).__name__}: {error}")
+    stream = decompress(placed.group.stream, placed.packed_stream)
+    values, defined = GroupUnpickler(stream, buffers, session).load()
     if placed.group.kind == "randomness":
         return Decoded(placed.group, {"": values[0]})
     found = dict(zip(placed.group.names, values, strict=True))
     own = {id(found[name]): own_classes[name] for name in found if name in own_classes}
     classes.update({key: own.get(id(cls), cls) for key, cls in defined.items()})
     return Decoded(placed.group, {name: own.get(id(value), value) for name, value in found.items()})
+
+
+def _kept(group: Group, classes: dict[str, type], own_classes: Mapping[str, type]) -> Decoded | None:
+    """The live classes in the place of those that cannot be made here, where all of a group are kept."""
+    own = {name: own_classes[name] for name in group.names if name in own_classes}
+    if group.kind != "class" or not own or len(own) < len(group.names):
+        return None
+    classes.update({cls.__qualname__: cls for cls in own.values()})
+    return Decoded(group, own)

@@ -61,6 +61,17 @@ def fetch(module: str, name: str) -> Any:
     return getattr(home, name.removesuffix("()"))() if name.endswith("()") else getattr(home, name)
 
 
+def class_constants() -> set[int]:
+    """The identities of mutable class attributes that pandas writes into the state of every instance."""
+    generic = sys.modules.get("pandas.core.generic")
+    pending, found = [generic.NDFrame] if hasattr(generic, "NDFrame") else [], set()
+    while pending:
+        kind = pending.pop()
+        found.add(id(kind._metadata))
+        pending.extend(kind.__subclasses__())
+    return found
+
+
 def _shell() -> Any:
     """The interactive shell of this process, without importing IPython."""
     module = sys.modules.get("IPython.core.getipython")

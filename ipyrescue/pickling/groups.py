@@ -17,10 +17,11 @@ import io
 import logging
 import pathlib
 import pickle
+import re
 import sys
 import types
 import uuid
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ipyrescue.pickling.buffers import overlapping
@@ -31,11 +32,12 @@ _IMMUTABLE = frozenset({
     type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented),
     types.CodeType, types.BuiltinFunctionType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType,
-    datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone,
+    datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone, re.Pattern,
     decimal.Decimal, fractions.Fraction, uuid.UUID, logging.Logger, logging.RootLogger,
     LiveNamespace, ModuleGlobals,
 })  # fmt: skip
 _IMMUTABLE_BASES = (type, enum.Enum, pathlib.PurePath)
+_MOST_LOOKED_AT = 1_000
 
 
 class Partition:
@@ -63,14 +65,15 @@ class Partition:
         return list(members.values())
 
 
-def share_objects(picklers: Mapping[Any, Any], partition: Partition) -> None:
-    """Join the roots whose picklers met the same mutable object."""
+def share_objects(picklers: Mapping[Any, Any], partition: Partition, constants: Collection[int]) -> None:
+    """Join the roots whose picklers met the same mutable object, but for *constants*, by identity."""
     by_size = sorted(picklers, key=lambda root: picklers[root].file.tell())
     owners: dict[int, Hashable] = {}
     held: dict[int, Any] = {}
+    is_immutable = Immutability()
     for root in by_size[:-1]:
         for identity, value in picklers[root].memoised().items():
-            if identity in picklers[root].elsewhere:
+            if identity in constants or identity in picklers[root].elsewhere:
                 continue
             if identity in owners:
                 if partition.find(owners[identity]) != partition.find(root) and not is_immutable(value):
@@ -79,11 +82,16 @@ def share_objects(picklers: Mapping[Any, Any], partition: Partition) -> None:
                 owners[identity] = root
                 held[identity] = value
     if by_size:
-        _ask_largest(picklers[by_size[-1]], by_size[-1], owners, held, partition)
+        _ask_largest(picklers[by_size[-1]], by_size[-1], owners, held, partition, is_immutable)
 
 
 def _ask_largest(
-    pickler: Any, largest: Hashable, owners: dict[int, Hashable], held: dict[int, Any], partition: Partition
+    pickler: Any,
+    largest: Hashable,
+    owners: dict[int, Hashable],
+    held: dict[int, Any],
+    partition: Partition,
+    is_immutable: Immutability,
 ) -> None:
     has_met = _memory_of(pickler)
     for identity, owner in owners.items():
@@ -191,16 +199,53 @@ def join_cycles(depends: Mapping[Any, set[Any]], partition: Partition) -> bool:
     return False
 
 
-def is_immutable(value: Any) -> bool:
-    """Whether sharing *value* cannot be noticed, so that it does not tie names together."""
+class Immutability:
+    """Whether sharing a value cannot be noticed, so that it does not tie names together; asked while values live."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+
+    def __call__(self, value: Any) -> bool:
+        """Answer for *value*; a tuple that holds very much counts as no."""
+        if not _holds_only(value):
+            return _is_immutable_itself(value)
+        if id(value) not in self._known:
+            self._known[id(value)] = self._walk(value)
+        return self._known[id(value)]
+
+    def _walk(self, value: Any) -> bool:
+        pending, seen = list(value), 0
+        while pending:
+            item = pending.pop()
+            seen += 1
+            known = self._known.get(id(item))
+            if known is False or len(pending) + seen > _MOST_LOOKED_AT:
+                return False
+            if known is None and _holds_only(item):
+                pending.extend(item)
+            elif known is None and not _is_immutable_itself(item):
+                return False
+        return True
+
+
+def _holds_only(value: Any) -> bool:
+    """Whether *value* is as immutable as what it holds."""
+    kind = type(value)
+    return kind in (tuple, frozenset) or (issubclass(kind, tuple) and kind.__module__ == "torch")
+
+
+def _is_immutable_itself(value: Any) -> bool:
     kind = type(value)
     if kind in _IMMUTABLE or issubclass(kind, _IMMUTABLE_BASES):
         return True
-    if kind in (tuple, frozenset) or (issubclass(kind, tuple) and kind.__module__ == "torch"):
-        return all(is_immutable(item) for item in value)
     if kind in (types.FunctionType, types.ModuleType):
         return importable(value)
-    return kind.__module__ == "numpy.dtypes" or (kind.__module__, kind.__name__) in _IMMUTABLE_NAMES
+    module, name = (type.__getattribute__(kind, part) for part in ("__module__", "__name__"))
+    return module == "numpy.dtypes" or name == _CYTHON_FUNCTION or (module, name) in _IMMUTABLE_NAMES
+
+
+_CYTHON_FUNCTION = "cython_function_or_method"
+"""Pickled by its name, whatever release of Cython made its type."""
 
 
 _IMMUTABLE_NAMES = frozenset({

@@ -17,11 +17,12 @@ import types
 import typing
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 
-from ipyrescue.pickling import arrays, classes, elsewhere, placeholders, reducers, tensors, torch_objects
+from ipyrescue.pickling import arrays, classes, elsewhere, placeholders, reducers, tensors, torch_objects, trust
 from ipyrescue.pickling.buffers import Reference, References
 
 PROTOCOL = 5
@@ -52,6 +53,17 @@ class ClassKeys:
         return self._keys[id(cls)]
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What all picklers of one snapshot share; *unknown* is asked before code of unknown manners runs."""
+
+    namespace: dict[str, Any]
+    class_keys: ClassKeys
+    places: elsewhere.Places
+    trust: trust.Trust
+    unknown: Callable[[Any], None]
+
+
 class Reducing:
     """What both tiers do with objects that are not plain data.
 
@@ -63,24 +75,22 @@ class Reducing:
 
     lenient = False
 
-    def __init__(
-        self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int], places: elsewhere.Places
-    ) -> None:
+    def __init__(self, surroundings: Surroundings, inside: frozenset[int]) -> None:
         self.references = References()
         self.notes: dict[str, None] = {}
         self.elsewhere: set[int] = set()
-        self._places = places
+        self._surroundings = surroundings
         self._filled_later: set[int] = set()
         self._ordinary: set[type] = set()
         self.described: list[tuple[Any, Reference]] = []
         self.needs: set[str] = set()
-        self._namespace = namespace
-        self._class_keys = class_keys
         self._inside = inside
         self.other_globals: dict[int, dict[str, Any]] = {}
         self._reducers: dict[type, Callable[[Any], Any]] = {
             types.FunctionType: self._reduce_function,
             types.CellType: self._reduce_cell,
+            types.CodeType: reducers.reduce_code,
+            types.MethodType: reducers.reduce_method,
             types.MappingProxyType: reducers.reduce_mapping_proxy,
             memoryview: reducers.reduce_memoryview,
             functools._lru_cache_wrapper: reducers.reduce_cached,
@@ -111,7 +121,7 @@ class Reducing:
             return reduce(value)
         if issubclass(kind, type):
             return self._reduce_class(value)
-        place = self._places.of(value)
+        place = self._surroundings.places.of(value)
         if place is not None:
             self.elsewhere.add(id(value))
             return elsewhere.reduce(place)
@@ -119,6 +129,8 @@ class Reducing:
 
     def _reduce_by_kind(self, kind: type, value: Any) -> Any:
         """Reduce what is known by its base class; a kind that nothing here knows is asked about once."""
+        if not self._surroundings.trust.knows(kind):
+            self._surroundings.unknown(value)
         if issubclass(kind, BaseException):
             return reducers.reduce_exception(value)
         if kind.__name__ in ("RandomState", "Generator"):
@@ -129,7 +141,7 @@ class Reducing:
             if issubclass(kind, base):
                 return reduce_subclass(value)
         reduced = torch_objects.reduce_torch_object(value, self._note, lenient=self.lenient)
-        if reduced is NotImplemented:
+        if reduced is NotImplemented and self._surroundings.trust.knows(kind):
             self._ordinary.add(kind)
         return reduced
 
@@ -141,7 +153,7 @@ class Reducing:
 
     def _reduce_function(self, function: types.FunctionType) -> Any:
         self._filled_later.update(map(id, function.__closure__ or ()))
-        return reducers.reduce_function(function, self._namespace, self.other_globals)
+        return reducers.reduce_function(function, self._surroundings.namespace, self.other_globals)
 
     def _reduce_cell(self, cell: types.CellType) -> Any:
         return reducers.reduce_cell(cell, filled_later=id(cell) in self._filled_later)
@@ -151,7 +163,7 @@ class Reducing:
             return reducers.reduce_importable_class(cls)
         if id(cls) in self._inside:
             return classes.reduce_class(cls, reducers.is_cell_class)
-        key = self._class_keys.key(cls)
+        key = self._surroundings.class_keys.key(cls)
         self.needs.add(key)
         return placeholders.cell_class, (key,)
 
@@ -169,12 +181,10 @@ class GroupPickler(Reducing, cloudpickle.Pickler):  # type: ignore[misc]
 
     encoder = "pickle"
 
-    def __init__(
-        self, namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int], places: elsewhere.Places
-    ) -> None:
+    def __init__(self, surroundings: Surroundings, inside: frozenset[int]) -> None:
         self.file = io.BytesIO()
         cloudpickle.Pickler.__init__(self, self.file, protocol=PROTOCOL, buffer_callback=self.leave_out)
-        Reducing.__init__(self, namespace, class_keys, inside, places)
+        Reducing.__init__(self, surroundings, inside)
 
     def memoised(self) -> dict[int, Any]:
         """Every object that the stream holds and could refer to again, by id."""
@@ -195,9 +205,7 @@ def import_dill() -> Any:
     return dill
 
 
-def dill_pickler(
-    namespace: dict[str, Any], class_keys: ClassKeys, inside: frozenset[int], places: elsewhere.Places
-) -> Any:
+def dill_pickler(surroundings: Surroundings, inside: frozenset[int]) -> Any:
     """Make a pickler of the second tier."""
     dill = import_dill()
 
@@ -207,7 +215,7 @@ def dill_pickler(
         def __init__(self) -> None:
             self.file = io.BytesIO()
             dill.Pickler.__init__(self, self.file, protocol=PROTOCOL, buffer_callback=self.leave_out)
-            Reducing.__init__(self, namespace, class_keys, inside, places)
+            Reducing.__init__(self, surroundings, inside)
 
         def memoised(self) -> dict[int, Any]:
             return {identity: entry[1] for identity, entry in self.memo.items()}
@@ -231,4 +239,18 @@ class GroupUnpickler(pickle.Unpickler):
             return self._session[name]
         if module == "__main__" and name in self._session["namespace"]():
             return self._session["namespace"]()[name]
-        return super().find_class(module, name)
+        try:
+            return super().find_class(module, name)
+        except ModuleNotFoundError:
+            elsewhere = _before_its_move(module)
+            if elsewhere is None:
+                raise
+            return super().find_class(elsewhere, name)
+
+
+_MOVED = (("pathlib._local", "pathlib"), ("numpy._core", "numpy.core"))
+"""Where newer releases keep what older ones know elsewhere; the newer ones find the older place themselves."""
+
+
+def _before_its_move(module: str) -> str | None:
+    return next((old + module.removeprefix(new) for new, old in _MOVED if module.startswith(new)), None)

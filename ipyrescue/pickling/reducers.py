@@ -4,7 +4,8 @@ What a cell defines goes by value. A function's globals come back as the live na
 change; closure cells are created empty and filled once the function stands, so that cells shared by two closures
 stay shared and recursion through a closure closes again. Classes, code objects and the odd types of `typing`
 come apart by cloudpickle's reducers (https://github.com/cloudpipe/cloudpickle), without its class tracker, which
-would rewrite a live class of the same id while decoding.
+would rewrite a live class of the same id while decoding. Bytecode belongs to one minor version of Python: a code object
+says which, and no other makes it again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 
 import cloudpickle.cloudpickle as cp
 
+from ipyrescue import environment
+from ipyrescue.errors import RestoreError
 from ipyrescue.pickling import placeholders
 from ipyrescue.pickling.buffers import address_of
 
@@ -34,6 +37,10 @@ Reduced = tuple[Any, ...]
 
 class Refused(TypeError):  # noqa: N818 - a refusal is data in the end, not an error
     """An object of a kind that is never saved: *args[0]* is the reason in words."""
+
+
+class OtherPythonError(RestoreError):
+    """Bytecode of another Python, which could crash this one if it ran: *args[0]* says of which."""
 
 
 _NEVER = {
@@ -159,6 +166,23 @@ def module_globals(name: str) -> dict[str, Any]:
     return importlib.import_module(name).__dict__
 
 
+def reduce_code(code: types.CodeType) -> Reduced:
+    """Reduce a code object to its parts and the Python that they are for."""
+    return make_code, (python(), *cp._code_reduce(code)[1])
+
+
+def make_code(made_by: str, *parts: Any) -> types.CodeType:
+    """Make a code object; its bytecode is refused where another Python made it. Raises `OtherPythonError`."""
+    if made_by != python():
+        raise OtherPythonError(f"made by {made_by}, this is {python()}")
+    return types.CodeType(*parts)
+
+
+def python() -> str | None:
+    """The Python whose bytecode this process runs."""
+    return environment.python(environment.process())
+
+
 def make_function(
     code: types.CodeType, home: dict[str, Any], name: str, _defaults: None, closure: tuple[Any, ...] | None
 ) -> types.FunctionType:
@@ -176,6 +200,14 @@ def set_function_state(function: types.FunctionType, state: dict[str, Any]) -> N
     function.__dict__.update(state["attributes"] or {})
     for name, value in state["fields"].items():
         setattr(function, name, value)
+
+
+def reduce_method(method: types.MethodType) -> Any:
+    """Reduce a class method of a library by its name: its function alone is nothing that an import finds."""
+    owner, name = method.__self__, method.__func__.__name__
+    if issubclass(type(owner), type) and importable(owner) and getattr(owner, name, None) == method:
+        return getattr, (owner, name)
+    return NotImplemented
 
 
 def reduce_cell(cell: types.CellType, *, filled_later: bool) -> Reduced:
@@ -253,7 +285,12 @@ def reduce_missing(_value: Any) -> str:
 
 def reduce_lock(_lock: Any) -> Reduced:
     """Reduce a lock to a new one that nobody holds: whoever held it is gone."""
-    return threading.Lock, ()
+    return make_lock, ()
+
+
+def make_lock() -> Any:
+    """Make a lock. `threading.Lock` itself goes by a name that Python 3.13 changed."""
+    return threading.Lock()
 
 
 def reduce_reentrant_lock(_lock: Any) -> Reduced:

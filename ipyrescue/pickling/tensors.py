@@ -195,12 +195,13 @@ def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _walk(torch: Any, name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, torch.Tensor):
+    kind = type(value)
+    if issubclass(kind, torch.Tensor):
         yield name, value
-    elif isinstance(value, torch.nn.Module):
+    elif issubclass(kind, torch.nn.Module):
         yield from torch.nn.Module.named_parameters(value, name, remove_duplicate=False)
         yield from torch.nn.Module.named_buffers(value, name, remove_duplicate=False)
-    elif isinstance(value, torch.optim.Optimizer):
+    elif issubclass(kind, torch.optim.Optimizer):
         yield from _walk_optimizer(torch, name, value)
     elif depth < _MAX_DEPTH:
         for key, item in _items(value):

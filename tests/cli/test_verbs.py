@@ -150,6 +150,22 @@ def test_show_says_what_is_there_and_what_was_left_out(make):
         assert "gen (a generator cannot be saved, made in cell [4])" in result.stdout
 
 
+def test_show_prints_what_a_snapshot_was_made_with(make):
+    """Python first, then libraries, then the rest; as text from a store, which no terminal obeys."""
+    found = {"autoreload": "2", "torch": "2.13.0", "python": "3.11.7", "cuda devices": "H200\x1b[2J"}
+    snapshot = make(environment=found)
+
+    shown = run("show", snapshot.id).stdout.partition("Made with:\n")[2].splitlines()
+
+    assert shown == [
+        "  python        3.11.7",
+        "  torch         2.13.0",
+        "  cuda devices  H200\\x1b[2J",
+        "  autoreload    2",
+    ]
+    assert "Made with" not in run("show", make(environment={}).id).stdout
+
+
 def test_the_shape_of_show_is_that_of_ls_with_the_contents(make):
     snapshot = make()
 

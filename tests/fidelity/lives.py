@@ -26,7 +26,7 @@ def verdicts(families: Sequence[Family], folder: Path) -> dict[str, list[Verdict
     cases.write_text(json.dumps(asked), encoding="utf-8")
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
     with kernels(folder) as make:
-        before = make(PYTHONPATH=path)
+        before = make(PYTHONPATH=path, IPYRESCUE_PICKLE_DEADLINE="4s")
         before.run("%load_ext ipyrescue")
         for family in families:
             _run_cells(before, family)
@@ -34,7 +34,7 @@ def verdicts(families: Sequence[Family], folder: Path) -> dict[str, list[Verdict
         then = _ask(before, folder, f"judge(get_ipython().user_ns, {str(cases)!r}, {{facts!r}})")
         _insist_that_all_held(then)
         before.kill()
-        after = make(PYTHONPATH=path)
+        after = make(PYTHONPATH=path, IPYRESCUE_PICKLE_DEADLINE="4s")
         restored = _ask(after, folder, "restore({facts!r})")
         now = _ask(after, folder, f"judge(get_ipython().user_ns, {str(cases)!r}, {{facts!r}})")
     told = [*_told(saved), *_told(restored)]

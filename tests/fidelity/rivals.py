@@ -13,6 +13,7 @@ import importlib
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ NOT_ASKED = ("rules",)
 """Families about ipyrescue's own manners."""
 
 CHILD_SECONDS = 30
+CHILD_BYTES = 16 << 30
 _LIBRARIES = (
     "attrs", "bs4", "cloudpickle", "dill", "IPython.extensions.storemagic", "IPython.external.pickleshare", "joblib",
     "matplotlib.pyplot", "networkx", "pandas", "PIL.Image", "polars", "pyarrow.compute", "pyarrow.dataset",
@@ -105,6 +107,7 @@ def _in_a_child(work: Callable[[], dict[str, Any]], facts: Path) -> dict[str, An
     if child == 0:
         with contextlib.suppress(BaseException):
             os.setsid()
+            resource.setrlimit(resource.RLIMIT_AS, (CHILD_BYTES, CHILD_BYTES))
             facts.write_text(json.dumps(work()), encoding="utf-8")
         os._exit(0)
     deadline = time.monotonic() + CHILD_SECONDS

@@ -6,7 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ipyrescue import gpus
 from ipyrescue.comparing import compare
+from ipyrescue.environment import Difference
 from ipyrescue.finding import Scope
 from ipyrescue.kernel.faces import MIME_TYPE, AsJson
 from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
@@ -16,10 +18,11 @@ from ipyrescue.kernel.report import (
     PlanReport,
     PlanRow,
     RestoredReport,
+    RestoredRow,
     SavedReport,
     StatusReport,
 )
-from ipyrescue.kernel.reporting import restore_plan
+from ipyrescue.kernel.reporting import restore_plan, without_gpu
 from ipyrescue.manifest import Group, Import, Settings, Skipped, Storage, Stream, Variable
 from tests.kernel.samples import GENERATOR, NOW, iso, snapshot
 
@@ -33,6 +36,12 @@ NEWER = snapshot(
 )  # fmt: skip
 ARMED = Settings(every_seconds=300, keep=10, tagged=("model", "opt"))
 
+DIFFERENCES = (
+    Difference("python", "3.11.7", "3.12.1", advice="use a kernel of Python 3.11"),
+    Difference("torch", "2.12.0", "2.13.0", "torch==2.12.0"),
+    Difference("numpy", "2.3.1", "not installed", "numpy==2.3.1"),
+)
+
 REPORTS = [
     SavedReport(snapshot(skipped=(GENERATOR,)), "Armed.", Forecast(10, 10, 1000, 500), ("careful",)),
     RestoredReport(("model", "x"), "3f9c" * 4, 200, (GENERATOR,), ("opt",), ("careful",), "Armed.", 1.9),
@@ -43,6 +52,9 @@ REPORTS = [
     StatusReport(Settings(), "/s", 10**9, NOW),
     PlanReport("checkpoint", (PlanRow("model", "Net", 10, "1"),), (GENERATOR,)),
     PlanReport("restore", (PlanRow("x", "int", 2, change="gone"),), (), "3f9c" * 4, 2.0, (), 0.3),
+    PlanReport("restore", (), differences=DIFFERENCES),
+    RestoredReport((), "3f9c" * 4, 200, differences=DIFFERENCES),
+    SnapshotReport(snapshot(environment={"python": "3.11.7", "torch": "2.13.0"}), NOW),
     ForeignReport("3f9c" * 4, "train.ipynb", "lab", 1000, "ab:cd", iso(10)),
     DifferenceReport(OLDER, NEWER, compare(OLDER, NEWER), NOW),
 ]
@@ -292,3 +304,48 @@ def test_names_from_outside_are_neither_markup_nor_escape_codes(report):
     assert page.tags <= {"div", "table", "thead", "tbody", "tr", "th", "td"}
     assert "\x1b" not in repr(report)
     assert "\x1b" not in report._repr_html_()
+
+
+def test_a_plan_says_which_gpu_is_not_here(monkeypatch):
+    """As far as files and variables show it: torch need not be loaded yet. With device=cpu nobody wants it."""
+    group = Group(
+        ("m",), "data", "pickle", Stream((), 0, "raw"), (), (Storage(0, 0, 1, "torch", "cuda:1"),), (), (), ()
+    )
+    chosen = snapshot(groups=(group,))
+    monkeypatch.setattr(gpus, "look", lambda: gpus.Facts(shown=False, container="docker"))
+
+    (told,) = without_gpu(chosen, Scope(), frozenset({"m"}))
+    assert told.startswith("Tensors of cuda:1 would be on the CPU: this container was given no GPU")
+    assert list(without_gpu(chosen, Scope(), frozenset({"x"}))) == []
+    assert list(without_gpu(chosen, Scope(device="cpu"), frozenset({"m"}))) == []
+    monkeypatch.setattr(gpus, "look", gpus.Facts)
+    assert list(without_gpu(chosen, Scope(), frozenset({"m"}))) == []
+
+
+def test_differences_are_a_table_with_one_line_that_mends_all_versions():
+    """Before the table of the names, in text and in HTML; in JSON each with its fields."""
+    rows = (RestoredRow("x", "int", 28, "restored"),)
+    report = RestoredReport(("x",), "3f9c" * 4, 200, rows=rows, differences=DIFFERENCES)
+
+    assert repr(report).splitlines()[1:] == [
+        "Different from the session of the snapshot. For the versions: "
+        "%pip install torch==2.12.0 numpy==2.3.1   and restart the kernel.",
+        "what    then    now            to do",
+        "python  3.11.7  3.12.1         use a kernel of Python 3.11",
+        "torch   2.12.0  2.13.0",
+        "numpy   2.3.1   not installed",
+        "name  type  size",
+        "x     int   28 B  restored",
+    ]
+    html = report._repr_html_()
+    assert html.index("For the versions") < html.index(">3.12.1<") < html.index(">restored<")
+    assert report.as_json()["requirements"] == "%pip install torch==2.12.0 numpy==2.3.1"
+    assert report.as_json()["differences"][1] == {
+        "key": "torch", "then": "2.12.0", "now": "2.13.0", "requirement": "torch==2.12.0", "advice": "",
+    }  # fmt: skip
+
+
+def test_where_nothing_differs_nothing_is_said_of_it():
+    assert "Different" not in repr(RestoredReport(("x",), "3f9c" * 4, 200))
+    plain = RestoredReport(("x",), "3f9c" * 4, 200, differences=DIFFERENCES[:1])
+    assert "For the versions" not in repr(plain)

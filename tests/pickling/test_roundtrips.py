@@ -355,3 +355,29 @@ users = {"first": UserId}
     assert names["users"]["first"] is names["UserId"]
     assert names["UserId"].__supertype__ is int
     assert names["P"].__name__ == "P"
+
+
+def test_unrelated_variables_are_groups_of_their_own(life: Life) -> None:
+    """What everybody shares ties nobody together: texts, types, modules, constants, and what libraries share."""
+    life.run("""
+import collections, datetime, decimal, enum, json, logging, math, pathlib, re
+import numpy as np, pandas as pd, torch
+class Colour(enum.Enum): RED = 1
+class Net(torch.nn.Module): pass
+def square(x): return x * x
+text, pair, moment, path = "a text", (1, ("two", 3.0)), datetime.datetime(2026, 1, 1), pathlib.PurePath("a")
+everything = lambda: {
+    "text": text, "pair": pair, "moment": moment, "path": path, "colour": Colour.RED, "type": Net, "module": json,
+    "dtype": np.dtype("f4"), "torch": torch.float32, "device": torch.device("cpu"), "sqrt": math.sqrt,
+    "loads": json.loads, "logger": logging.getLogger("a"), "decimal": decimal.Decimal(1), "none": None, "flag": True,
+    "pattern": re.compile("a"), "nan": math.nan, "big": 10 ** 30, "range": range(5), "bytes": b"abc",
+}
+one, two = everything(), everything()
+first, second = pd.DataFrame({"x": [1]}), pd.DataFrame({"y": ["a"]})
+third, fourth = pd.Series([1]), pd.Series(["a"], name="s")
+fifth, sixth = pd.MultiIndex.from_product([[1], ["a"]]), pd.Categorical(["a"])
+""")
+
+    groups = [group.names for group in life.checkpoint().groups]
+
+    assert [names for names in groups if len(names) > 1] == []

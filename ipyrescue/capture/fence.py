@@ -1,0 +1,278 @@
+"""A forked child in which code of unknown manners runs: what it does to itself there, it does not do to the kernel.
+
+Turns a function into the bytes that it hands over, or into how the child ended instead. Knows no pickling. The child
+sees the namespace as it stood, may change it freely, and is gone before the cell goes on. fork(2) in a process with
+threads copies locks as they stand, so a child may hang through no fault of what it runs; a deadline ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import io
+import mmap
+import os
+import select
+import signal
+import struct
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ipyrescue.capture.staging import available_memory_bytes
+
+if sys.platform != "win32":
+    import resource
+
+Buffer = bytes | bytearray | memoryview
+
+_LOOK_EVERY_SECONDS = 0.05
+_IN_ALL = 6
+_PATIENCE_SECONDS = (0.001, 0.004, 0.02, 0.1, 0.3, 0.6)
+_SPARE_BYTES = 1 << 30
+_STACK_BYTES = 256 << 20
+_DEPTH = 100_000
+_PR_SET_PDEATHSIG = 1
+_LENGTH = struct.Struct("<Q")
+_MARK = struct.Struct("<QqQH")
+_MARK_BYTES = 4096
+NOWHERE = -1
+"""The position of a mark that blames nothing."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A child that handed nothing over: *how* it ended, in words, and what it had marked last.
+
+    *position* and *identity* are those of `Marks.leave`, *kind* is the name that was left with them.
+    """
+
+    how: str
+    position: int
+    identity: int
+    kind: str
+
+
+class Marks:
+    """What a child is at, in memory that its parent sees."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _MARK_BYTES)
+        self.leave(NOWHERE)
+
+    def leave(self, position: int, identity: int = 0, kind: str = "") -> None:
+        """Note what comes next, before it is touched."""
+        name = kind.encode()[: _MARK_BYTES - _MARK.size]
+        _MARK.pack_into(self._memory, 0, self.count + 1, position, identity, len(name))
+        self._memory[_MARK.size : _MARK.size + len(name)] = name
+
+    @property
+    def count(self) -> int:
+        """How many marks were left; it grows as long as there is progress."""
+        return int(_LENGTH.unpack_from(self._memory)[0])
+
+    def ended(self, how: str) -> Ended:
+        """How a child ended that left these marks and is gone."""
+        _, position, identity, length = _MARK.unpack_from(self._memory)
+        kind = self._memory[_MARK.size : _MARK.size + length].decode(errors="replace")
+        return Ended(how, position, identity, kind)
+
+
+class Fence:
+    """Runs functions in children, one at a time, and remembers what must not be tried again.
+
+    *denied* maps the type name and the identity of an object to how the child ended that touched it.
+    """
+
+    def __init__(self, deadline_seconds: float = 10.0) -> None:
+        self.deadline_seconds = deadline_seconds
+        self.denied: dict[tuple[str, int], str] = {}
+
+    @property
+    def available(self) -> bool:
+        """Whether there are children to be had: macOS forbids its frameworks in them, Windows has none."""
+        return sys.platform == "linux"
+
+    def run(self, work: Callable[[Marks], Sequence[Buffer]]) -> list[memoryview] | Ended:
+        """Run *work* in a child; return the buffers that it handed over, or how it ended. Raises `OSError`."""
+        marks, libc, room_bytes = Marks(), ctypes.CDLL(None), _room_bytes()
+        with open(os.memfd_create("ipyrescue"), "r+b", buffering=0) as file:
+            receiving, sending = os.pipe()
+            with open(receiving, "rb", buffering=0) as pipe:
+                child = _fork(sending)
+                if child == 0:
+                    _live(work, marks, file, sending, libc, room_bytes)
+                os.close(sending)
+                said, how = b"", "did not end"
+                try:
+                    said, how = self._listen(pipe, marks)
+                finally:
+                    how = _end(child, how)
+            lengths = _read_lengths(said)
+            return marks.ended(how) if lengths is None else _views(file, lengths)
+
+    def _listen(self, pipe: io.FileIO, marks: Marks) -> tuple[bytes, str]:
+        """What a child says until it falls silent, or words for the silence when it lasts too long."""
+        started = progressed = time.monotonic()
+        seen, said = marks.count, b""
+        while True:
+            if select.select([pipe], [], [], _LOOK_EVERY_SECONDS)[0]:
+                part = pipe.read(1 << 16)
+                if not part:
+                    return said, ""
+                said += part
+            now, count = time.monotonic(), marks.count
+            if count != seen:
+                seen, progressed = count, now
+            for since, seconds in ((progressed, self.deadline_seconds), (started, _IN_ALL * self.deadline_seconds)):
+                if now - since > seconds:
+                    return b"", f"did not end within {seconds:g} s"
+
+
+# --- the parent's side ------------------------------------------------------------------------------------------
+
+
+def _fork(sending: int) -> int:
+    """Fork; when that fails, nothing is left open."""
+    try:
+        with warnings.catch_warnings():
+            # 3.12 warns of forks in processes with threads; the module's docstring says how this one is fenced.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return os.fork()
+    except BaseException:
+        os.close(sending)
+        raise
+
+
+def _end(child: int, how: str) -> str:
+    """See that *child* is gone; say *how* it ended: given, it is killed at once, else it has a moment to go."""
+    with contextlib.suppress(ChildProcessError):  # somebody here waits for children of all kinds
+        for pause_seconds in () if how else _PATIENCE_SECONDS:
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return _in_words(status)
+            time.sleep(pause_seconds)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return how or "did not end"
+
+
+def _in_words(status: int) -> str:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return f"crashes the process ({signal.Signals(number).name if number in set(signal.Signals) else number})"
+    return f"ends the process (exit status {os.waitstatus_to_exitcode(status)})"
+
+
+def _read_lengths(said: bytes) -> list[int] | None:
+    """The lengths of the buffers, or nothing when the child did not come to the end of its sentence."""
+    if len(said) < _LENGTH.size:
+        return None
+    count, *lengths = (number for (number,) in _LENGTH.iter_unpack(said[: len(said) // _LENGTH.size * _LENGTH.size]))
+    return lengths if len(lengths) == count else None
+
+
+def _views(file: io.FileIO, lengths: list[int]) -> list[memoryview]:
+    if not sum(lengths):
+        return [memoryview(b"") for _ in lengths]
+    whole, at, views = memoryview(mmap.mmap(file.fileno(), sum(lengths), prot=mmap.PROT_READ)), 0, []
+    for length in lengths:
+        views.append(whole[at : at + length])
+        at += length
+    return views
+
+
+# --- the child's side -------------------------------------------------------------------------------------------
+
+
+def _live(
+    work: Callable[[Marks], Sequence[Buffer]],
+    marks: Marks,
+    file: io.FileIO,
+    sending: int,
+    libc: ctypes.CDLL,
+    room_bytes: int,
+) -> NoReturn:
+    """The child's life, from which nothing returns into the kernel's code: no finally, no exit handler, no flush."""
+    status = 1
+    try:
+        _fence_in(libc, room_bytes)
+        buffers = _on_a_deep_stack(lambda: work(marks))
+        marks.leave(NOWHERE)
+        for buffer in buffers:
+            _write(file.fileno(), memoryview(buffer).cast("B"))
+            marks.leave(NOWHERE)
+        lengths = [len(buffers), *(memoryview(buffer).nbytes for buffer in buffers)]
+        _write(sending, memoryview(b"".join(map(_LENGTH.pack, lengths))))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _fence_in(libc: ctypes.CDLL, room_bytes: int) -> None:
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+    faulthandler.disable()
+    _fall_silent()
+    _limit_memory(room_bytes + _STACK_BYTES)
+
+
+def _on_a_deep_stack(work: Callable[[], Sequence[Buffer]]) -> Sequence[Buffer]:
+    """Run *work* where it may recurse as deep as a list of lists goes; what it raises ends the child."""
+    done: list[Sequence[Buffer]] = []
+
+    def run() -> None:
+        torch: Any = sys.modules.get("torch")
+        if hasattr(torch, "set_num_threads"):
+            torch.set_num_threads(1)  # OpenMP's threads are not forked; torch's own DataLoader workers do the same
+        done.append(work())
+
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEPTH))
+    threading.stack_size(_STACK_BYTES)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return done[0]
+
+
+def _fall_silent() -> None:
+    """What the code prints here would stand in the cell's output, or wait for a thread that was not forked."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (1, 2):
+        os.dup2(nowhere, number)
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(nowhere, "w"), encoding="utf-8", errors="replace")
+
+
+def _limit_memory(room_bytes: int) -> None:
+    """Let the child, and not the kernel, be what fails or is killed when memory runs out."""
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("1000")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = _size_bytes()[0] + room_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def _room_bytes() -> int:
+    """How much memory a child may need for streams of what this process holds."""
+    return min(available_memory_bytes() // 2, _size_bytes()[1] + _SPARE_BYTES)
+
+
+def _size_bytes() -> tuple[int, int]:
+    """Address space and resident memory of this process (proc(5), statm)."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        size, resident, *_ = (int(pages) * mmap.PAGESIZE for pages in file.read().split())
+    return size, resident
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]

@@ -1,0 +1,295 @@
+"""Objects taken apart by code of unknown manners: what it does to its process costs that object, and nothing here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from namespaces import reborn
+
+from ipyrescue.capture.fence import Fence
+from ipyrescue.errors import CheckpointError
+from ipyrescue.pickling.buffers import Copies, OnDevice, Reference
+from ipyrescue.pickling.trust import Trust
+
+if TYPE_CHECKING:
+    from namespaces import Life
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fence is made of Linux's fork")
+
+HOSTILE = """
+import os, time, ctypes
+class Sleeps:
+    def __reduce__(self): time.sleep(1e6)
+class Exits:
+    def __getstate__(self): os._exit(0)
+class Crashes:
+    def __reduce__(self): ctypes.string_at(0)
+"""
+OWN_CODE = """
+import numpy as np
+class Own:
+    def __init__(self, held): self.held = held
+    def __reduce__(self): return Own, (self.held,)
+"""
+
+
+class CountingFence(Fence):
+    """A fence that knows how many children it had."""
+
+    def __init__(self) -> None:
+        super().__init__(deadline_seconds=0.5)
+        self.children = 0
+
+    def run(self, work: Any) -> Any:
+        self.children += 1
+        return super().run(work)
+
+
+@pytest.fixture
+def fenced(life: Life) -> Life:
+    life.fence = CountingFence()
+    return life
+
+
+def reasons(life: Life) -> dict[str, str]:
+    return {skipped.name: skipped.reason for skipped in life.checkpoint().skipped}
+
+
+def test_objects_that_end_their_process_are_named_and_the_rest_is_saved(fenced: Life) -> None:
+    fenced.run(
+        f"{HOSTILE}\nkept = [1, 2]\nsleeps, exits, crashes = Sleeps(), Exits(), Crashes()\nboxed = [sleeps, kept]"
+    )
+
+    assert reasons(fenced) == {
+        "sleeps": "Sleeps, whose pickling did not end within 0.5 s",
+        "exits": "Exits, whose pickling ends the process (exit status 0)",
+        "crashes": "Crashes, whose pickling crashes the process (SIGSEGV)",
+        "boxed": "list that holds Sleeps, whose pickling did not end within 0.5 s",
+    }
+    after = reborn(fenced)
+    after.restore()
+    assert after.names["kept"] == [1, 2]
+    assert after.names["Sleeps"].__name__ == "Sleeps", "a class is no instance"
+
+
+def test_what_ended_a_child_is_not_tried_again(fenced: Life) -> None:
+    """Neither in the next snapshot, nor, when two of a kind did it, in any other of that kind."""
+    fenced.run(f"{HOSTILE}\nmany = [Exits(), 1]\nmore = Exits()\nrest = [[Exits()] for _ in range(20)]")
+    first = reasons(fenced)
+    children = fenced.fence.children
+
+    assert reasons(fenced) == first
+    assert children == 3, "two that died, and one that came to the end"
+    assert fenced.fence.children == children, "now none is needed"
+
+
+def test_plain_data_and_known_libraries_need_no_child(fenced: Life) -> None:
+    """The price of the fence is paid by who holds code of unknown manners only."""
+    fenced.run("""
+import collections, dataclasses, datetime, enum, functools, re, typing
+import numpy as np, pandas as pd, torch
+from sklearn.linear_model import LinearRegression
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(2, 2)
+class Colour(enum.Enum): RED = 1
+class Point(typing.NamedTuple): x: int
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row: y: int
+class Bag(dict): pass
+class Wrong(Exception): pass
+net = Net()
+opt = torch.optim.AdamW(net.parameters())
+loader = torch.utils.data.DataLoader(torch.arange(4))
+frame, fit = pd.DataFrame({"a": [1, 2], "b": ["x", None]}), LinearRegression().fit([[1.0]], [1.0])
+odd = [Colour.RED, Point(1), Row(2), Bag(a=1), Wrong("w"), functools.partial(int, base=2), re.compile("a"), print, len]
+times = [datetime.datetime.now(), collections.Counter("aab"), collections.defaultdict(list), np.random.default_rng(1)]
+def square(x): return x * x
+""")
+
+    assert reasons(fenced) == {}
+    assert fenced.fence.children == 0
+
+
+def test_everything_comes_back_through_a_child(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classes, functions, shared memory and identity: the child's groups are like those of this process."""
+    monkeypatch.setattr(Trust, "knows", lambda self, kind: kind.__module__ == "builtins")
+    fenced.run("""
+import numpy as np, pandas as pd, torch
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(300, 300)
+net = Net()
+opt = torch.optim.AdamW(net.parameters(), lr=0.5)
+net.fc(torch.ones(300)).sum().backward(); opt.step()
+sparse = torch.eye(400).to_sparse()
+base = np.arange(100_000.0); view = base[10:20]; tensor = torch.from_numpy(base)
+frame = pd.DataFrame({"a": base})
+small = np.arange(3)
+def double(x): return 2 * x + offset
+offset = 1
+""")
+
+    assert reasons(fenced) == {}
+    assert fenced.fence.children == 1
+    after = reborn(fenced)
+    after.restore()
+    now = after.names
+    assert type(now["net"]) is now["Net"]
+    assert now["opt"].param_groups[0]["params"][0] is now["net"].fc.weight
+    assert now["net"].fc.weight.equal(fenced.names["net"].fc.weight)
+    assert now["sparse"].to_dense().equal(fenced.names["sparse"].to_dense())
+    now["base"][15] = -1
+    assert now["view"][5] == -1 == now["tensor"][15]
+    assert now["frame"].equals(fenced.names["frame"])
+    after.run("offset = 5; doubled = double(1)")
+    assert now["doubled"] == 7
+
+
+def test_memory_is_shared_between_what_the_child_met_and_what_it_did_not(fenced: Life) -> None:
+    fenced.run(f"{OWN_CODE}\nbase = np.arange(50_000)\nown = Own(base[5:])\nfresh = Own(np.arange(60_000))")
+
+    assert reasons(fenced) == {}
+    after = reborn(fenced)
+    after.restore()
+    after.names["base"][7] = -1
+    assert after.names["own"].held[2] == -1
+    assert after.names["fresh"].held[-1] == 59_999
+
+
+def test_an_object_that_changes_itself_while_it_is_pickled_stays_as_it_was(fenced: Life) -> None:
+    fenced.run("""
+class Connected:
+    def __init__(self): self.line, self.pages = "open", [1]
+    def __getstate__(self):
+        state = self.__dict__
+        del state["line"]
+        return state
+connected = Connected()
+""")
+
+    assert reasons(fenced) == {}
+    assert fenced.names["connected"].line == "open"
+    after = reborn(fenced)
+    after.restore()
+    assert vars(after.names["connected"]) == {"pages": [1]}
+
+
+def test_one_that_dies_only_when_it_is_pickled_with_others_costs_its_group(fenced: Life) -> None:
+    fenced.run("""
+import os
+class Twice:
+    times = 0
+    def __init__(self, held): self.held = held
+    def __getstate__(self):
+        Twice.times += 1
+        if Twice.times > 1: os._exit(5)
+        return self.__dict__
+shared, kept = [1], [2]
+twice = Twice(shared)
+""")
+
+    assert set(reasons(fenced)) == {"twice"}
+    after = reborn(fenced)
+    after.restore()
+    assert (after.names["shared"], after.names["kept"]) == ([1], [2])
+
+
+def test_without_a_child_to_be_had_all_is_done_here(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_child(work: Any) -> Any:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(fenced.fence, "run", no_child)
+    fenced.run(f"{OWN_CODE}\nown = Own([1])")
+
+    assert reasons(fenced) == {}
+    after = reborn(fenced)
+    after.restore()
+    assert after.names["own"].held == [1]
+
+
+def test_what_ended_a_child_is_not_tried_here_when_there_is_no_other(
+    fenced: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    had = fenced.fence.run
+
+    def one_child(work: Any) -> Any:
+        if fenced.fence.children:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        return had(work)
+
+    monkeypatch.setattr(fenced.fence, "run", one_child)
+    fenced.run(f"{HOSTILE}{OWN_CODE}\nexits, own = Exits(), Own([1])")
+
+    assert set(reasons(fenced)) == {"exits"}
+
+
+def test_memory_of_a_device_is_left_to_this_process(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child has no CUDA context; what it came through without harm is pickled here, and what did harm is not."""
+    copy = Copies._copy
+
+    def as_if_on_a_device(self: Copies, device: str, start: int, size_bytes: int, owner: Reference) -> memoryview:
+        if self.in_child and size_bytes == 8 * 70_000:
+            raise OnDevice(device)
+        return copy(self, device, start, size_bytes, owner)
+
+    monkeypatch.setattr(Copies, "_copy", as_if_on_a_device)
+    fenced.run(f"{HOSTILE}{OWN_CODE}\nown = Own(np.arange(70_000))\nexits = Exits()")
+
+    assert set(reasons(fenced)) == {"exits"}
+    after = reborn(fenced)
+    after.restore()
+    assert after.names["own"].held[-1] == 69_999
+
+
+def test_a_copy_that_finds_no_memory_in_the_child_says_so(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = Copies._copy
+
+    def no_memory(self: Copies, *where: Any) -> memoryview:
+        if self.in_child:
+            raise CheckpointError("no memory")
+        return copy(self, *where)
+
+    monkeypatch.setattr(Copies, "_copy", no_memory)
+    fenced.run(f"{OWN_CODE}\nown = Own(np.arange(70_000))")
+
+    with pytest.raises(CheckpointError, match="no memory"):
+        fenced.checkpoint()
+
+
+def test_what_nests_too_deep_for_a_kernel_is_pickled_on_a_deeper_stack(fenced: Life) -> None:
+    fenced.fence.deadline_seconds = 60
+    fenced.run("""
+class Node:
+    def __init__(self, next): self.next = next
+head = None
+for _ in range(3_000): head = Node(head)
+pair = ()
+for _ in range(1_000): pair = (pair, pair)
+held = [pair]
+""")
+
+    assert reasons(fenced) == {}
+    after = reborn(fenced)
+    after.restore()
+    node, length = after.names["head"], 0
+    while node is not None:
+        node, length = node.next, length + 1
+    assert length == 3_000
+    assert after.names["held"][0] is after.names["pair"]
+
+
+def test_what_nests_without_end_is_named(fenced: Life) -> None:
+    fenced.run("""
+class Endless:
+    def __getstate__(self): return Endless()
+endless, kept = Endless(), 1
+""")
+
+    assert set(reasons(fenced)) == {"endless"}
