@@ -15,12 +15,15 @@ from typing import Any
 from ipyrescue import cells, checkpointing, identity, restoring
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
+from ipyrescue.checking import supervising
+from ipyrescue.checking.verdicts import Checked
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
+from ipyrescue.kernel.memory import free_memory
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
@@ -150,6 +153,17 @@ class Notebook:
         snapshot = checkpointing.write(draft, store)
         tidy(store, snapshot.notebook, self.retention(snapshot.settings), current=self.incarnation)
         return snapshot
+
+    def check(self, snapshot: Snapshot, progress: Callable[[str], None]) -> Checked:
+        """Restore *snapshot*, which was just made, in a fresh process, and compare it with the namespace."""
+        return supervising.check(
+            snapshot,
+            self._shell.user_ns,
+            supervising.Place(self.store().root, self.key_path),
+            timeout_seconds=self.configuration.check_timeout_seconds,
+            room_bytes=free_memory(),
+            progress=progress,
+        )
 
     def find(self, source: str | None, device: str | None = None) -> list[Snapshot]:
         """The snapshots that *source* means, best first; see `ipyrescue.finding`.
