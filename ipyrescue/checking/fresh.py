@@ -24,7 +24,7 @@ from typing import Any, TextIO
 from ipyrescue import restoring
 from ipyrescue.checking.orders import Expected, Found, Namespace, Order
 from ipyrescue.errors import RescueError
-from ipyrescue.manifest import Group, Snapshot
+from ipyrescue.manifest import Snapshot
 from ipyrescue.pickling import collector
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Placed
@@ -127,9 +127,7 @@ def _uses_a_gpu(snapshot: Snapshot) -> bool:
     return any(storage.device.startswith("cuda") for group in snapshot.groups for storage in group.storages)
 
 
-def _decoded(
-    placed: Collection[Placed], namespace: dict[str, Any], teller: _Teller
-) -> Iterator[tuple[Decoded, int]]:
+def _decoded(placed: Collection[Placed], namespace: dict[str, Any], teller: _Teller) -> Iterator[tuple[Decoded, int]]:
     decoding_one_by_one = decoding.decode(list(placed), namespace)
     for group in placed:
         teller.began("load", group.position)

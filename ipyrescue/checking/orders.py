@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ipyrescue.manifest import Snapshot
+from ipyrescue.pickling.anatomy import Anatomy, cell_classes
 from ipyrescue.pickling.digests import Digest, Token
-from ipyrescue.pickling.parts import Anatomy, cell_classes
 
 Expected = Mapping[str, Digest]
 
@@ -30,7 +29,7 @@ class Order:
     snapshot: str
     report: int
     path: tuple[str, ...]
-    expected: dict[int, Expected]
+    expected: Mapping[int, Expected]
     checked: tuple[int, ...] = ()
     lost: tuple[int, ...] = ()
     lost_imports: tuple[str, ...] = ()
@@ -42,12 +41,13 @@ class Order:
     @classmethod
     def from_bytes(cls, text: bytes) -> Order:
         """Read what `to_bytes` wrote."""
-        said = json.loads(text)
+        said: dict[str, Any] = json.loads(text)
         expected = {
             int(position): {name: Digest(tuple(d["chunks"]), d["incomparable"]) for name, d in names.items()}
             for position, names in said.pop("expected").items()
         }
-        return cls(expected=expected, **{name: tuple(v) if type(v) is list else v for name, v in said.items()})
+        rest: Any = {name: tuple(held) if type(held) is list else held for name, held in said.items()}
+        return cls(expected=expected, **rest)
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,3 @@ class Namespace:
     def of_group(self, names: Iterable[str]) -> Anatomy:
         """How the values of a group come apart: its own classes are looked into."""
         return self.anatomy.beside(cell_classes(self.values, names))
-
-
-def positions(snapshot: Snapshot) -> list[int]:
-    """The groups of a snapshot that can be loaded, in their order; the random streams are one of them."""
-    return list(range(len(snapshot.groups)))

@@ -6,6 +6,7 @@ nothing leaves the kernel but digests. Ctrl-C ends the process, and the verdicts
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -162,7 +163,7 @@ class _Checkup:
         if step not in ("load", "compare"):
             return self.timeout_seconds * _PATIENCE_BEFORE_LOADING
         group = self.snapshot.groups[of]
-        size_bytes = group.stream.size_bytes + sum(buffer.size_bytes for buffer in group.buffers)
+        size_bytes: int = group.stream.size_bytes + sum(buffer.size_bytes for buffer in group.buffers)
         return self.timeout_seconds + size_bytes / _SLOWEST_BYTES_PER_SECOND
 
     def _hear(self, said: dict[str, Any]) -> None:
@@ -245,7 +246,7 @@ class _Checkup:
 
     def give_up(self, why: str) -> None:
         """Say of all that has no verdict yet that it was not checked."""
-        for name in self._all_names():
+        for name in self.snapshot.names:
             if name not in self._found:
                 self._judge(name, UNCHECKED, why=why)
 
@@ -253,9 +254,6 @@ class _Checkup:
         """The verdicts in the order of the snapshot's names; the random streams only where they are not the same."""
         random = [v for v in (self._found.get(RANDOM_STREAMS),) if v is not None and v.outcome == DIFFERS]
         return (*(self._found[name] for name in self.snapshot.names), *random)
-
-    def _all_names(self) -> Iterable[str]:
-        return self.snapshot.names
 
 
 class _Fresh:
@@ -319,10 +317,8 @@ class _Fresh:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         os.close(self._read_from)
         self._errors.close()

@@ -2,7 +2,7 @@
 
 A value is walked in an order of its own making: its kind, what it holds, then its parts, each object once. What is met
 again is told by the path where it stood first, so that sharing counts; memory counts byte for byte, and once, however
-many arrays lie on it. Sets have no order. What a value consists of is the business of `parts`; nothing of the user's
+many arrays lie on it. Sets have no order. What a value consists of is the business of `anatomy`; nothing of the user's
 is called. The walk goes by a stack of its own, so that depth costs nothing, and has an end: who has more than
 `MOST_TOKENS` parts is not compared.
 
@@ -15,14 +15,15 @@ from __future__ import annotations
 import bisect
 import hashlib
 from collections import ChainMap, Counter
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from ipyrescue.pickling import collector
+from ipyrescue.pickling.anatomy import Anatomy
 from ipyrescue.pickling.array_parts import Memory
-from ipyrescue.pickling.parts import ATOMS, Anatomy, Incomparable, Parts
+from ipyrescue.pickling.parts import ATOMS, Incomparable, Parts
 
 CHUNK_TOKENS = 256
 MOST_TOKENS = 20_000_000
@@ -119,7 +120,7 @@ def shown(path: Path) -> str:
     return "".join(reversed(steps))
 
 
-_STEPS = {
+_STEPS: dict[str, Callable[[Any], str]] = {
     "": str,
     ".": lambda name: f".{name}",
     "[": lambda key: f"[{key!r}]" if type(key) in (str, int) and len(str(key)) < _SHOWN_CHARACTERS else "[...]",
@@ -192,7 +193,7 @@ class _Walk:
     def _inside(self) -> _Walk:
         """A walk that knows what this one has met, and of which this one learns nothing."""
         walk = _Walk(self._anatomy)
-        walk._met = ChainMap({}, self._met)  # type: ignore[arg-type]
+        walk._met = ChainMap({}, self._met)
         walk._alive, walk._left = self._alive, self._left
         return walk
 
@@ -214,8 +215,9 @@ class _Walk:
             parts = self._anatomy.parts(value)
         except Incomparable as error:
             raise Incomparable(f"{shown(path)}: {error}") from error
-        except Exception as error:  # noqa: BLE001 - a half-made object of a library may raise anything
-            raise Incomparable(f"{shown(path)}: {type(value).__name__} cannot be looked at ({error})") from error
+        except Exception as error:  # a half-made object of a library may raise anything
+            kind = self._anatomy.label(type(value))
+            raise Incomparable(f"{shown(path)}: {kind} cannot be looked at ({type(error).__name__})") from error
         if not parts.alike:
             self._met[id(value)] = path
         self._alive.append(value)
