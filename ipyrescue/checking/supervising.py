@@ -251,9 +251,10 @@ class _Checkup:
                 self._judge(name, UNCHECKED, why=why)
 
     def verdicts(self) -> tuple[Verdict, ...]:
-        """The verdicts in the order of the snapshot's names; the random streams only where they are not the same."""
-        random = [v for v in (self._found.get(RANDOM_STREAMS),) if v is not None and v.outcome == DIFFERS]
-        return (*(self._found[name] for name in self.snapshot.names), *random)
+        """The verdicts in the order of the snapshot's names; the random streams only where they are lost."""
+        streams = self._found.get(RANDOM_STREAMS)
+        bad = (streams,) if streams is not None and streams.outcome in (DIFFERS, FAILED) else ()
+        return (*(self._found[name] for name in self.snapshot.names), *bad)
 
 
 class _Fresh:

@@ -213,7 +213,7 @@ _CHECKPOINT = Grammar(
         Option("off", "disarm; with names: tag those no longer"),
         Option("status", "tell what is protected, and change nothing"),
         Option("dry-run", "tell what would be saved, and save nothing", short="n"),
-        Option("check", "then restore it in a fresh process, and tell what does not come back as it is", short="c"),
+        Option("check", "then restore it in a fresh process, and tell what does not come back as it is"),
         Option("json", "return the result as JSON"),
     ),
     {

@@ -132,6 +132,10 @@ DIFFERENT = {
         TORCH + NUMPY + "a = np.zeros(4); v = [a, torch.from_numpy(a)]",
         TORCH + NUMPY + "v = [np.zeros(4), torch.zeros(4, dtype=torch.float64)]",
     ),
+    "memory shared in part": (
+        TORCH + NUMPY + "a = np.zeros(4); v = [a[:3], torch.from_numpy(a[1:])]",
+        TORCH + NUMPY + "a, b = np.zeros(4), np.zeros(4); v = [a[:3], torch.from_numpy(b[1:])]",
+    ),
     "an object in an array": (
         NUMPY + "v = np.array([1, 'a'], dtype=object)",
         NUMPY + "v = np.array([1, 'b'], dtype=object)",

@@ -355,3 +355,12 @@ users = {"first": UserId}
     assert names["users"]["first"] is names["UserId"]
     assert names["UserId"].__supertype__ is int
     assert names["P"].__name__ == "P"
+
+
+def test_a_class_inside_another_keeps_its_whole_name(life: Life) -> None:
+    life.run("class Outer:\n    class Inner: pass\ninner = Outer.Inner()")
+
+    names = round_trip(life)
+
+    assert type(names["inner"]).__qualname__ == "Outer.Inner"
+    assert names["Outer"].Inner is type(names["inner"])
