@@ -1,4 +1,4 @@
-"""A snapshot, restored in a fresh process and compared, without a kernel: what is lossy is found, what kills is fenced."""
+"""A snapshot restored in a fresh process and compared, without a kernel: what is lossy is found, what kills is fenced."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from namespaces import Life
 
 from ipyrescue.checking import supervising
 from ipyrescue.checking.verdicts import DIFFERS, FAILED, INCOMPARABLE, SAME, UNCHECKED, Checked, Verdict
 from ipyrescue.store import signing
+
+if TYPE_CHECKING:
+    from namespaces import Life
 
 FINE = """
 import collections, functools, json

@@ -55,7 +55,7 @@ SAME = {
     "a model and its optimizer": (NET + "v = [m, opt]",) * 2,
     "a random generator": (NUMPY + "v = np.random.default_rng(1)",) * 2,
     "a DataFrame": ("import pandas as pd\nv = pd.DataFrame({'a': [1, 2], 'b': ['x', None]})",) * 2,
-    "a deep nesting": ("v = []\nfor _ in range(100_000): v = [v]",) * 2,
+    "a deep nesting": ("v = []\nfor _ in range(20_000): v = [v]",) * 2,
     "a module": ("import os; v = os",) * 2,
     "a bound method": ("class A:\n    def f(self): pass\nv = A().f",) * 2,
     "a weak reference": ("import weakref\nclass A: pass\na = A(); v = [a, weakref.ref(a)]",) * 2,
@@ -218,21 +218,17 @@ def test_two_processes_come_to_the_same() -> None:
     program = (
         "import sys, warnings; sys.path.insert(0, sys.argv[1]); warnings.simplefilter('ignore')\n"
         "from test_digests import *\n"
-        "for case in SAME: print(case, digest(SAME[case][0]).chunks)"
+        "for case in SAME: print(case, *digest(SAME[case][0]).chunks)"
     )
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", program, os.path.dirname(__file__)],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    ]
+    other = subprocess.run(
+        [sys.executable, "-c", program, os.path.dirname(__file__)],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
-    assert found[0] == found[1]
-    assert len(found[0].splitlines()) == len(SAME)
+    assert other.stdout.splitlines() == [" ".join([case, *digest(SAME[case][0]).chunks]) for case in SAME]
 
 
 @pytest.mark.parametrize(
