@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,10 +109,8 @@ class _Checkup:
             self._expected[position] = self._digests(position)
 
     def _digests(self, position: int) -> dict[str, Digest]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = self._live(position)
-            return digests(values, self.namespace.of_group(values))
+        values = self._live(position)
+        return digests(values, self.namespace.of_group(values))
 
     def _live(self, position: int) -> dict[str, Any]:
         group = self.snapshot.groups[position]

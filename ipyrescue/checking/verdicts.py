@@ -25,12 +25,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Checked:
-    """The verdicts on all names of a snapshot, in its order, and how long it took; *warnings* are for people."""
+    """The verdicts on all names of a snapshot, in its order, how long it took, and how many processes."""
 
     verdicts: tuple[Verdict, ...]
     seconds: float
     processes: int = 1
-    warnings: tuple[str, ...] = ()
 
     def count(self, outcome: str) -> int:
         """How many names came to this."""

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import warnings
 from collections import ChainMap, Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, NamedTuple
@@ -23,10 +25,10 @@ from typing import Any, NamedTuple
 from ipyrescue.pickling import collector
 from ipyrescue.pickling.anatomy import Anatomy
 from ipyrescue.pickling.array_parts import Memory
-from ipyrescue.pickling.parts import ATOMS, Incomparable, Parts
+from ipyrescue.pickling.parts import ATOMS, Incomparable, Parts, hashed, text
 
 CHUNK_TOKENS = 256
-MOST_TOKENS = 20_000_000
+MOST_TOKENS = 10_000_000
 _SHOWN_NAMES = 200
 _SHOWN_CHARACTERS = 120
 
@@ -62,16 +64,25 @@ class Difference:
 def digests(values: Mapping[str, Any], anatomy: Anatomy) -> dict[str, Digest]:
     """Digest values that may share objects, in their order."""
     walk = _Walk(anatomy)
-    with collector.held_off():
+    with _in_peace():
         return {name: walk.over(name, value) for name, value in values.items()}
 
 
 def tokens(values: Mapping[str, Any], anatomy: Anatomy, wanted: Mapping[str, int]) -> dict[str, list[Token]]:
     """Walk again, and return for each *wanted* name the tokens of one chunk."""
     walk = _Walk(anatomy, wanted)
-    for name, value in values.items():
-        walk.over(name, value)
+    with _in_peace():
+        for name, value in values.items():
+            walk.over(name, value)
     return walk.seen
+
+
+@contextmanager
+def _in_peace() -> Iterator[None]:
+    """Without the garbage collector, and without what libraries warn of when they are asked how they pickle."""
+    with collector.held_off(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def first_different_chunk(one: Digest, other: Digest) -> int | None:
@@ -142,15 +153,12 @@ class _Chunks:
     _hash: Any = field(default_factory=lambda: hashlib.blake2b(digest_size=8))
 
     def add(self, path: Path, label: str, content: bytes, names: tuple[str, ...]) -> None:
-        self._hash.update(b"%d %d %d " % (len(label), len(content), len(names)))
-        self._hash.update(label.encode("utf-8", "surrogatepass"))
-        self._hash.update(content)
+        self._hash.update(text(f"{len(label)} {len(content)} {len(names)} {label}") + content)
         if names:
-            self._hash.update(repr(names).encode("utf-8", "surrogatepass"))
+            self._hash.update(text(repr(names)))
         if self.wanted == len(self.done):
             few = names if len(names) <= _SHOWN_NAMES else ()
-            value = content + repr(names).encode("utf-8", "surrogatepass")
-            self.seen.append(Token(shown(path), label, hashlib.blake2b(value, digest_size=8).hexdigest(), few))
+            self.seen.append(Token(shown(path), label, hashed(content + text(repr(names))).hex(), few))
         self._count += 1
         if self._count % CHUNK_TOKENS == 0:
             self._close()
@@ -207,7 +215,9 @@ class _Walk:
             elif (met := self._met.get(id(value))) is not None:
                 self._emit(path, f"the same object as {shown(met)}")
             else:
-                stack.extend(reversed(self._visit(path, value)))
+                parts = self._visit(path, value)
+                parts.reverse()
+                stack += parts
 
     def _visit(self, path: Path, value: Any) -> list[tuple[Path, Any]]:
         """Tell of one object; return its parts, which are walked next."""
@@ -221,21 +231,19 @@ class _Walk:
         if not parts.alike:
             self._met[id(value)] = path
         self._alive.append(value)
-        self._alive.append(parts)
         self._emit(path, parts.label, parts.content, parts.names)
         if parts.memory is not None:
             self._tell_memory((path, " ", "memory"), parts.memory)
         for span, label, content in parts.runs:
             self._emit((path, ":", span), label, content)
-        return [*self._elements(path, parts), *(((path, kind, key), part) for kind, key, part in parts.children)]
+        children = [((path, kind, key), part) for kind, key, part in parts.children]
+        return [*self._elements(path, parts), *children] if parts.unordered else children
 
     def _elements(self, path: Path, parts: Parts) -> Iterator[tuple[Path, Any]]:
         """Tell of the elements of a set in the order of their own digests.
 
         Those that are alike in all that they hold are told only, as nothing says which is which.
         """
-        if not parts.unordered:
-            return
         alone = sorted(((self._digest(element), element) for element in parts.unordered), key=lambda pair: pair[0])
         alike = Counter(digest for digest, _ in alone)
         self._emit((path, " ", "elements"), "elements", "".join(digest for digest, _ in alone).encode())

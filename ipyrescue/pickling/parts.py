@@ -33,7 +33,7 @@ class Incomparable(Exception):  # noqa: N818 - not an error: an answer
 Step = tuple[str, Any, Any]
 
 
-@dataclass
+@dataclass(slots=True)
 class Parts:
     """What one object is. *label* may be shown; *content* is hashed; *names* are those of its attributes or keys.
 

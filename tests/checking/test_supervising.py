@@ -1,4 +1,4 @@
-"""A snapshot restored in a fresh process and compared, without a kernel: what is lossy is found, what kills is fenced."""
+"""A snapshot restored in a fresh process, without a kernel: what is lossy is found, what kills costs itself."""
 
 from __future__ import annotations
 
