@@ -106,8 +106,7 @@ def test_a_session_is_checked(make_kernel: MakeKernel, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_a_check_and_the_kernel_goes_on(make_kernel: MakeKernel, tmp_path: Path) -> None:
-    """What hangs is given up after the setting's time; Ctrl-C is quicker. The process is gone either way, and it dies
-    with its kernel."""
+    """What hangs is given up after the setting's time, Ctrl-C is quicker, and the process dies with its kernel."""
     kernel = make_kernel(IPYRESCUE_CHECK_TIMEOUT="2s")
     kernel.run(f"%load_ext ipyrescue\nkept = [1]\n{WAITS}")
 
