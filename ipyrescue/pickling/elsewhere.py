@@ -30,6 +30,9 @@ class Places:
         if shell := _shell():
             self._known[id(shell)] = "IPython.core.getipython", "get_ipython()"
 
+    def __contains__(self, identity: int) -> bool:
+        return identity in self._known
+
     def of(self, value: Any) -> tuple[str, str] | None:
         """Module and name of *value*, or None where it is a value like others."""
         known = self._known.get(id(value))
