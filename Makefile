@@ -54,7 +54,7 @@ format: venv  ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-fidelity: venv  ## Put every kind of value before ipyrescue and its rivals, and write docs/fidelity.md
+fidelity: venv  ## Put every kind of value before ipyrescue and its rivals; print the tables, write them to the docs
 	PYTHONPATH=tests $(BIN)/python -m fidelity $(ARGS)
 
 bench: venv  ## Measure against torch.save and dill, side by side

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ipyrescue.errors import CorruptError
@@ -22,6 +23,12 @@ _KEPT_BYTES = MAX_BYTES * 3 // 4
 """What stays when the bound is reached: not all of it, or else every later snapshot would begin with other bytes."""
 
 _MAX_CHARACTERS = 100_000
+
+_IMPORT = re.compile(
+    r"(?:^|;)[ \t]*(?:import[ \t]+(?P<modules>[^#\n;]+)"
+    r"|from[ \t]+(?P<package>[\w.]+)[ \t]+import[ \t]*(?:\((?P<several>[^)]*)\)|(?P<names>[^#\n;(]+)))",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,27 @@ class History:
 def from_bytes(raw: bytes) -> tuple[Cell, ...]:
     """Read what `History.to_bytes` wrote; raise `CorruptError` for everything else."""
     return tuple(_cell(line) for line in raw.splitlines())
+
+
+def imported(cells: Iterable[Cell]) -> frozenset[str]:
+    """The dotted names after `import` and `from`, as the lines tell: cells with magics are no Python to parse.
+
+    Of `from a.b import c` these are `a.b` and `a.b.c`, which need not be a module.
+    """
+    found: set[str] = set()
+    for cell in cells:
+        for line in _IMPORT.finditer(cell.source) if "import" in cell.source else ():
+            found.update(_dotted(line))
+    return frozenset(found)
+
+
+def _dotted(line: re.Match[str]) -> Iterator[str]:
+    package = line["package"]
+    if package is not None:
+        yield package
+    for part in (line["modules"] or line["several"] or line["names"] or "").split(","):
+        for name in part.split()[:1]:
+            yield name if package is None else f"{package}.{name}"
 
 
 def source_of(cells: Sequence[Cell], number: int | None, name: str) -> str | None:

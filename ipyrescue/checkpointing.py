@@ -29,7 +29,7 @@ from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.roots import Frozen
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
-from ipyrescue.selection import Occasion, Origin, Selection, redacted, select
+from ipyrescue.selection import Occasion, Origin, Selection, select
 from ipyrescue.store import Store, blobs
 from ipyrescue.wording import type_name
 

@@ -111,10 +111,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Import:
-    """A name bound to a module; comes back as an import."""
+    """A name bound to a module; comes back as an import.
+
+    *submodules* are those of its package that cells imported too, by their full names: `import a.b` binds `a` alone.
+    """
 
     name: str
     module: str
+    submodules: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"import {', '.join((self.module, *self.submodules))}"
 
 
 @dataclass(frozen=True)

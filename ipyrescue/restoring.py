@@ -17,6 +17,7 @@ from typing import Any
 
 from ipyrescue import environment
 from ipyrescue.binding import Before, Journal
+from ipyrescue.credentials import redacted
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
@@ -25,7 +26,6 @@ from ipyrescue.pickling import collector, devices, in_place, randomness
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
-from ipyrescue.selection import redacted
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 
@@ -98,7 +98,7 @@ def restore(
             *warnings,
         ]
         bound = bind(journal, got, decode(got, placed, journal.globals, own), own, scope)
-        warnings += [*separated(got, bound, scope), *of_another_python(got, bound)]
+        warnings += [*bound.told, *separated(got, bound, scope), *of_another_python(got, bound)]
         if _is_full(journal, scope):
             warnings += rewind(placed, journal, scope)
         remember_sources(journal, got)
@@ -289,16 +289,18 @@ def decode(got: Got, placed: Sequence[Placed], namespace: dict[str, Any], own: M
 
 @dataclass(frozen=True)
 class Bound:
-    """How names came back: what did not, what was loaded into a live object, and what a live class stands for."""
+    """How names came back: what did not, what was loaded into a live object, what a live class stands for; the rest."""
 
     skipped: list[Skipped] = field(default_factory=list)
     in_place: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
 
 def bind(journal: Journal, got: Got, decoded: Iterable[Decoded], own: Mapping[str, type], scope: Scope) -> Bound:
     """Bind imports, then each group as it is decoded."""
-    bound = Bound([*_bind_imports(journal, got)])
+    bound = Bound()
+    _bind_imports(journal, got, bound)
     for group in decoded:
         wanted = _wanted_names(got, group.group)
         if group.failure:
@@ -326,13 +328,15 @@ def _load_in_place(journal: Journal, name: str, value: Any) -> bool:
     return undo is not None
 
 
-def _bind_imports(journal: Journal, got: Got) -> Iterator[Skipped]:
+def _bind_imports(journal: Journal, got: Got, bound: Bound) -> None:
     wanted = [i for i in got.snapshot.imports if i.name in got.wanted]
     for name, module, failure in decoding.import_modules(wanted):
-        if failure is None:
-            journal.bind(name, module)
-        else:
-            yield Skipped(name, "module", failure)
+        if module is None:
+            bound.skipped.append(Skipped(name, "module", failure or ""))
+            continue
+        journal.bind(name, module)
+        if failure is not None:
+            bound.told.append(f"{name}: {failure}")
 
 
 def _wanted_names(got: Got, group: Group) -> list[str]:

@@ -10,20 +10,15 @@ import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ipyrescue import cells
+from ipyrescue.credentials import is_credential
 from ipyrescue.manifest import Import, Settings, Skipped
 from ipyrescue.wording import type_name
 
 _IPYTHON_NAME = re.compile(r"_|__|___|_i{1,3}|_i?\d+|_[dios]h|_exit_code|__\w+__|In|Out|exit|quit|get_ipython")
-_SECRET_NAME = re.compile(
-    r"(?i)(^|_)(passw(or)?d|passphrase|secret|token|api_?key|access_?key|private_?key|credentials?)(_|$)"
-)
-_SECRET_VALUE = re.compile(
-    r"sk-[\w-]{16,}|gh[pousr]_\w{20,}|hf_\w{20,}|AKIA[0-9A-Z]{16}|xox[abpr]-[\w-]{10,}"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----|\w{1,20}://[^/\s:@]+:[^/\s:@]+@|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\."
-)
 
 
 @dataclass(frozen=True)
@@ -79,14 +74,27 @@ def select(
     wanted = {name: value for name, value in mine.items() if not settings.only or name in tagged}
     values, imports, skipped = {}, [], [*_missing(settings.tagged, mine)]
     for name, value in wanted.items():
-        reason = _reason_to_leave_out(name, value, tagged, settings)
+        reason = _reason_to_leave_out(name, value, settings)
         if reason:
             skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
         elif _is_imported(value):
             imports.append(Import(name, value.__name__))
         else:
             values[name] = value
-    return Selection(sequence, origin, occasion, settings, namespace, values, tuple(imports), tuple(skipped), tagged)
+    # What a pattern means is what is left; who types a name whole means that very one.
+    left_out = {s.name for s in skipped} - set(settings.tagged)
+    tagged = tuple(name for name in tagged if name not in left_out)
+    return Selection(
+        sequence,
+        origin,
+        occasion,
+        settings,
+        namespace,
+        values,
+        tuple(_with_submodules(imports, origin.history)),
+        tuple(skipped),
+        tagged,
+    )
 
 
 def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +105,25 @@ def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dic
 def _is_imported(value: Any) -> bool:
     """Whether *value* is a module that an import brings back; one that a cell made is a value like others."""
     return issubclass(type(value), types.ModuleType) and sys.modules.get(vars(value).get("__name__")) is value
+
+
+def _with_submodules(imports: list[Import], history: bytes) -> Iterator[Import]:
+    """Note which submodules of a package cells imported: the import of the package alone may not load them."""
+    asked_for = cells.imported(cells.from_bytes(history)) if imports else ()
+    for wanted in imports:
+        below = (name for name in asked_for if name.startswith(f"{wanted.module}.") and _is_reachable(name))
+        yield replace(wanted, submodules=tuple(sorted(below)))
+
+
+def _is_reachable(dotted: str) -> bool:
+    """Whether a module of that name is loaded, and hangs on its packages; no `__getattr__` of theirs is called."""
+    package, _, name = dotted.rpartition(".")
+    module = sys.modules.get(dotted)
+    if not package or module is None:
+        return module is not None
+    above = sys.modules.get(package)
+    hangs = issubclass(type(above), types.ModuleType) and vars(above).get(name) is module
+    return hangs and _is_reachable(package)
 
 
 def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:
@@ -118,47 +145,9 @@ def _missing(tagged: Iterable[str], names: Mapping[str, Any]) -> Iterator[Skippe
             yield Skipped(name, "", "tagged, but not in the namespace")
 
 
-def _reason_to_leave_out(name: str, value: Any, tagged: tuple[str, ...], settings: Settings) -> str | None:
+def _reason_to_leave_out(name: str, value: Any, settings: Settings) -> str | None:
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.exclude):
         return "excluded by -x"
-    if name in settings.allow or name in tagged or not issubclass(type(value), (str, bytes)):
-        return None
-    text = value.decode("latin-1") if issubclass(type(value), bytes) else str(value)
-    if _SECRET_NAME.search(name) or _SECRET_VALUE.search(text[:4096]):
+    if name not in settings.allow and name not in settings.tagged and is_credential(name, value):
         return f"looks like a secret; save it with --allow {name}"
     return None
-
-
-def shows_a_secret(text: str) -> bool:
-    """Whether a line of code or an error's message spells a secret out: what is not saved is not noted either."""
-    quotes = "'" in text or '"' in text
-    return bool(_SECRET_VALUE.search(text) or (quotes and any(map(_SECRET_NAME.search, re.findall(r"\w+", text)))))
-
-
-_REDACTED = "[redacted]"
-_SECRET_TEXT = re.compile(
-    rf"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)|{_SECRET_VALUE.pattern}", re.DOTALL
-)
-_LITERAL = re.compile(
-    r"""(?P<before>\b(?P<name>\w+)["']?\]?\s*(?::\s*\w+\s*)?[:=]\s*[rbfuRBFU]{0,2})"""
-    r"""(?P<quote>\"\"\"|'''|"|')(?P<text>.{1,4096}?)(?P=quote)""",
-    re.DOTALL,
-)
-_COMMAND = re.compile(r"^[ \t]*[%!].*", re.MULTILINE)
-_COMMAND_WORD = re.compile(
-    r"(?P<before>\b(?P<name>(?=\w*(?i:passw|passphrase|secret|token|key|credential))\w+)[= ])"
-    r"(?P<text>[^\s'\"(){}$=]+)"
-)
-
-
-def redacted(source: str) -> str:
-    """The text of a cell without its credentials, which are known by what they look like or by the name they get."""
-
-    def hide(found: re.Match[str]) -> str:
-        if not _SECRET_NAME.search(found["name"]):
-            return found[0]
-        quote = found.groupdict().get("quote", "")
-        return f"{found['before']}{quote}{_REDACTED}{quote}"
-
-    shown = _LITERAL.sub(hide, _SECRET_TEXT.sub(_REDACTED, source))
-    return _COMMAND.sub(lambda line: _COMMAND_WORD.sub(hide, line[0]), shown)

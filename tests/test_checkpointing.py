@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from ipyrescue.cells import Cell, History
 from ipyrescue.errors import CheckpointError
-from ipyrescue.selection import Occasion
+from ipyrescue.manifest import Import, Settings
+from ipyrescue.pickling.decode import import_modules
+from ipyrescue.selection import Occasion, Origin, select
 
 if TYPE_CHECKING:
     from namespaces import Life
@@ -32,6 +36,32 @@ def test_modules_become_imports(life: Life) -> None:
     assert [v.name for v in snapshot.variables] == ["pi"]
 
 
+def test_the_submodules_that_cells_imported_come_back_with_their_package(life: Life) -> None:
+    """`import a.b` binds `a` alone. What no cell imported, or what is not there any more, is left out."""
+    life.run("import xml.dom.minidom, xml.sax as sax, os.path; xml.dom.pulldom = None")
+    import xml.sax.saxutils  # noqa: F401 - loaded, but by no cell
+
+    text = "import xml.dom.minidom, xml.gone\nfrom xml.dom import pulldom\nimport json.decoder"
+    history = History()
+    history.add([Cell(1, text)])
+    chosen = select(life.names, 1, Origin("n", "i" * 16, "h", history=history.to_bytes()), Occasion(), Settings())
+
+    assert {i.name: i.submodules for i in chosen.imports} == {
+        "xml": ("xml.dom", "xml.dom.minidom"), "sax": (), "os": (),
+    }  # fmt: skip
+    assert next(str(i) for i in chosen.imports) == "import xml, xml.dom, xml.dom.minidom"
+
+
+def test_a_submodule_that_is_gone_costs_itself() -> None:
+    """Its package is bound, and what is missing is told."""
+    gone, whole = import_modules([Import("xml", "xml", ("xml.gone", "xml.dom")), Import("os", "os", ("os.path",))])
+
+    assert gone[0] == "xml"
+    assert gone[1] is sys.modules["xml"]
+    assert gone[2] == "import xml.gone failed: No module named 'xml.gone'"
+    assert whole[2] is None
+
+
 @pytest.mark.parametrize(
     "assignment",
     ["api_key = 'abc'", "x = 'sk-' + 'a' * 30", "db = 'postgres://me:pass@host/db'", "HF_TOKEN = 'anything'"],
@@ -45,6 +75,17 @@ def test_secrets_are_left_out_by_name_and_by_value(life: Life, assignment: str) 
     assert not snapshot.variables
     assert "--allow" in snapshot.skipped[0].reason
     assert life.checkpoint(allow=(snapshot.skipped[0].name,)).variables
+
+
+def test_a_pattern_does_not_mean_a_secret_but_its_name_does(life: Life) -> None:
+    """`%checkpoint_vars a*` is no word for a password; who types the whole name wants that very one."""
+    life.run("api_key, alpha = 'abc', 1")
+
+    by_pattern, by_name = life.checkpoint(tagged=("a*",)), life.checkpoint(tagged=("api_key",))
+
+    assert [s.name for s in by_pattern.skipped] == ["api_key"]
+    assert {v.name for v in by_pattern.variables} == {"alpha"}
+    assert {v.name for v in by_name.variables} == {"alpha", "api_key"}
 
 
 def test_ordinary_names_are_no_secrets(life: Life) -> None:

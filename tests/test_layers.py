@@ -9,7 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
-NOUNS = {"errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells"}
+NOUNS = {
+    "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials"
+}  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
 
@@ -24,6 +26,7 @@ MAY_IMPORT = {
     "identity": set(),
     "comparing": {"manifest"},
     "cells": {"errors"},
+    "credentials": set(),
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,

@@ -22,11 +22,11 @@ from typing import Any
 
 import psutil
 
+from ipyrescue.credentials import redacted, shows_a_secret
 from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
 from ipyrescue.kernel.memory import MemoryWatch
 from ipyrescue.kernel.traces import Traces
-from ipyrescue.selection import shows_a_secret
 from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Life, Memory
 from ipyrescue.store.upkeep import bury_unsaved
@@ -130,7 +130,7 @@ class LifeRecorder:
 
     def fails(self, failure: str) -> None:
         """Note why the last attempt to save failed."""
-        self._change(failure=failure[:1000])
+        self._change(failure=redacted(failure)[:1000])
 
     @contextlib.contextmanager
     def restores(self, snapshot_id: str, device: str | None) -> Iterator[None]:

@@ -118,7 +118,7 @@ def _restored_rows(result: Restored) -> Iterator[RestoredRow]:
             yield RestoredRow(v.name, v.type, v.size_bytes, "kept as it was")
     for i in result.snapshot.imports:
         if prefix + i.name in result.names:
-            yield RestoredRow(prefix + i.name, "module", None, "restored", f"import {i.module}")
+            yield RestoredRow(prefix + i.name, "module", None, "restored", str(i))
 
 
 def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ def checkpoint_plan(draft: Draft) -> Report:
     """Tell what a snapshot would hold."""
     groups = group_numbers([group.names for group in draft.groups])
     rows = [PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, "")) for v in draft.snapshot.variables]
-    imports = [PlanRow(i.name, "module", note=f"import {i.module}") for i in draft.snapshot.imports]
+    imports = [PlanRow(i.name, "module", note=str(i)) for i in draft.snapshot.imports]
     return PlanReport("checkpoint", (*rows, *imports), draft.snapshot.skipped, warnings=draft.snapshot.warnings)
 
 
@@ -195,7 +195,7 @@ def restore_plan(snapshot: Snapshot, scope: Scope, live: Collection[str], now: S
     groups = group_numbers([group.names for group in snapshot.groups])
     difference = compare(now, snapshot) if now is not None else None
     rows = [PlanRow(v.name, v.type, v.size_bytes, groups.get(v.name, "")) for v in snapshot.variables]
-    rows += [PlanRow(i.name, "module", note=f"import {i.module}") for i in snapshot.imports]
+    rows += [PlanRow(i.name, "module", note=str(i)) for i in snapshot.imports]
     moved = scope.moves(group for group in snapshot.groups if wanted.intersection(group.names))
     told = (f"Tensors of {', '.join(moved)} would be on the CPU, as device=cpu says.",) if moved else ()
     return PlanReport(

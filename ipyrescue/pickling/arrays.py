@@ -1,8 +1,8 @@
 """NumPy arrays: out of a stream as references to their memory, back as arrays on placed memory.
 
 Arrays of types without objects are taken apart here, also those of subclasses that do not say how they pickle; views
-keep sharing memory with their base and with tensors over the same memory. A memory map goes by reference to its file,
-as long as the file is there. Every other array pickles by its own reducer.
+keep sharing memory with their base and with tensors over the same memory. A view of an array of objects goes by that
+array; a memory map by reference to its file, as long as that is there. Every other array pickles by its own reducer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def reducers(references: References, describe: Describe, note: Note) -> dict[typ
 
     def reduce_array(array: Any) -> Any:
         if type(array) is numpy.ndarray:
-            return NotImplemented if array.dtype.hasobject else _reduce(numpy, array, references, describe, note)
+            if array.dtype.hasobject:
+                return _reduce_view_of_objects(numpy, array)
+            return _reduce(numpy, array, references, describe, note)
         return _reduce_subclass(numpy, array, references, note)
 
     return {numpy.ndarray: reduce_array}
@@ -47,6 +49,27 @@ def _reduce(numpy: Any, array: Any, references: References, describe: Describe, 
     reference, place = _place(numpy, array, references, note)
     describe(array, reference)
     return rebuild_array, (reference, *place)
+
+
+def _reduce_view_of_objects(numpy: Any, array: Any) -> Any:
+    """Objects are no memory to copy: their array pickles by itself, and what views it says where in it it lies."""
+    root = _root(numpy, array)
+    contiguous = root.flags.c_contiguous or root.flags.f_contiguous
+    if root is array or type(root) is not numpy.ndarray or root.dtype != array.dtype or not contiguous:
+        return NotImplemented
+    offset = _address(array) - _address(root) if array.size else 0
+    return view_objects, (root, array.dtype, array.shape, array.strides, offset, array.flags.writeable)
+
+
+def view_objects(
+    root: Any, dtype: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, writeable: bool
+) -> Any:
+    """View an array of objects; *strides* and *offset* count bytes of its memory. NumPy refuses what lies outside."""
+    import numpy as np
+
+    if shape and 0 not in shape and root.size == 0:
+        raise ValueError("an array of objects holds a view of itself")
+    return _over(np.ndarray, root.ravel(order="K"), dtype, shape, strides, offset, writeable)
 
 
 def _place(numpy: Any, array: Any, references: References, note: Note) -> tuple[Reference, Reduced]:

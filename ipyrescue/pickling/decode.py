@@ -147,12 +147,18 @@ def _on_device(storage: Any, device: str, warnings: list[str]) -> Any:
 
 
 def import_modules(imports: Sequence[Import]) -> Iterator[tuple[str, Any, str | None]]:
-    """Import each module again; yield (name, module, None) or (name, None, reason)."""
+    """Import each module again, then its submodules; yield its name, the module unless it failed, and what failed."""
     for wanted in imports:
-        try:
-            yield wanted.name, importlib.import_module(wanted.module), None
-        except Exception as error:  # noqa: BLE001 - an import may raise anything; the others go on
-            yield wanted.name, None, f"import {wanted.module} failed: {error}"
+        module, failure = _import(wanted.module)
+        below = [_import(name)[1] for name in wanted.submodules] if failure is None else []
+        yield wanted.name, module, failure or "; ".join(filter(None, below)) or None
+
+
+def _import(name: str) -> tuple[Any, str | None]:
+    try:
+        return importlib.import_module(name), None
+    except Exception as error:  # noqa: BLE001 - an import may raise anything; the others go on
+        return None, f"import {name} failed: {error}"
 
 
 def decode(

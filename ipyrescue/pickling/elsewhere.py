@@ -66,7 +66,7 @@ def fetch(module: str, name: str) -> Any:
 
 def class_constants() -> set[int]:
     """The identities of mutable class attributes that pandas writes into the state of every instance."""
-    generic = sys.modules.get("pandas.core.generic")
+    generic: Any = sys.modules.get("pandas.core.generic")
     pending, found = [generic.NDFrame] if hasattr(generic, "NDFrame") else [], set()
     while pending:
         kind = pending.pop()

@@ -1,33 +1,58 @@
-"""Put all cases before ipyrescue and its rivals and write the page: `PYTHONPATH=tests python -m fidelity [--ours]`."""
+"""Put all cases before ipyrescue and its rivals and write the pages: `PYTHONPATH=tests python -m fidelity [--ours]`.
+
+What has been done is told on stderr; with `--ours` no rival is asked, and only the table of README.md is written.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fidelity import lives, rivals, table
-from fidelity.case import FAMILIES, load
+from fidelity.case import FAMILIES, SESSIONS, Family, Verdict, load
+
+_WORKERS = 2
 
 
 def main() -> int:
     """Print the page and write it; 1 where a case is neither as it should be nor explained."""
-    families = [load(name) for name in FAMILIES]
-    with tempfile.TemporaryDirectory() as home, ThreadPoolExecutor(2) as pool:
+    families = {name: load(name) for name in FAMILIES}
+    asked = () if "--ours" in sys.argv else rivals.RIVALS
+    with tempfile.TemporaryDirectory() as home, ThreadPoolExecutor(_WORKERS) as pool:
         _live_in(home)
-        beside = {} if "--ours" in sys.argv else {r: pool.submit(rivals.verdicts, r) for r in rivals.RIVALS}
-        ours = {f.name: pool.submit(lives.verdicts, f, _folder(home, f.name)) for f in families}
-        found = {name: future.result() for name, future in ours.items()}
-        page = table.page(families, found, {rival: future.result() for rival, future in beside.items()})
+        ours = [pool.submit(_verdicts, [families[name] for name in session], Path(home)) for session in SESSIONS]
+        theirs = {rival: pool.submit(rivals.verdicts, rival) for rival in asked}
+        try:
+            found = {name: verdicts for session in ours for name, verdicts in session.result().items()}
+            beside = {rival: future.result() for rival, future in theirs.items()}
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    page = table.page(list(families.values()), found, beside)
     print(page)
-    if "--ours" not in sys.argv:
+    if asked:
         table.PAGE.parent.mkdir(exist_ok=True)
         table.PAGE.write_text(page, encoding="utf-8")
-    unexplained = [line for f in families for line in lives.unexpected(f, found[f.name])]
-    print(*unexplained, sep="\n", file=sys.stderr)
+    readme = table.README.read_text(encoding="utf-8")
+    table.README.write_text(table.with_table(readme, list(families.values()), found), encoding="utf-8")
+    unexplained = [line for name, family in families.items() for line in lives.unexpected(family, found[name])]
+    for line in unexplained:
+        print(line, file=sys.stderr)
     return 1 if unexplained else 0
+
+
+def _verdicts(families: Sequence[Family], home: Path) -> dict[str, list[Verdict]]:
+    started = time.monotonic()
+    found = lives.verdicts(families, Path(tempfile.mkdtemp(dir=home)))
+    count = sum(map(len, found.values()))
+    titles = ", ".join(family.title for family in families)
+    print(f"ipyrescue: {titles}: {count} cases, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    return found
 
 
 def _live_in(home: str) -> None:
@@ -39,12 +64,6 @@ def _live_in(home: str) -> None:
         JUPYTER_DATA_DIR=f"{home}/data",
         JUPYTER_RUNTIME_DIR=f"{home}/runtime",
     )
-
-
-def _folder(home: str, name: str) -> Path:
-    folder = Path(home) / name
-    folder.mkdir()
-    return folder
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A case: a cell, and what must be true of its names after a SIGKILL and a restore in a new kernel.
 
-Plain data; knows neither kernels nor rivals. The names that a case binds are its own: all the cases of a family live
+Plain data; knows neither kernels nor rivals. The names that a case binds are its own: all the cases of a session live
 in one namespace, as the cells of a notebook do.
 """
 
@@ -10,21 +10,18 @@ import importlib
 import symtable
 from dataclasses import dataclass
 
-FAMILIES = (
-    "identity",
-    "memory",
-    "tensors",
-    "modules",
-    "training",
-    "arrays",
-    "libraries",
-    "classes",
-    "functions",
-    "values",
-    "session",
-    "hostile",
-    "rules",
+SESSIONS = (
+    ("identity", "memory", "tensors"),
+    ("modules", "training"),
+    ("arrays", "libraries"),
+    ("classes", "functions", "values"),
+    ("session",),
+    ("hostile",),
+    ("rules",),
 )
+"""The families that share a namespace and a kill: to import torch takes longer than to judge a hundred cases."""
+
+FAMILIES = tuple(name for session in SESSIONS for name in session)
 
 EXACT, NAMED, LOST = "exact", "named", "lost"
 
@@ -53,10 +50,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Family:
-    """The cases that share a kernel; *prelude* are the imports that all of them use."""
+    """The cases of one topic; *prelude* are the imports that all of them use, *examples* are for a reader's eye."""
 
     name: str
     title: str
+    examples: str
     prelude: str
     cases: tuple[Case, ...]
 
@@ -85,7 +83,7 @@ def case(
 def load(name: str) -> Family:
     """Read one family from its file."""
     module = importlib.import_module(f"fidelity.families.{name}")
-    return Family(name, module.TITLE, module.PRELUDE, tuple(module.CASES))
+    return Family(name, module.TITLE, module.EXAMPLES, module.PRELUDE, tuple(module.CASES))
 
 
 def bound_names(source: str) -> set[str]:

@@ -6,6 +6,7 @@ It knows what the cases hold, and for the rest goes by attributes. Addresses nev
 from __future__ import annotations
 
 import hashlib
+import pathlib
 import re
 import struct
 import sys
@@ -52,6 +53,8 @@ def _body(value: Any, kind: type, seen: dict[int, int]) -> str:
         return f"{value.__qualname__} {value.__code__.co_code.hex()} {describe(value.__defaults__, seen)}"
     if isinstance(value, types.ModuleType):
         return value.__name__
+    if isinstance(value, pathlib.PurePath):
+        return str(value)  # its attributes are what it has worked out so far
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value).hex()
     return _library(value, kind, seen)

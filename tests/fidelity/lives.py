@@ -1,10 +1,10 @@
-"""A family through two kernels: cells, snapshot, SIGKILL, restore. Yields the verdict of every case."""
+"""Families through two kernels: cells, snapshot, SIGKILL, restore. Yields the verdict of every case."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,17 @@ class NotTrueBeforeError(AssertionError):
     """A case says what is not so even before the kernel dies."""
 
 
-def verdicts(family: Family, folder: Path) -> list[Verdict]:
-    """Live, die, and be judged: one kill serves all cases of the family."""
+def verdicts(families: Sequence[Family], folder: Path) -> dict[str, list[Verdict]]:
+    """Live, die, and be judged: one kill serves all cases of all families, in one namespace."""
     cases = folder / "cases.json"
-    cases.write_text(json.dumps([(c.name, c.holds, c.same) for c in family.cases]), encoding="utf-8")
+    asked = [(_key(f, c), c.holds, c.same) for f in families for c in f.cases]
+    cases.write_text(json.dumps(asked), encoding="utf-8")
     path = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH", "")]))
     with kernels(folder) as make:
         before = make(PYTHONPATH=path, IPYRESCUE_PICKLE_DEADLINE="4s")
-        _run_cells(before, family)
+        before.run("%load_ext ipyrescue")
+        for family in families:
+            _run_cells(before, family)
         saved = _ask(before, folder, "save({facts!r})")
         then = _ask(before, folder, f"judge(get_ipython().user_ns, {str(cases)!r}, {{facts!r}})")
         _insist_that_all_held(then)
@@ -35,11 +38,15 @@ def verdicts(family: Family, folder: Path) -> list[Verdict]:
         restored = _ask(after, folder, "restore({facts!r})")
         now = _ask(after, folder, f"judge(get_ipython().user_ns, {str(cases)!r}, {{facts!r}})")
     told = [*_told(saved), *_told(restored)]
-    return [_verdict(c, then[c.name], now[c.name], told) for c in family.cases]
+    return {f.name: [_verdict(c, then[_key(f, c)], now[_key(f, c)], told) for c in f.cases] for f in families}
+
+
+def _key(family: Family, case: Case) -> str:
+    return f"{family.name}: {case.name}"
 
 
 def _run_cells(kernel: Kernel, family: Family) -> None:
-    kernel.run(f"%load_ext ipyrescue\n{family.prelude}")
+    kernel.run(family.prelude)
     for case in family.cases:
         output = kernel.try_run(case.setup)
         if output.error is not None:

@@ -38,12 +38,12 @@ NOT_ASKED = ("rules",)
 CHILD_SECONDS = 30
 CHILD_BYTES = 16 << 30
 _LIBRARIES = (
-    "attrs", "bs4", "cloudpickle", "dill", "joblib", "networkx", "pandas", "IPython.external.pickleshare",
-    "pyarrow.compute",
-    "pyarrow.dataset", "pydantic", "requests", "scipy.interpolate", "scipy.optimize", "scipy.sparse", "scipy.stats",
-    "sklearn.cluster", "sklearn.compose", "sklearn.ensemble", "sklearn.feature_extraction.text",
-    "sklearn.gaussian_process", "sklearn.model_selection", "sklearn.neural_network", "sklearn.pipeline", "sklearn.svm",
-    "sympy", "torch", "torch._dynamo", "torch.optim.swa_utils", "torch.nn.utils.prune", "IPython.extensions.storemagic",
+    "attrs", "bs4", "cloudpickle", "dill", "IPython.extensions.storemagic", "IPython.external.pickleshare", "joblib",
+    "matplotlib.pyplot", "networkx", "pandas", "PIL.Image", "polars", "pyarrow.compute", "pyarrow.dataset",
+    "pydantic", "requests", "scipy.interpolate", "scipy.optimize", "scipy.sparse", "scipy.stats", "sklearn.cluster",
+    "sklearn.compose", "sklearn.ensemble", "sklearn.feature_extraction.text", "sklearn.gaussian_process",
+    "sklearn.model_selection", "sklearn.neural_network", "sklearn.pipeline", "sklearn.svm", "sympy", "tokenizers",
+    "torch", "torch._dynamo", "torch.nn.utils.prune", "torch.optim.swa_utils",
 )  # fmt: skip
 _HERE = Path(__file__).parent.parent
 
@@ -67,8 +67,10 @@ def serve(rival: str, facts: str, folder: str) -> None:
     found = {}
     for name in FAMILIES:
         if name not in NOT_ASKED:
-            family = load(name)
+            family, started = load(name), time.monotonic()
             found[name] = [_judge(rival, family, case, Path(folder)) for case in family.cases]
+            told = f"{TITLES[rival]}: {family.title}: {len(family.cases)} cases, {time.monotonic() - started:.0f} s"
+            print(told, file=sys.stderr, flush=True)
     Path(facts).write_text(json.dumps(found), encoding="utf-8")
 
 

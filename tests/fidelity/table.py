@@ -1,4 +1,4 @@
-"""Verdicts to a page: a row for each family, the rivals beside it, and every case that is not exact with its reason."""
+"""Verdicts to a page, with the rivals and every reason beside them, and to a short table in README.md."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from pathlib import Path
 from fidelity.case import EXACT, LOST, NAMED, Family, Verdict
 from fidelity.rivals import NOT_ASKED, RIVALS, TITLES
 
-PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
+_ROOT = Path(__file__).parents[2]
+PAGE, README = _ROOT / "docs" / "fidelity.md", _ROOT / "README.md"
+_BEGIN, _END = "<!-- Written by `make fidelity` from here -->\n", "<!-- to here -->\n"
 
 _HEAD = """\
 # What comes back
 
 <!-- Written by `make fidelity`; do not edit. The tests compare ipyrescue's column with what the cases yield. -->
 
-Every row is a family of cases: a cell, and what must be true of its names in a new kernel after a SIGKILL and a
-restore. Each case holds before the kill, so none is vacuous. **exact**: it is as it was, down to the last bit.
+Every row is a family of cases. A case is a cell, and what must be true of its names in a new kernel after a SIGKILL
+and a restore. Each holds before the kill, so none is vacuous. **exact**: it is as it was, down to the last bit.
 **named**: it cannot come back, or not whole, and the report of the snapshot or of the restore says so by name.
 **lost**: neither. Reprint it with `make fidelity`.
 
-ipyrescue gets all cases of a family in one namespace. The rivals get each case alone, in processes of its own, with its
-imports run again; every exception and every warning counts as *named*, also one that costs the whole session.
+ipyrescue gets the cases of several families in one namespace. The rivals get each case alone, in processes of its
+own, with its imports run again; every exception and every warning counts as *named*, also one that costs the whole
+session.
 """
 
 
@@ -35,6 +38,24 @@ def page(families: Sequence[Family], ours: Mapping[str, Sequence[Verdict]], thei
 def row(family: Family, verdicts: Sequence[Verdict]) -> str:
     """The part of a family's line that is ipyrescue's own."""
     return f"| {family.title} | {len(family.cases)} | {_counts(verdicts)} |"
+
+
+def with_table(readme: str, families: Sequence[Family], ours: Mapping[str, Sequence[Verdict]]) -> str:
+    """README.md with its table made anew."""
+    before, rest = readme.split(_BEGIN)
+    _, after = rest.split(_END)
+    rows = [short_row(family, ours[family.name]) for family in families]
+    head = ["| what | exactly | named | neither |", "| --- | --: | --: | --: |"]
+    total = Counter(verdict.outcome for family in families for verdict in ours[family.name])
+    last = f"| **All** | {total[EXACT]} of {total.total()} | {total[NAMED]} | {total[LOST]} |"
+    return before + _BEGIN + "\n".join(["", *head, *rows, last, "", ""]) + _END + after
+
+
+def short_row(family: Family, verdicts: Sequence[Verdict]) -> str:
+    """A family's line in README.md."""
+    found = Counter(verdict.outcome for verdict in verdicts)
+    title = f"{family.title}: {family.examples}"
+    return f"| {title} | {found[EXACT]} of {len(family.cases)} | {found[NAMED]} | {found[LOST]} |"
 
 
 def _table(families: Sequence[Family], ours: Mapping, theirs: Mapping) -> list[str]:

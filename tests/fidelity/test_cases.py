@@ -1,4 +1,4 @@
-"""The cases themselves: well-formed, and each with names of its own, for a family shares one namespace."""
+"""The cases themselves: well-formed, and each with names of its own, for families share a namespace."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import collections
 
 import pytest
 
-from fidelity.case import FAMILIES, bound_names, load
+from fidelity.case import FAMILIES, SESSIONS, bound_names, load
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_no_two_cases_of_a_family_bind_the_same_name(family: str) -> None:
-    """Imports aside, which may be repeated as in any notebook."""
-    found = load(family)
+@pytest.mark.parametrize("session", SESSIONS, ids="-".join)
+def test_no_two_cases_of_a_session_bind_the_same_name(session: tuple[str, ...]) -> None:
+    """Imports may be repeated as in any notebook, and no case takes the name of one."""
+    families = [load(name) for name in session]
+    cells = [*((f"{f.name}: {c.name}", c.setup) for f in families for c in f.cases)]
+    imports = set().union(*(imported(source) for _, source in cells), *(imported(f.prelude) for f in families))
     owners = collections.defaultdict(list)
-    for case in found.cases:
-        for name in bound_names(case.setup) - imported(case.setup) - {"_"}:
-            owners[name].append(case.name)
+    for case, source in cells:
+        for name in bound_names(source) - imported(source) - {"_"}:
+            owners[name].append(case)
 
     assert {name: cases for name, cases in owners.items() if len(cases) > 1} == {}
+    assert sorted(imports & owners.keys()) == []
 
 
 @pytest.mark.parametrize("family", FAMILIES)

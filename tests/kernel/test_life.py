@@ -279,7 +279,8 @@ def test_nothing_is_written_before_begin(root):
     "line",
     [
         "OPENAI_API_KEY = 'whatever it is'",
-        "client = connect(token='abc')",
+        "client = connect(token='0a1b2c3d4e5f6a7b')",
+        "client = connect(api_key='abc')",
         "login(sk-0123456789abcdefghij)",
         "!git clone https://me:hunter2@example.org/x",
     ],

@@ -3,6 +3,7 @@
 from fidelity.case import case
 
 TITLE = "NumPy"
+EXAMPLES = "structured, masked, Fortran-ordered, generators"
 PRELUDE = "import numpy as np, tempfile, os"
 
 _KINDS = {

@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Classes of cells"
+EXAMPLES = "dataclasses, enums, metaclasses, slots, generics, and instances of them"
 PRELUDE = "import abc, collections, dataclasses, enum, functools, typing"
 CASES = [
     case(
@@ -290,7 +291,7 @@ CASES = [
     ),
     case(
         "a subclass of dict",
-        "class AttrDict(dict):\n    __getattr__ = dict.__getitem__\n    __setattr__ = dict.__setitem__\nad = AttrDict(a=1); ad.b = 2",
+        "class AttrDict(dict):\n    def __getattr__(self, name):\n        try: return self[name]\n        except KeyError: raise AttributeError(name) from None\n    __setattr__ = dict.__setitem__\nad = AttrDict(a=1); ad.b = 2",
         "type(ad) is AttrDict and ad.a == 1 and ad.b == 2 and dict(ad) == {'a': 1, 'b': 2}",
     ),
     case(

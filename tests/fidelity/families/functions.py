@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Functions of cells"
+EXAMPLES = "closures, decorators, recursion, async, partials, lambdas"
 PRELUDE = "import asyncio, contextlib, functools, itertools, operator, types, typing"
 CASES = [
     case(
@@ -26,7 +27,7 @@ CASES = [
     case("a list of lambdas", "lams = [lambda x, i=i: x + i for i in range(3)]", "[f(1) for f in lams] == [1, 2, 3]"),
     case(
         "late-binding closures share a cell",
-        "def late():\n    return [lambda: i for i in range(3)]\nlates = late()",
+        "def late_bound():\n    return [lambda: i for i in range(3)]\nlates = late_bound()",
         "[f() for f in lates] == [2, 2, 2] and lates[0].__closure__[0] is lates[1].__closure__[0]",
     ),
     case(
@@ -208,7 +209,7 @@ CASES = [
         "zi = zip([1, 2], 'ab'); next(zi); en = enumerate('xy'); next(en)",
         "next(zi) == (2, 'b') and next(en) == (1, 'y')",
     ),
-    case("a map with a lambda", "mp = map(lambda x: x * 2, [1, 2, 3]); next(mp)", "next(mp) == 4"),
+    case("a map with a lambda", "map_iter = map(lambda x: x * 2, [1, 2, 3]); next(map_iter)", "next(map_iter) == 4"),
     case("a code object", "code_obj = compile('1 + 1', '<c>', 'eval')", "eval(code_obj) == 2"),
     case(
         "a function made of a code object",

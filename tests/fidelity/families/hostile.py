@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Hostile objects"
+EXAMPLES = "what raises, exits or recurses when it is saved or loaded"
 PRELUDE = "import torch\nkept_first = {'before': [1, 2]}"
 
 

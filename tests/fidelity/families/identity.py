@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Identity across names"
+EXAMPLES = "aliases, cycles, tied weights, optimizers of their model"
 PRELUDE = "import torch, copy, collections, functools, weakref\nfrom torch import nn"
 _NAN = "a float is a value to pickle: a NaN comes back bit for bit, as another object"
 CASES = [

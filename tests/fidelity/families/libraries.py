@@ -3,7 +3,8 @@
 
 from fidelity.case import case
 
-TITLE = "pandas, pyarrow, scikit-learn, SciPy, networkx, SymPy"
+TITLE = "pandas, polars, pyarrow, scikit-learn and others"
+EXAMPLES = "frames, estimators, pipelines, graphs, figures, images, tokenizers"
 PRELUDE = "import warnings; warnings.simplefilter('ignore')\nimport numpy as np, pandas as pd, pyarrow as pa"
 
 _PANDAS = {
@@ -45,6 +46,17 @@ _ARROW = {
     "a scalar": "pa.scalar(5)",
     "a Buffer": "pa.py_buffer(b'abc')",
 }
+_POLARS = {
+    "a DataFrame": "pl.DataFrame({'a': [1, None, 3], 's': ['x', 'y', None], 'f': [0.5, float('nan'), -0.0]})",
+    "a Series": "pl.Series('s', [1, 2, None], dtype=pl.Int16)",
+    "dates with a time zone": "pl.Series([0, 3_600_000_000]).cast(pl.Datetime('us', 'Europe/Berlin'))",
+    "categories": "pl.Series(['lo', 'hi', 'lo'], dtype=pl.Categorical)",
+    "an Enum": "pl.Series(['lo', 'hi'], dtype=pl.Enum(['lo', 'hi']))",
+    "lists and structs": "pl.DataFrame({'l': [[1, 2], []], 'st': [{'x': 1}, {'x': None}]})",
+    "decimals": "pl.Series(['1.25', None]).cast(pl.Decimal(10, 2))",
+    "an empty DataFrame": "pl.DataFrame(schema={'a': pl.Int8, 'b': pl.String})",
+    "a dtype": "pl.List(pl.Struct({'a': pl.Int8}))",
+}
 _SKLEARN = {
     "logistic regression": ("sklearn.linear_model.LogisticRegression()", "predict_proba"),
     "a random forest": ("sklearn.ensemble.RandomForestClassifier(5, random_state=0)", "predict_proba"),
@@ -79,6 +91,14 @@ def _sklearn(number: int, name: str, model: str, method: str):
     return case(name, f"{m} = {model}; {m}.fit(fit_x, fit_y)", same=f"{m}.{method}(fit_x)")
 
 
+def _polars(number: int, name: str, made: str):
+    p = f"pl_{number}"
+    values = f"({p}.to_list() if hasattr({p}, 'to_list') else {p}.to_dict(as_series=False)) if hasattr({p}, 'to_arrow') else str({p})"
+    return case(
+        f"polars: {name}", f"{p} = {made}", same=[f"str(getattr({p}, 'schema', getattr({p}, 'dtype', {p})))", values]
+    )
+
+
 CASES = [
     *(case(name, f"frame_{i} = {made}", same=f"frame_{i}") for i, (name, made) in enumerate(_PANDAS.items())),
     *(
@@ -88,6 +108,61 @@ CASES = [
             same=f"arrow_{i}" + (".to_pybytes()" if name == "a Buffer" else ""),
         )
         for i, (name, made) in enumerate(_ARROW.items())
+    ),
+    case("polars", "import polars as pl", "pl.DataFrame({'a': [1]}).height == 1"),
+    *(_polars(i, name, made) for i, (name, made) in enumerate(_POLARS.items())),
+    case(
+        "polars: an expression",
+        "pl_frame = pl.DataFrame({'a': [1, 2, 3]}); pl_expr = (pl.col('a') * 2).sum()",
+        "pl_frame.select(pl_expr).item() == 12",
+    ),
+    case(
+        "polars: a lazy query",
+        "pl_lazy = pl_frame.lazy().filter(pl.col('a') > 1).select(pl.col('a').sum())",
+        "pl_lazy.collect().item() == 5",
+    ),
+    case(
+        "polars: a query with a function of a cell",
+        "def pl_twice(x): return 2 * x\npl_mapped = pl_frame.lazy().select(pl.col('a').map_elements(pl_twice, return_dtype=pl.Int64))",
+        "pl_mapped.collect()['a'].to_list() == [2, 4, 6]",
+    ),
+    case("polars: a frame by two names", "pl_one = pl.DataFrame({'a': [1]}); pl_two = [pl_one]", "pl_two[0] is pl_one"),
+    case(
+        "a tokenizer",
+        "import tokenizers\nword_level = tokenizers.models.WordLevel({'a': 0, 'b': 1, '<unk>': 2}, unk_token='<unk>')\ntokenizer = tokenizers.Tokenizer(word_level); tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace(); tokenizer.enable_padding(length=4)",
+        "tokenizer.encode('a b zzz').ids == [0, 1, 2, 0] and tokenizer.get_vocab_size() == 3",
+        "tokenizer.to_str()",
+    ),
+    case(
+        "a tokenizer's encoding",
+        "encoding = tokenizer.encode('b a')",
+        "encoding.ids[:2] == [1, 0] and encoding.tokens[0] == 'b'",
+    ),
+    case(
+        "a PIL image",
+        "import PIL.Image\nimage = PIL.Image.fromarray(np.arange(48, dtype='u1').reshape(4, 4, 3)); image.info['dpi'] = (72, 72)",
+        "image.info == {'dpi': (72, 72)} and image.size == (4, 4)",
+        "(image.mode, image.tobytes())",
+    ),
+    case(
+        "a PIL image with a palette",
+        "paletted = image.convert('P', palette=PIL.Image.Palette.ADAPTIVE)",
+        "paletted.mode == 'P'",
+        "paletted.convert('RGB').tobytes()",
+    ),
+    case(
+        "a matplotlib figure",
+        "import matplotlib; matplotlib.use('agg')\nimport matplotlib.pyplot as plt, io\nfigure, axes = plt.subplots(figsize=(2, 2)); (line,) = axes.plot([1, 2, 4], label='loss'); axes.set_title('t')",
+        [
+            "axes is figure.axes[0] and line in axes.lines and axes.get_title() == 't'",
+            "b = io.BytesIO(); figure.savefig(b, format='png')\nb.getvalue()[:4] == b'\\x89PNG'",
+        ],
+        "line.get_ydata()",
+    ),
+    case(
+        "a colour map",
+        "cmap_ = plt.get_cmap('viridis'); norm_ = matplotlib.colors.LogNorm(1, 10)",
+        same="cmap_(norm_(3.))",
     ),
     case("scikit-learn's data", _SKLEARN_IMPORT, "fit_x.shape == (6, 2)", "fit_y"),
     *(_sklearn(i, name, *made) for i, (name, made) in enumerate(_SKLEARN.items())),

@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Shared memory"
+EXAMPLES = "views and their bases, tensors over arrays, slices"
 PRELUDE = "import numpy as np, torch"
 CASES = [
     case(
@@ -181,7 +182,23 @@ tg_base = np.arange(6.).view(Tagged); tg_view = tg_base[2:4]""",
         "an object array's view",
         "ob = np.array([None, [1], 'x'], dtype=object); ob_view = ob[1:]",
         "ob[1] = 'changed'\nob_view[0] == 'changed'",
-        known="a view of an array of objects comes back with its objects, which stay shared, in an array of its own",
+    ),
+    case(
+        "views of an object array in every direction",
+        "ob2 = np.array([[[], 'a', 1], [None, 'b', 2]], dtype=object, order='F'); ob2_t = ob2.T[::-1]; ob2_cell = ob2[1:, 1]; ob2_flat = ob2.reshape(-1, order='F')",
+        ["ob2[1, 1] = 'changed'\nob2_cell[0] == ob2_t[1, 1] == ob2_flat[3] == 'changed'", "ob2_t[2, 0] is ob2[0, 0]"],
+    ),
+    case(
+        "an object array that holds a view of itself",
+        "ob_self = np.array([None, [1]], dtype=object); ob_self[0] = ob_self[1:]",
+        "'ob_self' not in globals() or ob_self[0][0] is ob_self[1]",
+        named="ob_self: a view of itself",
+    ),
+    case(
+        "an object array by a view alone",
+        "ob_rest = np.array([[1], 'x', None], dtype=object)[::-2]; ob_rest.flags.writeable = False",
+        "not ob_rest.flags.writeable",
+        "ob_rest",
     ),
     case(
         "a memory map and its file",

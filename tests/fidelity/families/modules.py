@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Modules"
+EXAMPLES = "layers, buffers, hooks, parametrizations, scripted and compiled ones"
 PRELUDE = "import warnings; warnings.simplefilter('ignore')\nimport torch, copy, functools, torch.nn.utils.prune\nfrom torch import nn"
 
 _LAYERS = {

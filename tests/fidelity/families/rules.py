@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "What never happens"
+EXAMPLES = "no cell runs again, no file is opened, your own pickle stays as it was"
 PRELUDE = "import os, pickle, sys, tempfile, random\nimport numpy as np\nimport torch\nrule_dir = tempfile.mkdtemp()"
 CASES = [
     case("a cell is not run again", "open(rule_dir + '/ran', 'a').write('x')", "open(rule_dir + '/ran').read() == 'x'"),

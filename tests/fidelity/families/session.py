@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Session facts"
+EXAMPLES = "imports, random streams, PyTorch's switches, secrets"
 PRELUDE = "import random\nimport numpy as np\nimport torch\nrandom.seed(11); np.random.seed(12); torch.manual_seed(13)\nrandom.random(); np.random.rand(); torch.rand(1)"
 CASES = [
     case("Python's random stream", "drawn_py = random.random()", same="[random.random() for _ in range(3)]"),
@@ -33,7 +34,6 @@ CASES = [
         "import a.b.c",
         "import os.path\nimport xml.dom.minidom",
         "xml.dom.minidom.parseString('<a/>').documentElement.tagName == 'a'",
-        known="a snapshot notes the package that a name is bound to, not which of its submodules were imported: run the import again",
     ),
     case(
         "import a.b as c", "import torch.nn.functional as F", "import sys as _s\nF is _s.modules['torch.nn.functional']"

@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Tensors of every kind"
+EXAMPLES = "every dtype, layout and stride, gradients, NaN payloads"
 PRELUDE = "import warnings; warnings.simplefilter('ignore')\nimport torch, math"
 
 _KINDS = {

@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Training"
+EXAMPLES = "optimizers, schedulers, scalers, data loaders, samplers"
 PRELUDE = "import warnings; warnings.simplefilter('ignore')\nimport torch, math, random\nimport numpy as np\nfrom torch import nn"
 
 _OPTIMIZERS = {

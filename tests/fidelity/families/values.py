@@ -4,6 +4,7 @@
 from fidelity.case import case
 
 TITLE = "Python and its standard library"
+EXAMPLES = "dates, decimals, paths, queues, exceptions, loggers"
 PRELUDE = "import collections, datetime, decimal, fractions, io, pathlib, random, re, struct, sys, threading, uuid, array, logging, queue"
 
 _VALUES = {
