@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from ipyrescue import cells, environment
+from ipyrescue.credentials import redacted
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
@@ -29,7 +30,7 @@ from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.roots import Frozen
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
-from ipyrescue.selection import Occasion, Origin, Selection, redacted, select
+from ipyrescue.selection import Occasion, Origin, Selection, select
 from ipyrescue.store import Store, blobs
 from ipyrescue.wording import type_name
 

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipyrescue import cells
-from ipyrescue.credentials import is_credential, redacted
+from ipyrescue.credentials import is_credential
 from ipyrescue.manifest import Import, Settings, Skipped
 from ipyrescue.wording import type_name
-
-__all__ = ["Occasion", "Origin", "Selection", "expand", "made_by_user", "redacted", "select"]
 
 _IPYTHON_NAME = re.compile(r"_|__|___|_i{1,3}|_i?\d+|_[dios]h|_exit_code|__\w+__|In|Out|exit|quit|get_ipython")
 

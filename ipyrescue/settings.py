@@ -164,6 +164,9 @@ class Configuration:
     autostart_seconds: float | None = field(
         default=None, metadata=_knob(parse_duration, "arm with this interval when loaded; when not set, save nothing")
     )
+    check_timeout_seconds: float = field(
+        default=120.0, metadata=_knob(parse_duration, "how long one variable may take to load in --check")
+    )
     on_death: str = field(
         default="offer",
         metadata=_knob(parse_policy, "after a death: offer the snapshot, restore it before the first cell, or never"),

@@ -10,10 +10,10 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {
-    "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
+    "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials"
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
-VERBS = {"checkpointing", "restoring", "selection", "finding", "binding"}  # the two verbs, and stages of theirs
+VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
 
 # A unit (a folder or a top-level module) -> the units it may import.
 MAY_IMPORT = {
@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "binding": {"errors"},
     "checkpointing": NOUNS | PARTS | {"selection"},
     "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
+    "checking": NOUNS | {"store", "pickling", "restoring"},
     "incarnations": NOUNS | {"store", "finding"},
     "kernel": NOUNS | VERBS | {"store", "capture", "incarnations"},
     "training": NOUNS | VERBS | {"store", "capture"},

@@ -33,6 +33,7 @@ class CheckpointArguments:
     off_names: tuple[str, ...] = ()
     status: bool = False
     dry_run: bool = False
+    check: bool = False
     json: bool = False
 
 
@@ -80,6 +81,8 @@ def parse_checkpoint(line: str) -> CheckpointArguments:
         return CheckpointArguments(off_names=names, **said)
     if said.get("status"):
         _refuse_beside(said | {"names": names} if names else said, "--status", allowed={"status", "json"})
+    if said.get("dry_run") and said.get("check"):
+        raise UsageError("`--check` and `dry-run` do not go together: what was not saved cannot be loaded.")
     return CheckpointArguments(names=names, **said)
 
 
@@ -210,6 +213,7 @@ _CHECKPOINT = Grammar(
         Option("off", "disarm; with names: tag those no longer"),
         Option("status", "tell what is protected, and change nothing"),
         Option("dry-run", "tell what would be saved, and save nothing", short="n"),
+        Option("check", "then restore it in a fresh process, and tell what does not come back as it is"),
         Option("json", "return the result as JSON"),
     ),
     {
@@ -277,9 +281,11 @@ CHECKPOINT_HELP = f"""Make a snapshot of this notebook's variables; with every=,
     %checkpoint_vars                          a snapshot now, durable when the line returns
     %checkpoint_vars model opt                the same; these names must be in it (patterns like model* too)
     %checkpoint_vars model opt every=5m       and from now on a new one after cells, at most every 5 minutes
+    %checkpoint_vars --check                  a snapshot now, and the proof that it loads and is what you have
 
 A snapshot holds every variable that can be saved, unless --only is said. `every=5m`, `--every 5m` and `-e 5m` are
-the same; a bare word is always a variable's name. Said again, names are added and settings replaced.
+the same; a bare word is always a variable's name. Said again, names are added and settings replaced. `--check` loads
+the snapshot in a fresh Python process and compares: what pickles and does not load, or loads as something else, shows.
 
 {_CHECKPOINT.manual()}
 
@@ -291,6 +297,7 @@ Example:
     In [4]: %checkpoint_vars weights every=5m keep=5 -x "tmp_*"
     In [5]: %checkpoint_vars --status
     In [6]: %checkpoint_vars --off
+    In [7]: %checkpoint_vars --check
 """
 
 RESTORE_HELP = f"""Bring a snapshot's variables back.

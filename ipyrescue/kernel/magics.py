@@ -77,7 +77,8 @@ class RescueMagics(Magics):
         snapshot = self._recorder.checkpoint(Occasion(cut="line", label=wanted.label), settings)
         if wanted.every_seconds is not None:
             self._recorder.arm(settings)
-        return reporting.saved(self._recorder, snapshot, armed=wanted.every_seconds is not None)
+        saved = reporting.saved(self._recorder, snapshot, armed=wanted.every_seconds is not None)
+        return reporting.checked(self._recorder, snapshot, saved) if wanted.check else saved
 
     def _settings(self, wanted: CheckpointArguments) -> Settings:
         said = Settings(

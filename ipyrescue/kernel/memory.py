@@ -125,6 +125,13 @@ def memory_limit() -> int | None:
     return min((limit for limit in limits if 0 < limit < _UNLIMITED), default=None)
 
 
+def free_memory() -> int:
+    """How much another process may take before something is killed, in bytes."""
+    free: int = psutil.virtual_memory().available
+    limit = memory_limit()
+    return free if limit is None else max(0, min(free, limit - psutil.Process().memory_info().rss))
+
+
 def _high_water() -> int:
     """The most that the process ever held, in bytes (getrusage(2), `ru_maxrss`); 0 where nobody knows."""
     try:

@@ -16,6 +16,8 @@ from ipyrescue import cells, checkpointing, environment, identity, restoring
 from ipyrescue.capture.fence import Fence
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
+from ipyrescue.checking import supervising
+from ipyrescue.checking.verdicts import Checked
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
 from ipyrescue.credentials import redacted, shows_a_secret
@@ -24,6 +26,7 @@ from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundErro
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
 from ipyrescue.kernel import surroundings
+from ipyrescue.kernel.memory import free_memory
 from ipyrescue.kernel.repository import Repository
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
@@ -186,6 +189,17 @@ class Notebook:
         """What matters of this session that was otherwise in that of *snapshot*."""
         then = snapshot.environment
         return environment.differences(then, {**environment.counterpart(then), **self._session()})
+
+    def check(self, snapshot: Snapshot, progress: Callable[[str], None]) -> Checked:
+        """Restore *snapshot*, which was just made, in a fresh process, and compare it with the namespace."""
+        return supervising.check(
+            snapshot,
+            self._shell.user_ns,
+            supervising.Place(self.store().root, self.key_path),
+            timeout_seconds=self.configuration.check_timeout_seconds,
+            room_bytes=free_memory(),
+            progress=progress,
+        )
 
     def find(self, source: str | None, device: str | None = None) -> list[Snapshot]:
         """The snapshots that *source* means, best first; see `ipyrescue.finding`.

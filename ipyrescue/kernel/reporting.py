@@ -12,6 +12,7 @@ from ipyrescue.cells import source_of
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import Difference, compare
 from ipyrescue.errors import UntrustedError
+from ipyrescue.kernel.checks import CheckReport
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import (
     CodeReport,
@@ -21,6 +22,7 @@ from ipyrescue.kernel.listing import (
     SnapshotsTable,
     group_numbers,
 )
+from ipyrescue.kernel.progress import Progress
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.kernel.report import (
     Forecast,
@@ -47,6 +49,12 @@ def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
         forecast=_forecast(recorder, snapshot) if armed else None,
         warnings=(warning,) if warning else (),
     )
+
+
+def checked(recorder: Recorder, snapshot: Snapshot, saved: Report) -> Report:
+    """Check a snapshot that was just made, and tell of both."""
+    with Progress("Checking") as progress:
+        return CheckReport(saved, recorder.notebook.check(snapshot, progress))
 
 
 def _armed_line(recorder: Recorder) -> str | None:

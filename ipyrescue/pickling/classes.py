@@ -35,7 +35,7 @@ def reduce_class(cls: type, is_cell_class: Callable[[Any], bool]) -> Reduced:
     meta = type(cls)
     home = _home(meta, is_cell_class)
     bases = cp._get_bases(cls) if home is None else cls.__bases__
-    body = {name: cls.__dict__[name] for name in _AT_CREATION if name in cls.__dict__}
+    body = {"__qualname__": cls.__qualname__, **{n: cls.__dict__[n] for n in _AT_CREATION if n in cls.__dict__}}
     quiet = tuple(c for c in cls.__mro__[1:] if "__init_subclass__" in c.__dict__ and is_cell_class(c))
     return make_class, (meta, home, cls.__name__, bases, body, quiet), _state(cls), None, None, set_class_state
 

@@ -30,6 +30,9 @@ class Places:
         if shell := _shell():
             self._known[id(shell)] = "IPython.core.getipython", "get_ipython()"
 
+    def __contains__(self, identity: int) -> bool:
+        return identity in self._known
+
     def of(self, value: Any) -> tuple[str, str] | None:
         """Module and name of *value*, or None where it is a value like others."""
         known = self._known.get(id(value))
@@ -63,7 +66,7 @@ def fetch(module: str, name: str) -> Any:
 
 def class_constants() -> set[int]:
     """The identities of mutable class attributes that pandas writes into the state of every instance."""
-    generic = sys.modules.get("pandas.core.generic")
+    generic: Any = sys.modules.get("pandas.core.generic")
     pending, found = [generic.NDFrame] if hasattr(generic, "NDFrame") else [], set()
     while pending:
         kind = pending.pop()

@@ -381,3 +381,12 @@ fifth, sixth = pd.MultiIndex.from_product([[1], ["a"]]), pd.Categorical(["a"])
     groups = [group.names for group in life.checkpoint().groups]
 
     assert [names for names in groups if len(names) > 1] == []
+
+
+def test_a_class_inside_another_keeps_its_whole_name(life: Life) -> None:
+    life.run("class Outer:\n    class Inner: pass\ninner = Outer.Inner()")
+
+    names = round_trip(life)
+
+    assert type(names["inner"]).__qualname__ == "Outer.Inner"
+    assert names["Outer"].Inner is type(names["inner"])
