@@ -2,8 +2,8 @@
 
 Two roots belong together when a stream of one holds an object (or memory) that the other holds too, immutable
 values aside. What a root holds is read off its pickler's memo. Copying the memo of a large plain container is
-slow, so the largest root is not copied but asked: a pickler that starts with its memo answers for an object with
-a reference instead of a stream.
+slow, so a large root is not copied but asked: a pickler that starts with its memo answers for an object with
+a reference instead of a stream. Only large roots that this leaves apart are intersected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import re
 import sys
 import types
 import uuid
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import Any
 
 from ipyrescue.pickling.buffers import overlapping
@@ -38,6 +39,7 @@ _IMMUTABLE = frozenset({
 })  # fmt: skip
 _IMMUTABLE_BASES = (type, enum.Enum, pathlib.PurePath)
 _MOST_LOOKED_AT = 1_000
+_LARGE_STREAM_BYTES = 1 << 20
 
 
 class Partition:
@@ -65,39 +67,72 @@ class Partition:
         return list(members.values())
 
 
-def share_objects(picklers: Mapping[Any, Any], partition: Partition, constants: Collection[int]) -> None:
-    """Join the roots whose picklers met the same mutable object, but for *constants*, by identity."""
-    by_size = sorted(picklers, key=lambda root: picklers[root].file.tell())
-    owners: dict[int, Hashable] = {}
-    held: dict[int, Any] = {}
-    is_immutable = Immutability()
-    for root in by_size[:-1]:
-        for identity, value in picklers[root].memoised().items():
-            if identity in constants or identity in picklers[root].elsewhere:
+@dataclass
+class _Sharing:
+    """What roots share, as far as it is known: the first owner of each object, and the object, by identity."""
+
+    picklers: Mapping[Any, Any]
+    partition: Partition
+    constants: Set[int]
+    owners: dict[int, Any] = field(default_factory=dict)
+    held: dict[int, Any] = field(default_factory=dict)
+    is_immutable: Immutability = field(default_factory=lambda: Immutability())
+
+    def apart(self, first: Any, second: Any) -> bool:
+        """Whether two roots are not joined yet."""
+        return bool(self.partition.find(first) != self.partition.find(second))
+
+    def add(self, root: Any) -> None:
+        """Join a small root with the owners of what it holds."""
+        skipped = self.picklers[root].elsewhere
+        for identity, value in self.picklers[root].memoised().items():
+            if identity in self.constants or identity in skipped:
                 continue
-            if identity in owners:
-                if partition.find(owners[identity]) != partition.find(root) and not is_immutable(value):
-                    partition.join(owners[identity], root)
-            else:
-                owners[identity] = root
-                held[identity] = value
-    if by_size:
-        _ask_largest(picklers[by_size[-1]], by_size[-1], owners, held, partition, is_immutable)
+            if identity not in self.owners:
+                self.owners[identity] = root
+                self.held[identity] = value
+            elif self.apart(self.owners[identity], root) and not self.is_immutable(value):
+                self.partition.join(self.owners[identity], root)
+
+    def ask(self, root: Any, others: Iterable[Any]) -> None:
+        """Join a large root with the small ones whose objects it has met, and with *others* whose very value it has."""
+        has_met = _memory_of(self.picklers[root])
+        for identity, owner in self.owners.items():
+            value = self.held[identity]
+            if self.apart(owner, root) and not self.is_immutable(value) and has_met(value):
+                self.partition.join(owner, root)
+        for other in others:
+            if self.apart(other, root) and not self.is_immutable(other.value) and has_met(other.value):
+                self.partition.join(other, root)
+
+    def intersect(self, roots: Sequence[Any]) -> None:
+        """Join large roots whose memos have objects in common; these are copied, which takes longer than pickling."""
+        memos = {root: self.picklers[root].memo.copy() for root in roots}
+        for position, root in enumerate(roots):
+            for other in roots[:position]:
+                common = self._common(root, memos[root], memos[other]) if self.apart(other, root) else ()
+                if not all(self.is_immutable(memos[root][identity][1]) for identity in common):
+                    self.partition.join(other, root)
+
+    def _common(self, root: Any, memo: Mapping[int, Any], other: Mapping[int, Any]) -> Iterator[int]:
+        """What two memos have in common, one by one, so that whoever has seen enough can stop."""
+        skipped = self.picklers[root].elsewhere
+        for identity in filter(other.__contains__, memo):
+            if identity not in self.constants and identity not in skipped:
+                yield identity
 
 
-def _ask_largest(
-    pickler: Any,
-    largest: Hashable,
-    owners: dict[int, Hashable],
-    held: dict[int, Any],
-    partition: Partition,
-    is_immutable: Immutability,
-) -> None:
-    has_met = _memory_of(pickler)
-    for identity, owner in owners.items():
-        value = held[identity]
-        if partition.find(owner) != partition.find(largest) and not is_immutable(value) and has_met(value):
-            partition.join(owner, largest)
+def share_objects(picklers: Mapping[Any, Any], partition: Partition, constants: Set[int]) -> None:
+    """Join the roots whose picklers met the same mutable object, but for *constants*, by identity."""
+    sharing = _Sharing(picklers, partition, constants)
+    large = [root for root, pickler in picklers.items() if pickler.file.tell() >= _LARGE_STREAM_BYTES]
+    for root in picklers:
+        if root not in large:
+            sharing.add(root)
+    for root in large:
+        sharing.ask(root, (other for other in large if other is not root))
+    if any(sharing.apart(root, large[0]) for root in large):
+        sharing.intersect(large)
 
 
 def _memory_of(pickler: Any) -> Callable[[Any], bool]:

@@ -85,6 +85,7 @@ class Work:
 def roots_of(work: Work) -> list[Root]:
     """Every name that will be saved, and first the classes of cells among them."""
     roots = []
+    aliases = _aliases(work.frozen.values)
     for name, value in work.frozen.values.items():
         place = work.places.of(value)
         if place is not None:
@@ -93,9 +94,19 @@ def roots_of(work: Work) -> list[Root]:
             key = work.class_keys.key(value)
             known = work.class_roots.get(key, Root((), value, key))
             work.class_roots[key] = Root((*known.names, name), value, key)
-        else:
-            roots.append(Root((name,), value))
+        elif name in aliases:
+            roots.append(Root(aliases[name], value))
     return [*work.class_roots.values(), *roots]
+
+
+def _aliases(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The names to pickle, each with those that stand for the same container: what is large is walked once."""
+    first: dict[int, str] = {}
+    found: dict[str, tuple[str, ...]] = {}
+    for name, value in values.items():
+        owner = first.setdefault(id(value), name) if type(value) in (list, dict, set) else name
+        found[owner] = (*found.get(owner, ()), name)
+    return found
 
 
 def _is_cell_class(value: Any) -> bool:
