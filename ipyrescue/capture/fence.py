@@ -20,13 +20,14 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ipyrescue.capture.staging import available_memory_bytes
 
 if sys.platform != "win32":
+    import fcntl
     import resource
 
 Buffer = bytes | bytearray | memoryview
@@ -72,6 +73,11 @@ class Marks:
         self._memory[_MARK.size : _MARK.size + len(name)] = name
 
     @property
+    def position(self) -> int:
+        """What was marked last."""
+        return int(_MARK.unpack_from(self._memory)[1])
+
+    @property
     def count(self) -> int:
         """How many marks were left; it grows as long as there is progress."""
         return int(_LENGTH.unpack_from(self._memory)[0])
@@ -86,12 +92,12 @@ class Marks:
 class Fence:
     """Runs functions in children, one at a time, and remembers what must not be tried again.
 
-    *denied* maps the type name and the identity of an object to how the child ended that touched it.
+    *denied* maps what was marked, a kind and an identity, to how the child ended and when (monotonic clock, seconds).
     """
 
     def __init__(self, deadline_seconds: float = 10.0) -> None:
         self.deadline_seconds = deadline_seconds
-        self.denied: dict[tuple[str, int], str] = {}
+        self.denied: dict[tuple[str, int], tuple[str, float]] = {}
 
     @property
     def available(self) -> bool:
@@ -100,36 +106,50 @@ class Fence:
 
     def run(self, work: Callable[[Marks], Sequence[Buffer]]) -> list[memoryview] | Ended:
         """Run *work* in a child; return the buffers that it handed over, or how it ended. Raises `OSError`."""
-        marks, libc, room_bytes = Marks(), ctypes.CDLL(None), _room_bytes()
+        marks = Marks()
         with open(os.memfd_create("ipyrescue"), "r+b", buffering=0) as file:
             receiving, sending = os.pipe()
-            with open(receiving, "rb", buffering=0) as pipe:
-                child = _fork(sending)
-                if child == 0:
-                    _live(work, marks, file, sending, libc, room_bytes)
-                os.close(sending)
-                said, how = b"", "did not end"
-                try:
-                    said, how = self._listen(pipe, marks)
-                finally:
-                    how = _end(child, how)
+            with open(receiving, "rb", buffering=0) as pipe, open(sending, "wb", buffering=0) as verdict:
+                said, how = self._run(_Child(work, marks, file, verdict), pipe)
             lengths = _read_lengths(said)
             return marks.ended(how) if lengths is None else _views(file, lengths)
 
-    def _listen(self, pipe: io.FileIO, marks: Marks) -> tuple[bytes, str]:
-        """What a child says until it falls silent, or words for the silence when it lasts too long."""
+    def _run(self, life: _Child, pipe: io.FileIO) -> tuple[bytes, str]:
+        child, said, how = -1, b"", "did not end"
+        try:
+            with _no_warning_of_threads():
+                child = os.fork()
+            if child == 0:
+                life.live()
+            life.verdict.close()
+            said, how = self._listen(child, pipe, life.marks)
+        except BaseException:
+            if child == 0:
+                os._exit(1)  # never into the code of the kernel
+            raise
+        finally:
+            how = _end(child, how) if child > 0 else how
+        return said, how
+
+    def _listen(self, child: int, pipe: io.FileIO, marks: Marks) -> tuple[bytes, str]:
+        """What a child says until it ends or falls silent, or words for the silence when it lasts too long."""
         started = progressed = time.monotonic()
         seen, said = marks.count, b""
         while True:
-            if select.select([pipe], [], [], _LOOK_EVERY_SECONDS)[0]:
+            ended = _has_ended(child)
+            while select.select([pipe], [], [], 0 if ended else _LOOK_EVERY_SECONDS)[0]:
                 part = pipe.read(1 << 16)
                 if not part:
                     return said, ""
                 said += part
+            if ended:  # who still holds the other end of the pipe is a child of its own
+                return said, ""
             now, count = time.monotonic(), marks.count
             if count != seen:
                 seen, progressed = count, now
-            for since, seconds in ((progressed, self.deadline_seconds), (started, _IN_ALL * self.deadline_seconds)):
+            in_all = _IN_ALL * self.deadline_seconds
+            patience = in_all if marks.position == NOWHERE else self.deadline_seconds
+            for since, seconds in ((progressed, patience), (started, in_all)):
                 if now - since > seconds:
                     return b"", f"did not end within {seconds:g} s"
 
@@ -137,28 +157,34 @@ class Fence:
 # --- the parent's side ------------------------------------------------------------------------------------------
 
 
-def _fork(sending: int) -> int:
-    """Fork; when that fails, nothing is left open."""
-    try:
-        with warnings.catch_warnings():
-            # 3.12 warns of forks in processes with threads; the module's docstring says how this one is fenced.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            return os.fork()
-    except BaseException:
-        os.close(sending)
-        raise
+@contextlib.contextmanager
+def _no_warning_of_threads() -> Iterator[None]:
+    """3.12 warns of forks in processes with threads; the module's docstring says how this one is fenced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _has_ended(child: int) -> bool:
+    with contextlib.suppress(ChildProcessError):  # somebody here waits for children of all kinds
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return True
 
 
 def _end(child: int, how: str) -> str:
-    """See that *child* is gone; say *how* it ended: given, it is killed at once, else it has a moment to go."""
-    with contextlib.suppress(ChildProcessError):  # somebody here waits for children of all kinds
-        for pause_seconds in () if how else _PATIENCE_SECONDS:
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                return _in_words(status)
-            time.sleep(pause_seconds)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    """See that *child* and its children are gone; say *how* it ended: given, all are killed at once."""
+    for pause_seconds in () if how else _PATIENCE_SECONDS:
+        if _has_ended(child):
+            break
+        time.sleep(pause_seconds)
+    else:
+        how = how or "did not end"
+    for kill in (os.killpg, os.kill):  # it is the leader of its group, and not yet waited for
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            kill(child, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        status = os.waitpid(child, 0)[1]
+        return how or _in_words(status)
     return how or "did not end"
 
 
@@ -190,39 +216,59 @@ def _views(file: io.FileIO, lengths: list[int]) -> list[memoryview]:
 # --- the child's side -------------------------------------------------------------------------------------------
 
 
-def _live(
-    work: Callable[[Marks], Sequence[Buffer]],
-    marks: Marks,
-    file: io.FileIO,
-    sending: int,
-    libc: ctypes.CDLL,
-    room_bytes: int,
-) -> NoReturn:
-    """The child's life, from which nothing returns into the kernel's code: no finally, no exit handler, no flush."""
-    status = 1
-    try:
-        _fence_in(libc, room_bytes)
-        buffers = _on_a_deep_stack(lambda: work(marks))
-        marks.leave(NOWHERE)
-        for buffer in buffers:
-            _write(file.fileno(), memoryview(buffer).cast("B"))
-            marks.leave(NOWHERE)
-        lengths = [len(buffers), *(memoryview(buffer).nbytes for buffer in buffers)]
-        _write(sending, memoryview(b"".join(map(_LENGTH.pack, lengths))))
-        status = 0
-    finally:
-        os._exit(status)
+class _Child:
+    """A child's life: what it does, where it leaves marks, where its buffers go, where it says how long they are."""
+
+    def __init__(
+        self, work: Callable[[Marks], Sequence[Buffer]], marks: Marks, file: io.FileIO, verdict: io.FileIO
+    ) -> None:
+        self._work = work
+        self.marks = marks
+        self._file = file
+        self.verdict = verdict
+        self._libc = ctypes.CDLL(None)
+        self._room_bytes = _room_bytes()
+
+    def live(self) -> NoReturn:
+        """Live, and end; from here nothing returns into the kernel's code: no finally, no exit handler, no flush."""
+        status = 1
+        try:
+            self._fence_in()
+            buffers = _on_a_deep_stack(lambda: self._work(self.marks))
+            self.marks.leave(NOWHERE)
+            for buffer in buffers:
+                _write(self._file, memoryview(buffer).cast("B"))
+                self.marks.leave(NOWHERE)
+            lengths = [len(buffers), *(memoryview(buffer).nbytes for buffer in buffers)]
+            _write(self.verdict, memoryview(b"".join(map(_LENGTH.pack, lengths))))
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _fence_in(self) -> None:
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+            signal.signal(number, signal.SIG_DFL)
+        faulthandler.disable()
+        _let_go({self._file.fileno(), self.verdict.fileno()})
+        _limit_memory(self._room_bytes + _STACK_BYTES)
 
 
-def _fence_in(libc: ctypes.CDLL, room_bytes: int) -> None:
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.setsid()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-        signal.signal(number, signal.SIG_DFL)
-    faulthandler.disable()
-    _fall_silent()
-    _limit_memory(room_bytes + _STACK_BYTES)
+def _let_go(kept: set[int]) -> None:
+    """Write nowhere but to *kept*: buffers were forked too, and what is flushed here would stand in files twice.
+
+    What is printed would stand in the cell's output, or wait for a thread that was not forked.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        with contextlib.suppress(OSError):  # the one that listed them is closed
+            writes = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+            if writes and descriptor not in kept and descriptor != nowhere:
+                os.dup2(nowhere, descriptor)
+    sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(nowhere, "w"), encoding="utf-8", errors="replace")
 
 
 def _on_a_deep_stack(work: Callable[[], Sequence[Buffer]]) -> Sequence[Buffer]:
@@ -241,14 +287,6 @@ def _on_a_deep_stack(work: Callable[[], Sequence[Buffer]]) -> Sequence[Buffer]:
     thread.start()
     thread.join()
     return done[0]
-
-
-def _fall_silent() -> None:
-    """What the code prints here would stand in the cell's output, or wait for a thread that was not forked."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (1, 2):
-        os.dup2(nowhere, number)
-    sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(nowhere, "w"), encoding="utf-8", errors="replace")
 
 
 def _limit_memory(room_bytes: int) -> None:
@@ -273,6 +311,6 @@ def _size_bytes() -> tuple[int, int]:
     return size, resident
 
 
-def _write(descriptor: int, data: memoryview) -> None:
+def _write(file: io.FileIO, data: memoryview) -> None:
     while data:
-        data = data[os.write(descriptor, data) :]
+        data = data[file.write(data) or 0 :]

@@ -97,6 +97,8 @@ def _partition(work: Work) -> Partition:
 def _encode_together(work: Work, partition: Partition) -> list[tuple[list[Root], Any]]:
     together = []
     for members in partition.sets():
+        if len(members) > 1:
+            work.check(members)
         try:
             pickler = work.alone[members[0]] if len(members) == 1 else dump(work, members)
         except Exception as error:  # noqa: BLE001 - as above; it costs the group

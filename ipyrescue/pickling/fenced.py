@@ -2,24 +2,29 @@
 
 Turns what was set aside into groups, by a fence that knows how to have a child. The child sees this process as it is,
 goes on where it stands, and hands over all groups: nothing that it met is ever tried here. When it dies, its last mark
-tells of what; that is refused, and the next child goes on.
+tells of what, or the half of what was set aside is tried; that is refused, and the next child goes on.
 """
 
 from __future__ import annotations
 
+import io
 import pickle
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Protocol
 
 from ipyrescue.errors import CheckpointError
 from ipyrescue.pickling.buffers import OnDevice, overlapping
-from ipyrescue.pickling.roots import Denied, Root, SetAside, Work, pickle_alone
+from ipyrescue.pickling.roots import Denied, Root, SetAside, Work, dump, pickle_alone
 from ipyrescue.wording import type_name
 
-_MOST_DEATHS = 6
+_MOST_DEATHS = 12
+_MOST_HANGS = 3
 _DENIED_ITS_KIND = 2
+_DENIED_SECONDS = 600.0
+_CHANGES_OTHERS = "changes other variables"
 
 
 class Marks(Protocol):
@@ -39,12 +44,39 @@ class Ended(Protocol):
 
 
 class Fence(Protocol):
-    """Runs functions in children, and remembers by (type name, identity) what must not be tried again, and why."""
+    """Runs functions in children, and remembers by kind and identity what ended them: how, and when."""
 
-    denied: dict[tuple[str, int], str]
+    denied: dict[tuple[str, int], tuple[str, float]]
 
     def run(self, work: Callable[[Any], Sequence[Any]]) -> Any:
         """Return the buffers that *work* handed over in a child, or how the child `Ended`. Raises `OSError`."""
+
+
+# --- what is denied, and who watches ----------------------------------------------------------------------------
+
+
+def kind_of(value: Any) -> str:
+    """The name by which a kind is denied: of this very type, so that a class that was run again has a chance."""
+    return f"{type_name(value)} at {id(type(value)):x}"
+
+
+def refuse_denied(fence: Fence, value: Any) -> None:
+    """Raise `Denied` for what ended a child a short while ago, and for all of its kind when two of them did."""
+    if not fence.denied:
+        return
+    kind, recent = kind_of(value), time.monotonic() - _DENIED_SECONDS
+    of_its_kind = [how for (name, _), (how, when) in fence.denied.items() if name == kind and when > recent]
+    itself, when = fence.denied.get((kind, id(value)), (None, 0.0))
+    how = itself if when > recent else None
+    if how is None and len(of_its_kind) >= _DENIED_ITS_KIND:
+        how = of_its_kind[0]
+    if how is not None:
+        raise Denied(type_name(value), how)
+
+
+def _as_a_whole(root: Root) -> tuple[str, int]:
+    """The key under which a variable is denied, where no object in it can be blamed."""
+    return f"variable {' '.join(root.names)}", id(root.value)
 
 
 class Onlooker:
@@ -75,6 +107,13 @@ class Guard(Refuser):
 
     may_set_aside = True
 
+    def begin(self, roots: Sequence[Root]) -> None:
+        """Raise `Denied` for a variable that must not be tried again."""
+        for root in roots if self._fence.denied else ():
+            how, when = self._fence.denied.get(_as_a_whole(root), ("", 0.0))
+            if how and when > time.monotonic() - _DENIED_SECONDS:
+                raise Denied(type_name(root.value), how)
+
     def unknown(self, value: Any) -> None:
         """Raise `Denied` or `SetAside`."""
         super().unknown(value)
@@ -98,35 +137,101 @@ class Marker(Refuser):
     def unknown(self, value: Any) -> None:
         """Mark the object, unless it is denied."""
         super().unknown(value)
-        self._marks.leave(self._position, id(value), type_name(value))
+        self._marks.leave(self._position, id(value), kind_of(value))
 
 
-def refuse_denied(fence: Fence, value: Any) -> None:
-    """Raise `Denied` for what ended a child before, and for all of its kind when two of them did."""
-    kind = type_name(value)
-    of_its_kind = [how for (name, _), how in fence.denied.items() if name == kind]
-    how = fence.denied.get((kind, id(value)), of_its_kind[0] if len(of_its_kind) >= _DENIED_ITS_KIND else None)
-    if how is not None:
-        raise Denied(kind, how)
+# --- children, one after the other ------------------------------------------------------------------------------
 
 
 def encode(work: Work, fence: Fence, finish: Callable[[Work], Any]) -> Any:
     """Go on in children until one of them comes to the end; *finish* makes groups of what was pickled."""
     _copy_known_memory(work)
-    blamed: set[Root] = set()
-    for _ in range(_MOST_DEATHS):
-        try:
-            outcome = fence.run(partial(_in_child, work, fence, finish))
-        except OSError:
-            return _finish_here(work, fence, finish)
-        if isinstance(outcome, list):
-            return _received(work, fence, outcome, finish)
-        _blame(work, fence, outcome, blamed)
-        if not work.set_aside:
-            break
+    trial = _Trial(work, fence, finish)
+    try:
+        while work.set_aside and trial.goes_on:
+            outcome = trial.run(work.set_aside)
+            if isinstance(outcome, _Heard):
+                return _received(work, fence, outcome, finish)
+            trial.blame(outcome)
+    except OSError:
+        return _finish_here(work, fence, finish)
     for root in work.set_aside:
-        work.refused[root] = "not tried: too many objects beside it end the process that pickles them"
+        work.refused[root] = "not tried: too much beside it ends the process that pickles it"
     return finish(work)
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """What a child said when it came to its end, and the parts that it handed over, of which the first said it."""
+
+    outcome: str
+    said: Any
+    parts: list[Any]
+
+
+@dataclass
+class _Trial:
+    """What children have shown so far: how many died or hung, and which roots were blamed once."""
+
+    work: Work
+    fence: Fence
+    finish: Callable[[Work], Any]
+    deaths: int = 0
+    hangs: int = 0
+    blamed: set[Root] = field(default_factory=set)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next child is worth its time."""
+        return self.deaths < _MOST_DEATHS and self.hangs < _MOST_HANGS
+
+    def run(self, roots: Sequence[Root]) -> Any:
+        """Have a child that goes on with *roots* of what was set aside; return what it handed over, or how it ended."""
+        outcome = self.fence.run(partial(_in_child, self.work, roots, self.fence, self.finish))
+        if isinstance(outcome, list):
+            try:
+                said = _Plain(io.BytesIO(outcome[0])).load()
+                heard = _Heard(said[0], said[1], outcome)
+            except Exception:  # noqa: BLE001 - whatever it is, it is not what was asked for
+                outcome = _Spoke()
+            else:
+                return self._without_changers(roots, heard)
+        self.deaths += 1
+        self.hangs += outcome.how.startswith("did not end")
+        return outcome
+
+    def _without_changers(self, roots: Sequence[Root], heard: _Heard) -> Any:
+        """Go on without the roots that changed other variables, if there were any."""
+        if heard.outcome != "changed":
+            return heard
+        self._refuse([roots[position] for position in heard.said], _CHANGES_OTHERS)
+        return self.run([root for root in roots if root not in self.work.refused])
+
+    def blame(self, ended: Ended) -> None:
+        """Deny what the child's last mark tells of: the object, or its root where that was not enough."""
+        if ended.position < 0:
+            self._refuse(self._culprits(self.work.set_aside), ended.how)
+            return
+        root, key = self.work.set_aside[ended.position], (ended.kind, ended.identity)
+        if not ended.kind or key in self.fence.denied or root in self.blamed:
+            self._refuse([root], ended.how)
+        else:
+            self.fence.denied[key] = ended.how, time.monotonic()
+        self.blamed.add(root)
+
+    def _culprits(self, roots: Sequence[Root]) -> list[Root]:
+        """Halve what nothing in particular is to blame for, until single roots are found without which all is well."""
+        if len(roots) <= 1 or not self.goes_on:
+            return list(roots)
+        halves = roots[: len(roots) // 2], roots[len(roots) // 2 :]
+        guilty = [half for half in halves if not isinstance(self.run(half), _Heard)]
+        return [root for half in guilty for root in self._culprits(half)] or list(roots)
+
+    def _refuse(self, roots: Iterable[Root], how: str) -> None:
+        for root in roots:
+            self.fence.denied[_as_a_whole(root)] = how, time.monotonic()
+            self.work.refused[root] = str(Denied(type_name(root.value), how))
+            self.work.set_aside.remove(root)
 
 
 def _copy_known_memory(work: Work) -> None:
@@ -139,25 +244,49 @@ def _copy_known_memory(work: Work) -> None:
 # --- the child --------------------------------------------------------------------------------------------------
 
 
-def _in_child(work: Work, fence: Fence, finish: Callable[[Work], Any], marks: Marks) -> list[Any]:
-    """Pickle what was set aside and all that follows; hand over the outcome, then the copies that were taken here."""
-    pending = work.set_aside
-    work.watch = Marker(fence, marks, pending)
+class _Changed(Exception):  # noqa: N818 - a finding, not an error
+    """Variables that were pickled before are written otherwise now: *args[0]* are roots beside which they stand."""
+
+
+def _in_child(
+    work: Work, roots: Sequence[Root], fence: Fence, finish: Callable[[Work], Any], marks: Marks
+) -> list[Any]:
+    """Pickle *roots* of what was set aside and all that follows; hand over the outcome, then copies taken here."""
+    before = dict(work.alone)
+    work.watch, work.set_aside = Marker(fence, marks, roots), []
+    work.check = partial(_insist_on_unchanged, work, before, roots)
     work.frozen.copies.in_child = True
     taken = work.frozen.copies.taken()
     try:
-        pickle_alone(work, pending)
+        pickle_alone(work, list(roots))
         work.watch.begin(())
         encoded = finish(work)
     except OnDevice:
-        refused = {position: work.refused[root] for position, root in enumerate(pending) if root in work.refused}
+        refused = {position: work.refused[root] for position, root in enumerate(roots) if root in work.refused}
         return [pickle.dumps(("here", refused))]
+    except _Changed as changed:
+        return [pickle.dumps(("changed", [roots.index(root) for root in changed.args[0]]))]
     except CheckpointError as error:
         return [pickle.dumps(("raised", str(error)))]
     sent: list[Any] = []
     origins = [[taken.get(id(b)) or _send(b, sent) for b in group.buffers] for group in encoded.groups]
     bare = replace(encoded, groups=tuple(replace(group, buffers=()) for group in encoded.groups))
     return [pickle.dumps(("encoded", (bare, origins)), 5), *sent]
+
+
+def _insist_on_unchanged(work: Work, before: dict[Root, Any], suspects: Sequence[Root], members: list[Root]) -> None:
+    """Raise `_Changed` where code that ran here changed what the kernel has pickled; it must not get into a group."""
+    known = [root for root in members if root in before]
+    suspected = [root for root in members if root in suspects]
+    if suspected and not all(_is_unchanged(work, root, before[root]) for root in known):
+        raise _Changed(suspected)
+
+
+def _is_unchanged(work: Work, root: Root, before: Any) -> bool:
+    try:
+        return bool(dump(work, [root]).file.getvalue() == before.file.getvalue())
+    except Exception:  # noqa: BLE001 - it could be pickled before
+        return False
 
 
 def _send(buffer: Any, sent: list[Any]) -> int:
@@ -168,17 +297,36 @@ def _send(buffer: Any, sent: list[Any]) -> int:
 # --- this process -----------------------------------------------------------------------------------------------
 
 
-def _received(work: Work, fence: Fence, parts: list[Any], finish: Callable[[Work], Any]) -> Any:
+class _Plain(pickle.Unpickler):
+    """Reads what a child says, in which code of the user ran: names of ours, and nothing that could run theirs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Find the classes of a manifest's parts only."""
+        if module not in ("ipyrescue.manifest", "ipyrescue.pickling.encode"):
+            raise pickle.UnpicklingError(f"{module}.{name} is nothing that a child hands over")
+        return super().find_class(module, name)
+
+
+@dataclass(frozen=True)
+class _Spoke:
+    """A child that came to its end and said what it may not say."""
+
+    how: str = "hands over what is not plain"
+    position: int = -1
+    identity: int = 0
+    kind: str = ""
+
+
+def _received(work: Work, fence: Fence, heard: _Heard, finish: Callable[[Work], Any]) -> Any:
     """What the child handed over; its own memory is known to it alone, so copies come by range or behind."""
-    outcome, said = pickle.loads(parts[0])
-    if outcome == "raised":
-        raise CheckpointError(said)
-    if outcome == "here":
-        work.refused.update({work.set_aside[position]: reason for position, reason in said.items()})
+    if heard.outcome == "raised":
+        raise CheckpointError(heard.said)
+    if heard.outcome == "here":
+        work.refused.update({work.set_aside[position]: reason for position, reason in heard.said.items()})
         return _finish_here(work, fence, finish)
-    bare, origins = said
+    bare, origins = heard.said
     copies = work.frozen.copies
-    buffers = [tuple(parts[o] if isinstance(o, int) else copies.at(o) for o in group) for group in origins]
+    buffers = [tuple(heard.parts[o] if isinstance(o, int) else copies.at(o) for o in group) for group in origins]
     groups = zip(bare.groups, buffers, strict=True)
     return replace(bare, groups=tuple(replace(group, buffers=own) for group, own in groups))
 
@@ -188,16 +336,3 @@ def _finish_here(work: Work, fence: Fence, finish: Callable[[Work], Any]) -> Any
     work.watch = Refuser(fence)
     pickle_alone(work, [root for root in work.set_aside if root not in work.refused])
     return finish(work)
-
-
-def _blame(work: Work, fence: Fence, ended: Ended, blamed: set[Root]) -> None:
-    """Refuse what the child's last mark tells of: the object, and its root where that was not enough."""
-    roots = work.set_aside[ended.position : ended.position + 1] if ended.position >= 0 else list(work.set_aside)
-    known = (ended.kind, ended.identity) in fence.denied
-    if ended.kind:
-        fence.denied[ended.kind, ended.identity] = ended.how
-    for root in roots:
-        if not ended.kind or known or root in blamed:
-            work.refused[root] = str(Denied(type_name(root.value), ended.how))
-            work.set_aside.remove(root)
-    blamed.update(roots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -21,8 +22,11 @@ def watched() -> Iterator[Callable[[], bool]]:
         yield lambda: handler is None
         return
     pressed: list[Any] = []
+    here = os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != here:
+            return  # a child that was just forked: the interrupt is its parent's
         pressed.append(number)
         handler(number, frame)
 

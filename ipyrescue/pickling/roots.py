@@ -68,11 +68,15 @@ class Watch(Protocol):
 
 @dataclass
 class Work:
-    """The state of one encoding: what was pickled alone, what refused, and what was set aside."""
+    """The state of one encoding: what was pickled alone, what refused, and what was set aside.
+
+    *check* sees the members of a group before they are pickled together.
+    """
 
     frozen: Frozen
     interrupted: Callable[[], bool]
     watch: Watch
+    check: Callable[[list[Root]], None] = lambda members: None
     class_keys: ClassKeys = field(default_factory=ClassKeys)
     places: elsewhere.Places = field(default_factory=elsewhere.Places)
     trust: trust.Trust = field(default_factory=trust.Trust)

@@ -133,25 +133,58 @@ def test_memory_without_end_is_refused_in_the_child(fence):
     assert fence.run(work) == [b"refused"]
 
 
-def test_ctrl_c_ends_the_child_and_not_more(fence):
+def test_ctrl_c_ends_the_child_and_not_more(fence, tmp_path):
     fence.deadline_seconds = 60
-    receiving, sending = os.pipe()
 
     def work(marks):
-        os.write(sending, b"!")
+        (tmp_path / "asleep").touch()
         time.sleep(1e6)
 
     def interrupt():
-        os.read(receiving, 1)
+        while not (tmp_path / "asleep").exists():
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=interrupt)
+    thread = threading.Thread(target=interrupt, daemon=True)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
         fence.run(work)
     thread.join()
-    os.close(receiving)
-    os.close(sending)
+
+
+def test_what_the_child_flushes_does_not_stand_in_a_file_twice(fence, tmp_path):
+    """Buffers are forked with the rest; the kernel writes them, the child writes nowhere but to files of its own."""
+    with (tmp_path / "log").open("w") as log:
+        log.write("once")
+
+        def work(marks):
+            log.flush()
+            (tmp_path / "own").write_text("new")
+            return [b""]
+
+        fence.run(work)
+
+    assert (tmp_path / "log").read_text() == "once"
+    assert (tmp_path / "own").read_text() == "new"
+
+
+def test_children_of_the_child_end_with_it(fence, tmp_path):
+    """One that holds the pipe open is not waited for, and none goes on with the memory of the kernel."""
+    fence.deadline_seconds = 60
+
+    def work(marks):
+        if os.fork() == 0:
+            (tmp_path / "pid~").write_text(str(os.getpid()))
+            os.rename(tmp_path / "pid~", tmp_path / "pid")
+            time.sleep(1e6)
+        while not (tmp_path / "pid").exists():
+            time.sleep(0.01)
+        return [b"done"]
+
+    assert fence.run(work) == [b"done"]
+    orphan = int((tmp_path / "pid").read_text())
+    while psutil.pid_exists(orphan) and psutil.Process(orphan).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
 
 
 def test_torch_computes_in_the_child_after_it_computed_here(fence):

@@ -201,6 +201,67 @@ twice = Twice(shared)
     assert (after.names["shared"], after.names["kept"]) == ([1], [2])
 
 
+def test_one_that_changes_others_is_not_let_into_what_is_saved_of_them(fenced: Life) -> None:
+    """What it does to them happens in the child, where the group is pickled again: the names keep what they are."""
+    fenced.run("""
+class Poisons:
+    def __init__(self, shared): self.shared = shared
+    def __getstate__(self):
+        self.shared.append("poison")
+        return {"shared": self.shared}
+shared = [1]
+alias, poisons, kept = {"shared": shared}, Poisons(shared), [2]
+""")
+
+    assert reasons(fenced) == {"poisons": "Poisons, whose pickling changes other variables"}
+    after = reborn(fenced)
+    after.restore()
+    assert after.names["shared"] == [1]
+    assert after.names["alias"]["shared"] is after.names["shared"]
+
+
+def test_a_death_that_nothing_is_marked_for_costs_one_variable(fenced: Life) -> None:
+    """The halves of what was set aside are tried, until the one is found; the next snapshot does not look again."""
+    fenced.run(f"""{OWN_CODE}
+import os
+class Closes:
+    def __reduce__(self):
+        os.closerange(3, 1024)
+        return list, ()
+first, second, third, closes, last = Own(1), Own(2), Own(3), [Closes()], Own(4)
+""")
+
+    assert set(reasons(fenced)) == {"closes"}
+    children = fenced.fence.children
+    assert set(reasons(fenced)) == {"closes"}
+    assert fenced.fence.children == children + 1
+    after = reborn(fenced)
+    after.restore()
+    assert [after.names[name].held for name in ("first", "second", "third", "last")] == [1, 2, 3, 4]
+
+
+def test_a_class_that_was_run_again_has_another_chance(fenced: Life) -> None:
+    fenced.run(f"{HOSTILE}\none, two = Exits(), Exits()")
+    assert set(reasons(fenced)) == {"one", "two"}
+
+    fenced.run("class Exits:\n    def __getstate__(self): return {}\none, two = Exits(), Exits()")
+
+    assert reasons(fenced) == {}
+
+
+def test_a_child_cannot_have_code_run_here(fenced: Life) -> None:
+    """What it hands over is read without any class of the user."""
+    fenced.run("""
+class Loaded(str):
+    def __reduce__(self): return (exec, ("raise SystemExit",))
+class Odd:
+    def __reduce__(self): raise ValueError(Loaded("text"))
+odd, kept = Odd(), 1
+""")
+
+    assert set(reasons(fenced)) == {"odd"}
+
+
 def test_without_a_child_to_be_had_all_is_done_here(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_child(work: Any) -> Any:
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
