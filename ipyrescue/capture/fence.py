@@ -34,6 +34,7 @@ Buffer = bytes | bytearray | memoryview
 
 _LOOK_EVERY_SECONDS = 0.05
 _IN_ALL = 6
+_OF_OURS = 3
 _PATIENCE_SECONDS = (0.001, 0.004, 0.02, 0.1, 0.3, 0.6)
 _SPARE_BYTES = 1 << 30
 _STACK_BYTES = 256 << 20
@@ -148,7 +149,7 @@ class Fence:
             if count != seen:
                 seen, progressed = count, now
             in_all = _IN_ALL * self.deadline_seconds
-            patience = in_all if marks.position == NOWHERE else self.deadline_seconds
+            patience = self.deadline_seconds * (_OF_OURS if marks.position == NOWHERE else 1)
             for since, seconds in ((progressed, patience), (started, in_all)):
                 if now - since > seconds:
                     return b"", f"did not end within {seconds:g} s"

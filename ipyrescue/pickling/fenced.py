@@ -21,7 +21,7 @@ from ipyrescue.pickling.roots import Denied, Root, SetAside, Work, dump, pickle_
 from ipyrescue.wording import type_name
 
 _MOST_DEATHS = 12
-_MOST_HANGS = 3
+_MOST_HANGS = 4
 _DENIED_ITS_KIND = 2
 _DENIED_SECONDS = 600.0
 _CHANGES_OTHERS = "changes other variables"
@@ -197,13 +197,17 @@ class _Trial:
             else:
                 return self._without_changers(roots, heard)
         self.deaths += 1
-        self.hangs += outcome.how.startswith("did not end")
+        if outcome.how.startswith("did not end"):
+            self.hangs += 1 if outcome.position >= 0 else 2  # one that left no mark was waited for longer
         return outcome
 
     def _without_changers(self, roots: Sequence[Root], heard: _Heard) -> Any:
-        """Go on without the roots that changed other variables, if there were any."""
+        """Go on without the roots that changed other variables, if there were any and it is known which."""
         if heard.outcome != "changed":
             return heard
+        if not heard.said:
+            self.deaths += 1
+            return _Spoke(_CHANGES_OTHERS)
         self._refuse([roots[position] for position in heard.said], _CHANGES_OTHERS)
         return self.run([root for root in roots if root not in self.work.refused])
 
@@ -245,7 +249,7 @@ def _copy_known_memory(work: Work) -> None:
 
 
 class _Changed(Exception):  # noqa: N818 - a finding, not an error
-    """Variables that were pickled before are written otherwise now: *args[0]* are roots beside which they stand."""
+    """Variables that were pickled before are written otherwise now; *args[0]* are suspects beside them, if any are."""
 
 
 def _in_child(
@@ -277,9 +281,8 @@ def _in_child(
 def _insist_on_unchanged(work: Work, before: dict[Root, Any], suspects: Sequence[Root], members: list[Root]) -> None:
     """Raise `_Changed` where code that ran here changed what the kernel has pickled; it must not get into a group."""
     known = [root for root in members if root in before]
-    suspected = [root for root in members if root in suspects]
-    if suspected and not all(_is_unchanged(work, root, before[root]) for root in known):
-        raise _Changed(suspected)
+    if not all(_is_unchanged(work, root, before[root]) for root in known):
+        raise _Changed([root for root in members if root in suspects])
 
 
 def _is_unchanged(work: Work, root: Root, before: Any) -> bool:
@@ -309,7 +312,7 @@ class _Plain(pickle.Unpickler):
 
 @dataclass(frozen=True)
 class _Spoke:
-    """A child that came to its end and said what it may not say."""
+    """A child that came to its end, and yet nothing of it can be used."""
 
     how: str = "hands over what is not plain"
     position: int = -1

@@ -220,6 +220,22 @@ alias, poisons, kept = {"shared": shared}, Poisons(shared), [2]
     assert after.names["alias"]["shared"] is after.names["shared"]
 
 
+def test_one_that_changes_others_from_afar_is_found_and_left_out(fenced: Life) -> None:
+    fenced.run(f"""{OWN_CODE}
+class Poisons:
+    def __getstate__(self):
+        shared.append("poison")
+        return {{}}
+shared = [1]
+alias, own, poisons, other = {{"shared": shared}}, Own(1), Poisons(), Own(2)
+""")
+
+    assert set(reasons(fenced)) == {"poisons"}
+    after = reborn(fenced)
+    after.restore()
+    assert after.names["alias"] == {"shared": [1]}
+
+
 def test_a_death_that_nothing_is_marked_for_costs_one_variable(fenced: Life) -> None:
     """The halves of what was set aside are tried, until the one is found; the next snapshot does not look again."""
     fenced.run(f"""{OWN_CODE}
