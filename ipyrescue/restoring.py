@@ -17,7 +17,6 @@ from typing import Any
 
 from ipyrescue import environment
 from ipyrescue.binding import Before, Journal
-from ipyrescue.credentials import redacted
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
@@ -26,6 +25,7 @@ from ipyrescue.pickling import collector, devices, in_place, randomness
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
+from ipyrescue.redaction import redacted
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 

@@ -20,7 +20,6 @@ from ipyrescue.checking import supervising
 from ipyrescue.checking.verdicts import Checked
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
-from ipyrescue.credentials import redacted, shows_a_secret
 from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
@@ -144,7 +143,7 @@ class Notebook:
             history=self.history.to_bytes(),
             session=surroundings.worth_keeping(surroundings.facts(self._shell)),
         )
-        draft = checkpointing.capture(
+        return checkpointing.capture(
             self._shell.user_ns,
             self.store(create=create),
             self.area,
@@ -153,7 +152,6 @@ class Notebook:
             settings=wanted,
             fence=self._fence(occasion, wanted),
         )
-        return _without_credentials(draft)
 
     def _fence(self, occasion: Occasion, wanted: Settings) -> Fence | None:
         """Where children can be had, the fence; what ended one is tried again when the user names what to save."""
@@ -367,15 +365,3 @@ class Notebook:
                 f"{self.identity.store_root}. Free space, leave names out with -x NAME, or set IPYRESCUE_STORE to a "
                 "folder on a larger disk."
             )
-
-
-def _without_credentials(draft: Draft) -> Draft:
-    """Reasons repeat what objects of the user said when they refused: what may show a credential is not noted."""
-    skipped = tuple(replace(s, reason=_told(s.reason)) for s in draft.snapshot.skipped)
-    warnings = tuple(map(redacted, draft.snapshot.warnings))
-    return replace(draft, snapshot=replace(draft.snapshot, skipped=skipped, warnings=warnings))
-
-
-def _told(reason: str) -> str:
-    kind, said, _ = reason.partition(":")
-    return f"{kind}: what it said may show a secret" if said and shows_a_secret(reason) else reason
