@@ -18,6 +18,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from ipyrescue import cells, environment
+from ipyrescue.binding import borrowed_names
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
@@ -158,7 +159,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         imports=selection.imports,
         variables=tuple(_variables(selection, encoded)),
         skipped=(*selection.skipped, *refused),
-        warnings=tuple(map(redacted, encoded.warnings)),
+        warnings=(*map(redacted, encoded.warnings), *_copied(selection, encoded)),
         groups=(),
         blobs=(),
         new_bytes=0,
@@ -179,6 +180,17 @@ def _told(reason: str) -> str:
     """A reason may repeat what an object of the user said when it refused: what may show a credential is not noted."""
     kind, said, _ = reason.partition(":")
     return f"{kind}: what it said may show a secret" if said and shows_a_secret(reason) else reason
+
+
+def _copied(selection: Selection, encoded: Encoded) -> Iterator[str]:
+    """Tell of functions that see the live variables now and will not when this snapshot is restored."""
+    for name in sorted(encoded.sizes):
+        borrowed = borrowed_names(selection.values[name])
+        if borrowed:
+            yield (
+                f"{name} was restored with as= or into=, and sees your {', '.join(borrowed)}. In this snapshot it "
+                "holds copies of its own: restored from it, it sees no later change. To avoid that: run its cell again."
+            )
 
 
 def _insist_on_tagged(selection: Selection, refused: tuple[Skipped, ...]) -> None:

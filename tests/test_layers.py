@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "selection": NOUNS,
     "finding": NOUNS | {"store"},
     "binding": {"errors"},
-    "checkpointing": NOUNS | PARTS | {"selection"},
+    "checkpointing": NOUNS | PARTS | {"selection", "binding"},
     "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
     "checking": NOUNS | {"store", "pickling", "restoring"},
     "incarnations": NOUNS | {"store", "finding"},

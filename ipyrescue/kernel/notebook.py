@@ -221,10 +221,9 @@ class Notebook:
     def restore(self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
         """Bind the variables of the first of *found* that can be read, in the namespace or *into* a mapping.
 
-        A full restore fulfils the promise to keep what the dead incarnation left.
+        A full restore fulfils the promise to keep what the dead incarnation left. Only one that bound something takes
+        the place of the one before, which can be taken back until then.
         """
-        if into is None:
-            self._undo = None
         restored = restoring.restore(
             self._shell.user_ns,
             self.store(),
@@ -238,7 +237,7 @@ class Notebook:
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self._go_on_with_history(restored.snapshot)
-        if into is None and restored.before is not None:
+        if into is None and restored.before is not None and not restored.before.is_empty:
             self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
             self.cells.update({name: made[name] for name in restored.names if name in made})
