@@ -188,8 +188,8 @@ def _copied(selection: Selection, encoded: Encoded) -> Iterator[str]:
         borrowed = borrowed_names(selection.values[name])
         if borrowed:
             yield (
-                f"{name} was restored with as= or into=, and sees your {', '.join(borrowed)}. This snapshot holds copies "
-                "for it, which see no later change. To have it as it was: restore those names together with it."
+                f"{name} was restored with as= or into=, and sees your {', '.join(borrowed)}. This snapshot holds "
+                "copies for it, which see no later change. To have it as it was: restore those names together with it."
             )
 
 
