@@ -2,8 +2,8 @@
 
 What is Python is read by its syntax tree: a literal is left out that gets its name by an assignment, a keyword, a key,
 a default or a comparison. Patterns do the rest: comments, texts in texts, magics, shell and file cells, and what does
-not parse. What a function is asked by is no secret:
-in `password = open("a.txt").read()` the text stays.
+not parse. What a function is asked by is no secret: in
+`password = open("a.txt").read()` the text stays.
 """
 
 from __future__ import annotations
