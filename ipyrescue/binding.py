@@ -6,6 +6,8 @@ The last stage of a restore. Knows names and values; no snapshots, no bytes.
 from __future__ import annotations
 
 import builtins
+import dis
+import types
 from collections.abc import Callable, MutableMapping
 from types import TracebackType
 from typing import Any
@@ -30,6 +32,26 @@ class Beside(dict[str, Any]):
 
     def __contains__(self, name: object) -> bool:
         return super().__contains__(name) or name in self._live
+
+    def borrowed(self, code: types.CodeType) -> set[str]:
+        """The variables that *code* finds among the live ones only."""
+        wanted = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+        return {
+            name
+            for name in wanted - self.keys()
+            if name in self._live and not issubclass(type(self._live[name]), types.ModuleType)
+        }
+
+
+def borrowed_names(value: Any) -> list[str]:
+    """The live variables that a function finds, or those of a class, though it was restored beside them; sorted.
+
+    A snapshot of it holds copies of them: it knows one namespace, and what is not that belongs to the function.
+    """
+    held = type.__getattribute__(value, "__dict__").values() if issubclass(type(value), type) else (value,)
+    functions = [function for function in held if type(function) is types.FunctionType]
+    found = [f.__globals__.borrowed(f.__code__) for f in functions if type(f.__globals__) is Beside]
+    return sorted(set().union(*found))
 
 
 class Before:
@@ -60,6 +82,11 @@ class Before:
     def changes(self) -> tuple[str, ...]:
         """What else was changed, in words."""
         return tuple(words for words, _ in self._changes)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was changed."""
+        return not self._values and not self._changes
 
     def note_name(self, name: str) -> None:
         """Keep what is bound to *name*, before it is bound to something else."""

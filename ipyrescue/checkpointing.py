@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from ipyrescue import cells, environment
-from ipyrescue.credentials import redacted
+from ipyrescue.binding import borrowed_names
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
@@ -30,6 +30,7 @@ from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.roots import Frozen
 from ipyrescue.pickling.sources import source_of
 from ipyrescue.pickling.tensors import named, storage_reference
+from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion, Origin, Selection, select
 from ipyrescue.store import Store, blobs
 from ipyrescue.wording import type_name
@@ -158,7 +159,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         imports=selection.imports,
         variables=tuple(_variables(selection, encoded)),
         skipped=(*selection.skipped, *refused),
-        warnings=encoded.warnings,
+        warnings=(*map(redacted, encoded.warnings), *_copied(selection, encoded)),
         groups=(),
         blobs=(),
         new_bytes=0,
@@ -170,9 +171,26 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
 def _refused(selection: Selection, encoded: Encoded) -> tuple[Skipped, ...]:
     made_by = selection.origin.cells
     return tuple(
-        Skipped(name, type_name(selection.values[name]), reason, made_by.get(name))
+        Skipped(name, type_name(selection.values[name]), _told(reason), made_by.get(name))
         for name, reason in encoded.refused.items()
     )
+
+
+def _told(reason: str) -> str:
+    """A reason may repeat what an object of the user said when it refused: what may show a credential is not noted."""
+    kind, said, _ = reason.partition(":")
+    return f"{kind}: what it said may show a secret" if said and shows_a_secret(reason) else reason
+
+
+def _copied(selection: Selection, encoded: Encoded) -> Iterator[str]:
+    """Tell of functions that see the live variables now and will not when this snapshot is restored."""
+    for name in sorted(encoded.sizes):
+        borrowed = borrowed_names(selection.values[name])
+        if borrowed:
+            yield (
+                f"{name} was restored with as= or into=, and sees your {', '.join(borrowed)}. This snapshot holds "
+                "copies for it, which see no later change. To have it as it was: restore those names together with it."
+            )
 
 
 def _insist_on_tagged(selection: Selection, refused: tuple[Skipped, ...]) -> None:

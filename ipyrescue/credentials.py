@@ -39,6 +39,7 @@ _SHAPES = (
     r"|\w{1,20}://[^/\s:@'\"]*:(?!(?:\{[^@]*\}|<[^@]*>|\$\{\w+\}|\$[A-Z_]+|%\(\w+\)s|\*+)@)[^/\s:@'\"]+@"
     r"|[?&](?:access_|auth_|api_)?(?:token|key|secret|password)=[\w.~%-]{16,}"
     r"|(?i:\bbearer) +(?=[\w.~+/-]*\d)[\w.~+/-]{20,}=*"
+    r"|(?<=;)(?i:password|pwd)=[^;\s'\"(){}<>$%*\[\]]+"  # of a connection string
 )
 _VALUE = re.compile(f"{_PRIVATE_KEY}|{_SHAPES}")
 _VALUE_IN_TEXT = re.compile(
@@ -47,7 +48,7 @@ _VALUE_IN_TEXT = re.compile(
 
 _NOUNS = (
     r"(?:db|ftp|login|mail|mongo|mysql|pg|postgres|redis|root|smtp|ssh|sudo|user)_?pass|passphrases?|secrets?|credentials?|(?:api|access|private|secret|auth|signing|encryption)_?keys?"
-    r"|(?:access|auth|bearer|api|refresh|bot|hf|hub|huggingface|github|gh|gitlab|slack|discord|telegram|wandb|openai"
+    r"|(?:access|auth|bearer|api|refresh|secret|bot|hf|hub|huggingface|github|gh|gitlab|slack|discord|telegram|wandb|openai"
     r"|aws|azure|gcp|jwt|oauth|jupyter)_?token"
 )
 _QUALIFIERS = (
@@ -57,7 +58,7 @@ _SAYS_SO = re.compile(rf"(?:.*passw(?:or)?ds?|(?:.*_)?(?:{_NOUNS})){_QUALIFIERS}
 _SAYS_TOKEN = re.compile(rf"(?:.*_)?token{_QUALIFIERS}")
 _RANDOM = re.compile(r"(?=[^\d]*\d)(?=[^A-Za-z]*[A-Za-z])[\w.~+/=-]{16,}")
 _NO_VALUE = re.compile(
-    r"\s*|\*+|\.+|-+|[xX]+|<.*>|\{.*\}|\$\{.*\}|\$[A-Z_]+|%\(.*|\[redacted\]"
+    r"\s*|\*+|\.+|-+|_+|[xX]{1,64}|<.*>|\{.*\}|\$\{.*\}|\$[A-Z_]+|%\(.*|\[redacted\]"
     r"|(?i:str|string|text|object|varchar|none|null|true|false|required|optional|hidden)"
     r"|(?i:passw(or)?ds?:?|passphrase:?|secret|token|credentials?|api_?key)\s*",
     re.DOTALL,
@@ -67,25 +68,6 @@ _VARIABLE_OF_THE_ENVIRONMENT = re.compile(r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
 _ENVIRONMENT_FILE = re.compile(
     r"^(?P<before>[ \t]*(?:export[ \t]+)?(?P<name>[A-Z][A-Z0-9_]*)=)(?P<text>[^\s'\"(){}\[\]$]{6,})[ \t]*$",
     re.MULTILINE,
-)
-_STRING = (
-    r"""(?:\"\"\"[^"\\]*(?:(?:\\.|"(?!""))[^"\\]*)*\"\"\"|\'\'\'[^'\\]*(?:(?:\\.|'(?!''))[^'\\]*)*\'\'\'"""
-    r"""|"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*')"""
-)
-_LITERAL = re.compile(
-    # A name and its text: `"key": "..."`, `x["key"] = "..."`, `set("key", "...")`, `key = "..."`
-    r"""(?P<before>(?:(?P<m>["'])(?P<key>\w[\w.-]*)(?P=m)(?:\s*:|\]\s*=)|(?<=\()(?P<n>["'])(?P<first>\w[\w.-]*)(?P=n)\s*,"""
-    r"""|(?<![\w'"-])(?P<bare>[A-Za-z_][\w-]*)\s*(?::\s*\w+\s*)?[:=])\s*\(?\s*[rbfuRBFU]{0,2})"""
-    rf"""(?P<text>{_STRING}(?:[ \t]*{_STRING})*)"""
-    # or a text without a name, or a comment: inside them may be more of both.
-    rf"""|(?<![\w\\])[rbfuRBFU]{{0,2}}(?P<other>{_STRING}|\#[^\n]*)""",
-    re.DOTALL,
-)
-_OPENING = re.compile(r"""[rbfuRBFU]{0,2}(?:\"\"\"|\'\'\'|["'])|\#+""")
-_COMMAND = re.compile(r"^[ \t]*[%!].*", re.MULTILINE)
-_COMMAND_WORD = re.compile(
-    r"(?P<before>\b(?P<name>(?=\w*(?i:pass|secret|token|key|credential))\w+)[= ])"
-    r"(?P<text>[^\s'\"(){}$=]+)"
 )
 
 
@@ -102,18 +84,21 @@ def is_credential(name: str, value: Any) -> bool:
     return any(_holds_one(name, key, item) for key, item in items)
 
 
-def shows_a_secret(text: str) -> bool:
-    """Whether a line of code or an error's message spells a credential out, or might: it is not noted then."""
-    if redacted(text) != text:
-        return True
-    return any(sign in text for sign in "'\"=:") and any(_says_so(word) for word in re.findall(r"[\w-]+", text))
+def without_known_looks(text: str) -> str:
+    """*text* without what is known by its look, whatever it is called."""
+    return _VALUE_IN_TEXT.sub(REDACTED, text)
 
 
-def redacted(source: str) -> str:
-    """The text of a cell without its credentials, which are known by what they look like or by the name they get."""
-    shown = _LITERAL.sub(_without_credential, _VALUE_IN_TEXT.sub(REDACTED, source))
-    shown = _COMMAND.sub(lambda line: _COMMAND_WORD.sub(_without_word, line[0]), shown)
-    return _ENVIRONMENT_FILE.sub(_without_word, shown) if source.lstrip().startswith("%%") else shown
+def is_named_so(name: str, text: str) -> bool:
+    """Whether *name* says that *text* is a credential, and *text* is not only a word about one."""
+    if says_so(name):
+        return not _NO_VALUE.fullmatch(text) and not _names_the_environment(text)
+    return _SAYS_TOKEN.fullmatch(_words(name)) is not None and _RANDOM.fullmatch(text) is not None
+
+
+def says_so(name: str) -> bool:
+    """Whether *name* says that what it names is a credential."""
+    return _SAYS_SO.fullmatch(_words(name)) is not None
 
 
 def _holds_one(name: str, key: Any, item: Any) -> bool:
@@ -123,7 +108,7 @@ def _holds_one(name: str, key: Any, item: Any) -> bool:
     if type(item) not in (str, bytes):
         return False
     text = _text(item)
-    return _is_one(name, text) or (type(key) is str and _is_named_so(key, text))
+    return _is_one(name, text) or (type(key) is str and is_named_so(key, text))
 
 
 def _text(value: str | bytes) -> str:
@@ -135,24 +120,13 @@ def _text(value: str | bytes) -> str:
 
 
 def _is_one(name: str, text: str) -> bool:
-    if _is_named_so(name, text) or _VALUE.search(text):
+    if is_named_so(name, text) or _VALUE.search(text):
         return True
-    return any(_is_named_so(line["name"], line["text"]) for line in _lines_of_an_environment_file(text))
+    return any(is_named_so(line["name"], line["text"]) for line in _lines_of_an_environment_file(text))
 
 
 def _lines_of_an_environment_file(text: str) -> Iterable[re.Match[str]]:
     return _ENVIRONMENT_FILE.finditer(text) if "=" in text else ()
-
-
-def _is_named_so(name: str, text: str) -> bool:
-    """Whether *name* says that *text* is a credential, and *text* is not only a word about one."""
-    if _says_so(name):
-        return not _NO_VALUE.fullmatch(text) and not _names_the_environment(text)
-    return _SAYS_TOKEN.fullmatch(_words(name)) is not None and _RANDOM.fullmatch(text) is not None
-
-
-def _says_so(name: str) -> bool:
-    return _SAYS_SO.fullmatch(_words(name)) is not None
 
 
 def _words(name: str) -> str:
@@ -162,27 +136,4 @@ def _words(name: str) -> str:
 
 
 def _names_the_environment(text: str) -> bool:
-    return _VARIABLE_OF_THE_ENVIRONMENT.fullmatch(text) is not None and _says_so(text)
-
-
-def _without_credential(found: re.Match[str]) -> str:
-    """A named text without what it says, if its name says so; inside of other texts and comments likewise."""
-    if found["other"] is not None:
-        mark, rest = _parted(found[0])
-        return mark + _LITERAL.sub(_without_credential, rest)
-    mark, rest = _parted(found["text"])
-    name = found["key"] or found["first"] or found["bare"]
-    if _is_named_so(name, rest.removesuffix(mark)):
-        return f"{found['before']}{mark}{REDACTED}{mark}"
-    return found["before"] + mark + _LITERAL.sub(_without_credential, rest)
-
-
-def _parted(text: str) -> tuple[str, str]:
-    """What a literal or a comment opens with, and the rest of it."""
-    found = _OPENING.match(text)
-    mark = found[0] if found is not None else ""
-    return mark, text[len(mark) :]
-
-
-def _without_word(found: re.Match[str]) -> str:
-    return f"{found['before']}{REDACTED}" if _is_named_so(found["name"], found["text"]) else found[0]
+    return _VARIABLE_OF_THE_ENVIRONMENT.fullmatch(text) is not None and says_so(text)

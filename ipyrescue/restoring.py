@@ -17,7 +17,6 @@ from typing import Any
 
 from ipyrescue import environment
 from ipyrescue.binding import Before, Journal
-from ipyrescue.credentials import redacted
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
@@ -26,6 +25,7 @@ from ipyrescue.pickling import collector, devices, in_place, randomness
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
+from ipyrescue.redaction import redacted
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 
@@ -94,11 +94,15 @@ def restore(
             *passed_over,
             *told,
             *edited_classes(journal, got, own, class_source),
-            *strangers(journal, got, own),
             *warnings,
         ]
         bound = bind(journal, got, decode(got, placed, journal.globals, own), own, scope)
-        warnings += [*bound.told, *separated(got, bound, scope), *of_another_python(got, bound)]
+        warnings += [
+            *bound.told,
+            *strangers(journal, got, own),
+            *separated(got, bound, scope),
+            *of_another_python(got, bound),
+        ]
         if _is_full(journal, scope):
             warnings += rewind(placed, journal, scope)
         remember_sources(journal, got)
@@ -387,7 +391,7 @@ def strangers(journal: Journal, got: Got, own: Mapping[str, type]) -> Iterator[s
     for group in groups if not journal.is_beside else ():
         classes = {name for position in group.depends for name in groups[position].names} - got.wanted - own.keys()
         live = sorted(name for name in classes if _is_class(journal.globals.get(name)))
-        wanted = _wanted_names(got, group)
+        wanted = [name for name in _wanted_names(got, group) if name in journal.bound]
         if live and wanted:
             yield (
                 f"{', '.join(wanted)}: of the snapshot's {', '.join(live)}, which is another class than yours for "
@@ -465,6 +469,7 @@ def _report(
     scope: Scope,
     session: Callable[[], Mapping[str, str]],
 ) -> Restored:
+    stayed = replace(scope, keep_existing=False).wanted(got.snapshot, ()) - got.wanted
     then = got.snapshot.environment
     now = {**environment.counterpart(then), **session()}
     here = environment.working_directory()
@@ -474,7 +479,7 @@ def _report(
         snapshot=got.snapshot,
         names=tuple(sorted((*journal.before.names, *bound.in_place))),
         skipped=(*got.snapshot.skipped, *bound.skipped),
-        kept=tuple(n for n in got.snapshot.names if n in bound.kept or (scope.keep_existing and n not in got.wanted)),
+        kept=tuple(n for n in got.snapshot.names if n in bound.kept or n in stayed),
         warnings=tuple(warnings),
         full=_is_full(journal, scope) and not scope.keep_existing,
         replaced=journal.before.replaced,

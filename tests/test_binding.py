@@ -166,6 +166,37 @@ def test_keep_existing_asks_the_place_where_names_would_go(life: Life) -> None:
     assert after.names["old_b"] == "mine"
 
 
+def test_of_the_names_that_were_asked_for_those_that_are_there_are_kept(life: Life) -> None:
+    life.run("a, b = 1, 2\nimport json")
+    life.checkpoint()
+    after = reborn(life)
+    after.run("a = 'mine'")
+
+    assert after.restore("a", keep_existing=True).kept == ("a",)
+    assert after.restore("j*", keep_existing=True).kept == ()
+    assert after.restore(keep_existing=True).kept == ("a", "json")
+
+
+def test_a_function_that_would_be_saved_with_copies_is_named(life: Life) -> None:
+    """Restored beside the live names it sees them; a snapshot knows one namespace only."""
+    life.run("import math\nx, y = 1, 2\ndef f(): return x + math.pi\ndef h(): return 1")
+    life.run("class C:\n    def g(self): return y")
+    first = life.checkpoint()
+    after = reborn(life)
+    after.run("x, y = 10, 20")
+    after.restore("f", "C", "h", prefix="old_")
+
+    told = after.checkpoint().warnings
+
+    assert [(text.split()[0], text.partition("sees your ")[2].split(".")[0]) for text in told] == [
+        ("old_C", "y"),
+        ("old_f", "x"),
+    ]
+    after.run("del old_f, old_C")
+    after.restore("f", "C", "x", "y", source=first.id, prefix="old_")
+    assert after.checkpoint().warnings == ()
+
+
 def test_what_a_journal_replaced_comes_back_as_the_very_objects() -> None:
     mine = [1]
     names = {"a": mine, "c": 3}

@@ -151,3 +151,12 @@ model = np.random.default_rng(9).random(300_000)
     second = life.checkpoint()
 
     assert second.new_bytes < 4 * 300_000 * 8 + 200_000
+
+
+def test_what_an_object_says_when_it_refuses_is_kept_without_credentials(life: Life) -> None:
+    said = "password='hunter2' was refused"
+    life.run(f"class Raises:\n    def __reduce__(self): raise ValueError({said!r})\nraises = Raises()")
+
+    (skipped,) = life.checkpoint().skipped
+
+    assert skipped.reason.endswith(": what it said may show a secret")

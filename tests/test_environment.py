@@ -43,6 +43,7 @@ def test_a_module_of_the_users_own_has_no_distribution(monkeypatch):
 
 def test_the_files_of_distributions_are_read_once_for_each_module(monkeypatch):
     """It takes tens of milliseconds, in the pause of a snapshot."""
+    _fake(monkeypatch, "sklearn")
     environment.fingerprint({"sklearn"})
     monkeypatch.setattr(environment.importlib.metadata, "distributions", lambda: pytest.fail("read again"))
 

@@ -10,7 +10,8 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {
-    "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials"
+    "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
+    "redaction",
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
@@ -27,13 +28,14 @@ MAY_IMPORT = {
     "comparing": {"manifest"},
     "cells": {"errors"},
     "credentials": set(),
+    "redaction": {"credentials"},
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,
     "selection": NOUNS,
     "finding": NOUNS | {"store"},
     "binding": {"errors"},
-    "checkpointing": NOUNS | PARTS | {"selection"},
+    "checkpointing": NOUNS | PARTS | {"selection", "binding"},
     "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
     "checking": NOUNS | {"store", "pickling", "restoring"},
     "incarnations": NOUNS | {"store", "finding"},

@@ -189,3 +189,28 @@ def test_a_state_that_the_live_class_refuses_costs_its_group(life: Life) -> None
 
     assert [skipped.name for skipped in restored.skipped] == ["p"]
     assert after.names["q"] == 2
+
+
+def test_what_is_loaded_in_place_stays_of_the_live_class(life: Life) -> None:
+    life.run(
+        "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self): super().__init__(2, 2)\n"
+        "net = Net(); opt = torch.optim.SGD(net.parameters())\n"
+    )
+    life.checkpoint()
+    before = life.names["net"]
+
+    restored = life.restore("net", force=True)
+
+    assert life.names["net"] is before
+    assert not [text for text in restored.warnings if "another class" in text]
+
+
+def test_a_tensor_without_memory_is_on_no_device_to_be_brought_from(life: Life) -> None:
+    """device=cpu moves what is somewhere."""
+    life.run("import torch\nlayer = torch.nn.Linear(2, 2, device='meta')\nx = torch.empty(3, device='meta')[1:]")
+    life.checkpoint()
+    after = reborn(life)
+
+    assert after.restore(device="cpu").warnings == ()
+    assert (after.names["layer"].weight.device.type, after.names["x"].device.type) == ("meta", "meta")
+    assert after.names["x"].shape == (2,)

@@ -22,11 +22,11 @@ from typing import Any
 
 import psutil
 
-from ipyrescue.credentials import redacted, shows_a_secret
 from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
 from ipyrescue.kernel.memory import MemoryWatch
 from ipyrescue.kernel.traces import Traces
+from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Life, Memory
 from ipyrescue.store.upkeep import bury_unsaved

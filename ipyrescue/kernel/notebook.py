@@ -20,7 +20,6 @@ from ipyrescue.checking import supervising
 from ipyrescue.checking.verdicts import Checked
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import in_order
-from ipyrescue.credentials import redacted, shows_a_secret
 from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
@@ -144,7 +143,7 @@ class Notebook:
             history=self.history.to_bytes(),
             session=surroundings.worth_keeping(surroundings.facts(self._shell)),
         )
-        draft = checkpointing.capture(
+        return checkpointing.capture(
             self._shell.user_ns,
             self.store(create=create),
             self.area,
@@ -153,7 +152,6 @@ class Notebook:
             settings=wanted,
             fence=self._fence(occasion, wanted),
         )
-        return _without_credentials(draft)
 
     def _fence(self, occasion: Occasion, wanted: Settings) -> Fence | None:
         """Where children can be had, the fence; what ended one is tried again when the user names what to save."""
@@ -223,10 +221,9 @@ class Notebook:
     def restore(self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
         """Bind the variables of the first of *found* that can be read, in the namespace or *into* a mapping.
 
-        A full restore fulfils the promise to keep what the dead incarnation left.
+        A full restore fulfils the promise to keep what the dead incarnation left. Only one that bound something takes
+        the place of the one before, which can be taken back until then.
         """
-        if into is None:
-            self._undo = None
         restored = restoring.restore(
             self._shell.user_ns,
             self.store(),
@@ -240,7 +237,7 @@ class Notebook:
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self._go_on_with_history(restored.snapshot)
-        if into is None and restored.before is not None:
+        if into is None and restored.before is not None and not restored.before.is_empty:
             self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
             self.cells.update({name: made[name] for name in restored.names if name in made})
@@ -367,15 +364,3 @@ class Notebook:
                 f"{self.identity.store_root}. Free space, leave names out with -x NAME, or set IPYRESCUE_STORE to a "
                 "folder on a larger disk."
             )
-
-
-def _without_credentials(draft: Draft) -> Draft:
-    """Reasons repeat what objects of the user said when they refused: what may show a credential is not noted."""
-    skipped = tuple(replace(s, reason=_told(s.reason)) for s in draft.snapshot.skipped)
-    warnings = tuple(map(redacted, draft.snapshot.warnings))
-    return replace(draft, snapshot=replace(draft.snapshot, skipped=skipped, warnings=warnings))
-
-
-def _told(reason: str) -> str:
-    kind, said, _ = reason.partition(":")
-    return f"{kind}: what it said may show a secret" if said and shows_a_secret(reason) else reason

@@ -20,11 +20,11 @@ from ipyrescue.capture.schedule import Schedule, due
 from ipyrescue.capture.writer import Ticket, Writer
 from ipyrescue.cells import Cell
 from ipyrescue.checkpointing import imagine
-from ipyrescue.credentials import redacted, shows_a_secret
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import Settings, Snapshot
+from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion
 from ipyrescue.settings import Configuration

@@ -95,6 +95,22 @@ def test_a_restore_that_fails_leaves_nothing_to_undo(kernel: Kernel) -> None:
     assert "nothing to undo" in kernel.try_run("%restore_vars --undo").stderr
 
 
+def test_a_restore_that_is_refused_leaves_the_one_before_to_undo(kernel: Kernel) -> None:
+    """A typo costs nothing, nor does a restore that finds all there or goes elsewhere."""
+    kernel.run("x = [1]")
+    kernel.run("%checkpoint_vars")
+    kernel.run("x = ['mine']; x_was = x; elsewhere = {}")
+    kernel.run("%restore_vars")
+
+    assert "no variable xx" in kernel.try_run("%restore_vars xx").stderr
+    assert "no snapshot" in kernel.try_run("%restore_vars from=nowhere").stderr.lower()
+    kernel.run("%restore_vars x --keep-existing")
+    kernel.run("import ipyrescue; ipyrescue.restore(into=elsewhere)")
+    kernel.run("%restore_vars --undo")
+
+    assert kernel.value("x is x_was")
+
+
 def test_what_undo_keeps_can_be_let_go(kernel: Kernel) -> None:
     """Only the last restore is kept, and its memory is free once the user says so."""
     kernel.run("import gc, weakref\nclass Big: pass\nx = Big()")
