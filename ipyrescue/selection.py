@@ -134,7 +134,7 @@ def _is_reachable(dotted: str) -> bool:
 
 
 def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:
-    if type(name) is not str or (name in hidden and hidden[name] is value):
+    if name in hidden and hidden[name] is value:
         return False
     return not _IPYTHON_NAME.fullmatch(name)
 

@@ -90,10 +90,10 @@ class Reducing:
             types.FunctionType: self._reduce_function,
             types.CellType: self._reduce_cell,
             types.CodeType: reducers.reduce_code,
-            types.MethodType: reducers.reduce_method,
+            types.MethodType: self._reduce_method,
             types.MappingProxyType: reducers.reduce_mapping_proxy,
             memoryview: reducers.reduce_memoryview,
-            functools._lru_cache_wrapper: reducers.reduce_cached,
+            functools._lru_cache_wrapper: self._reduce_cached,
             typing.NewType: reducers.reduce_new_type,
             typing.ParamSpec: reducers.reduce_type_parameter,
             weakref.ReferenceType: reducers.reduce_weak_reference,
@@ -159,6 +159,19 @@ class Reducing:
 
     def _reduce_cell(self, cell: types.CellType) -> Any:
         return reducers.reduce_cell(cell, filled_later=id(cell) in self._filled_later)
+
+    def _reduce_method(self, method: types.MethodType) -> Any:
+        self._ask_for(method.__func__, method)
+        return reducers.reduce_method(method)
+
+    def _reduce_cached(self, cached: Any) -> Any:
+        self._ask_for(getattr(cached, "__wrapped__", None), cached)
+        return reducers.reduce_cached(cached)
+
+    def _ask_for(self, called: Any, wrapper: Any) -> None:
+        """Give notice that what a wrapper calls, which need not be a function, will be asked for its name."""
+        if not self._surroundings.trust.knows(type(called)):
+            self._surroundings.unknown(wrapper)
 
     def _reduce_weak_proxy(self, proxy: Any) -> Any:
         self._surroundings.unknown(proxy)  # it forwards all that it is asked for

@@ -190,6 +190,7 @@ from heard import say
 class Asked:
     def __getattribute__(self, name): say(name); return object.__getattribute__(self, name)
     def __reduce__(self): return Asked, ()
+    def __call__(self): pass
 class Proxied:
     __class__ = property(lambda self: say("__class__"))
     def __reduce__(self): return Proxied, ()
@@ -198,6 +199,10 @@ proxy = weakref.proxy(asked)
 class Text(str):
     def __format__(self, spec): say("__format__"); return ""
 texts = {Text("k"): 1}
+class Like(ValueError):
+    def __eq__(self, other): say("__eq__"); return True
+caused = ValueError("because of"); caused.__cause__ = Like()
+wrapped = [types.MethodType(Asked(), 1), functools.lru_cache(len)]; wrapped[1].__wrapped__ = Asked()
 class Lookalikes:
     held = Proxied()
     def method(self): pass
@@ -256,7 +261,7 @@ class Hearing(torch.Tensor):
         say("__torch_function__"); return super().__torch_function__(*arguments, **keywords)
 class Strided(torch.Tensor): layout = property(lambda self: say("layout") or torch.strided)
 class Net(torch.nn.Module):
-    def named_modules(self, *a, **k): say("named_modules"); raise SystemExit
+    def named_modules(self, *a, **k): say("named_modules"); return []
     _parameters = property(lambda self: say("_parameters") or {}, lambda self, value: None)
 class Groups(torch.optim.SGD):
     param_groups = property(lambda self: say("param_groups") or vars(self)["groups"],
@@ -266,6 +271,7 @@ hearing = torch.zeros(3).as_subclass(Hearing)
 layer = torch.nn.Linear(1, 1)
 groups, opt = Groups(layer.parameters(), lr=0.1), torch.optim.SGD(layer.parameters(), lr=0.1)
 opt.state[layer.weight]["lazy"] = Proxied()
+opt.step = Asked()
 
 class Getting(type):
     def __getattribute__(cls, name): say(f"metaclass {name}"); return type.__getattribute__(cls, name)
@@ -282,6 +288,7 @@ class A(metaclass=Getting):
 class B(metaclass=Hashing): pass
 class C(metaclass=Equal): pass
 class N(metaclass=Named): pass
+class Holding: held = C
 class Kind(enum.Enum, metaclass=Meta): ONE = 1
 class Valued(enum.Enum):
     ONE = 1
