@@ -258,6 +258,8 @@ def _module(cls: type) -> Any:
         module = (says if type(says) is types.GetSetDescriptorType else _module_of).__get__(cls)
     except AttributeError:  # an extension's class may have none
         return None
+    if type(module) is types.MemberDescriptorType:  # its objects have a module each: no class of Python can be so
+        return _OF_CYTHON
     return module if type(module) is str else None
 
 
