@@ -121,7 +121,7 @@ def stage(selection: Selection, area: Area) -> Staged:
     copies = Copies(area.hold)
     names: dict[int, str] = {}
     for name, value in selection.values.items():
-        # A half-made module may raise anything when it is asked for its parameters; encode decides about it.
+        # Memory that a tensor no longer has may raise anything; encode decides about it.
         with suppress(Exception):
             _stage_one(name, value, names, copies)
     frozen = Frozen(selection.values, selection.namespace, copies, names, randomness.capture())

@@ -77,8 +77,8 @@ def select(
         reason = _reason_to_leave_out(name, value, settings)
         if reason:
             skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
-        elif _is_imported(value):
-            imports.append(Import(name, value.__name__))
+        elif (module := _imported(value)) is not None:
+            imports.append(Import(name, module))
         else:
             values[name] = value
     # What a pattern means is what is left; who types a name whole means that very one.
@@ -102,9 +102,16 @@ def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dic
     return {name: value for name, value in list(namespace.items()) if _is_users(name, value, hidden)}
 
 
-def _is_imported(value: Any) -> bool:
-    """Whether *value* is a module that an import brings back; one that a cell made is a value like others."""
-    return issubclass(type(value), types.ModuleType) and sys.modules.get(vars(value).get("__name__")) is value
+def _imported(value: Any) -> str | None:
+    """The name of a module that an import brings back; one that a cell made is a value like others.
+
+    A module of a class of its own, as lazy ones are, is not asked for anything.
+    """
+    if not issubclass(type(value), types.ModuleType):
+        return None
+    held: dict[str, Any] = vars(types.ModuleType)["__dict__"].__get__(value)
+    name = held.get("__name__")
+    return name if type(name) is str and sys.modules.get(name) is value else None
 
 
 def _with_submodules(imports: list[Import], history: bytes) -> Iterator[Import]:

@@ -16,7 +16,8 @@ def clean(text: str) -> str:
 def type_name(value: Any) -> str:
     """A type as a person would say it: `list`, `torch.Tensor`, `Net`."""
     kind = type(value)
-    name: str = type.__getattribute__(kind, "__qualname__")  # past a metaclass that raises
+    # past a metaclass that raises
+    name: str = type.__dict__["__qualname__"].__get__(kind)
     module: str = type.__getattribute__(kind, "__module__")
     return name if module in ("builtins", "__main__") else f"{module}.{name}"
 

@@ -60,7 +60,7 @@ def _state(cls: type) -> Reduced:
 def _is_slot(cls: type, value: Any) -> bool:
     """Whether *value* is what `__slots__` and the interpreter put into a class."""
     kinds = (types.MemberDescriptorType, types.GetSetDescriptorType)
-    return type(value) in kinds and value.__objclass__ is cls
+    return any(type(value) is kind for kind in kinds) and value.__objclass__ is cls
 
 
 def make_class(

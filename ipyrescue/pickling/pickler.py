@@ -81,25 +81,25 @@ class Reducing:
         self.elsewhere: set[int] = set()
         self._surroundings = surroundings
         self._filled_later: set[int] = set()
-        self._ordinary: set[type] = set()
+        self._ordinary: set[int] = set()
         self.described: list[tuple[Any, Reference]] = []
         self.needs: set[str] = set()
         self._inside = inside
         self.other_globals: dict[int, dict[str, Any]] = {}
-        self._reducers: dict[type, Callable[[Any], Any]] = {
+        of_types: dict[type, Callable[[Any], Any]] = {
             types.FunctionType: self._reduce_function,
             types.CellType: self._reduce_cell,
             types.CodeType: reducers.reduce_code,
-            types.MethodType: reducers.reduce_method,
+            types.MethodType: self._reduce_method,
             types.MappingProxyType: reducers.reduce_mapping_proxy,
             memoryview: reducers.reduce_memoryview,
-            functools._lru_cache_wrapper: reducers.reduce_cached,
+            functools._lru_cache_wrapper: self._reduce_cached,
             typing.NewType: reducers.reduce_new_type,
             typing.ParamSpec: reducers.reduce_type_parameter,
             weakref.ReferenceType: reducers.reduce_weak_reference,
             weakref.WeakMethod: reducers.reduce_weak_method,
-            weakref.ProxyType: reducers.reduce_weak_proxy,
-            weakref.CallableProxyType: reducers.reduce_weak_proxy,
+            weakref.ProxyType: self._reduce_weak_proxy,
+            weakref.CallableProxyType: self._reduce_weak_proxy,
             weakref.WeakValueDictionary: reducers.reduce_weak_values,
             random.Random: reducers.reduce_random,
             type(dataclasses.MISSING): reducers.reduce_missing,
@@ -109,14 +109,16 @@ class Reducing:
             **tensors.reducers(self.references, self._describe, self._note),
             **arrays.reducers(self.references, self._describe, self._note),
         }
+        # By identity: a metaclass may say how its classes hash.
+        self._reducers = {id(kind): reduce for kind, reduce in of_types.items()}
         self._of_subclasses = [
-            (kind, self._reducers[kind]) for kind in (*tensors.kinds(), *arrays.kinds()) if kind in self._reducers
+            (kind, of_types[kind]) for kind in (*tensors.kinds(), *arrays.kinds()) if kind in of_types
         ]
 
     def reducer_override(self, value: Any) -> Any:
         """Reduce what has a reducer here; leave the rest to its own `__reduce_ex__`."""
         kind = type(value)
-        reduce = self._reducers.get(kind)
+        reduce = self._reducers.get(id(kind))
         if reduce is not None:
             return reduce(value)
         if issubclass(kind, type):
@@ -125,7 +127,7 @@ class Reducing:
         if place is not None:
             self.elsewhere.add(id(value))
             return elsewhere.reduce(place)
-        return NotImplemented if kind in self._ordinary else self._reduce_by_kind(kind, value)
+        return NotImplemented if id(kind) in self._ordinary else self._reduce_by_kind(kind, value)
 
     def _reduce_by_kind(self, kind: type, value: Any) -> Any:
         """Reduce what is known by its base class; a kind that nothing here knows is asked about once."""
@@ -142,7 +144,7 @@ class Reducing:
                 return reduce_subclass(value)
         reduced = torch_objects.reduce_torch_object(value, self._note, lenient=self.lenient)
         if reduced is NotImplemented and self._surroundings.trust.knows(kind):
-            self._ordinary.add(kind)
+            self._ordinary.add(id(kind))
         return reduced
 
     def _note(self, sentence: str) -> None:
@@ -158,7 +160,26 @@ class Reducing:
     def _reduce_cell(self, cell: types.CellType) -> Any:
         return reducers.reduce_cell(cell, filled_later=id(cell) in self._filled_later)
 
+    def _reduce_method(self, method: types.MethodType) -> Any:
+        self._ask_for(method.__func__, method)
+        return reducers.reduce_method(method)
+
+    def _reduce_cached(self, cached: Any) -> Any:
+        self._ask_for(getattr(cached, "__wrapped__", None), cached)
+        return reducers.reduce_cached(cached)
+
+    def _ask_for(self, called: Any, wrapper: Any) -> None:
+        """Give notice that what a wrapper calls, which need not be a function, will be asked for its name."""
+        if not self._surroundings.trust.knows(type(called)):
+            self._surroundings.unknown(wrapper)
+
+    def _reduce_weak_proxy(self, proxy: Any) -> Any:
+        self._surroundings.unknown(proxy)  # it forwards all that it is asked for
+        return reducers.reduce_weak_proxy(proxy)
+
     def _reduce_class(self, cls: type) -> Any:
+        if not self._surroundings.trust.knows_class(cls):
+            self._surroundings.unknown(cls)
         if not reducers.is_cell_class(cls):
             return reducers.reduce_importable_class(cls)
         if id(cls) in self._inside:

@@ -309,7 +309,7 @@ def reduce_exception(error: BaseException) -> Any:
     else:
         make, arguments, attributes = make_exception, (kind, error.args), error.__dict__ or None
     causes = (error.__cause__, error.__context__, error.__suppress_context__)
-    if causes == (None, None, False):
+    if causes[0] is None and causes[1] is None and not causes[2]:
         return make, arguments, attributes
     return make, arguments, (attributes, *causes), None, None, set_exception_state
 

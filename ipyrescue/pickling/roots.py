@@ -94,7 +94,7 @@ def roots_of(work: Work) -> list[Root]:
         place = work.places.of(value)
         if place is not None:
             roots.append(Root((name,), elsewhere.Pointer(*place)))
-        elif _is_cell_class(value):
+        elif _is_cell_class(work, value):
             key = work.class_keys.key(value)
             known = work.class_roots.get(key, Root((), value, key))
             work.class_roots[key] = Root((*known.names, name), value, key)
@@ -113,7 +113,10 @@ def _aliases(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _is_cell_class(value: Any) -> bool:
+def _is_cell_class(work: Work, value: Any) -> bool:
+    """Whether a root of a class is to be made; one whose metaclass might run code when it is asked is found later."""
+    if not issubclass(type(value), type) or not work.trust.knows_class(value):
+        return False
     try:
         return reducers.is_cell_class(value)
     except Exception:  # noqa: BLE001 - a metaclass may raise when its class is asked for anything; pickling it tells

@@ -11,6 +11,8 @@ import linecache
 import types
 from typing import Any
 
+from ipyrescue.pickling.trust import attributes_of, name_of
+
 _MAX_CHARACTERS = 20_000
 
 
@@ -54,15 +56,16 @@ def _where(value: Any) -> tuple[str, int] | None:
     code = function.__code__
     if not issubclass(type(value), type):
         return code.co_filename, code.co_firstlineno
-    first_line = _class_line(linecache.getlines(code.co_filename), value.__name__, code.co_firstlineno)
+    name = name_of(value).rpartition(".")[2]
+    first_line = _class_line(linecache.getlines(code.co_filename), name, code.co_firstlineno)
     return None if first_line is None else (code.co_filename, first_line)
 
 
 def _first_function(value: Any) -> types.FunctionType | None:
     if type(value) is types.FunctionType:
         return value
-    members = vars(value).values() if issubclass(type(value), type) else ()
-    own = [m for m in members if isinstance(m, types.FunctionType) and m.__qualname__.startswith(value.__qualname__)]
+    members = list(attributes_of(value).values()) if issubclass(type(value), type) else ()
+    own = [m for m in members if type(m) is types.FunctionType and m.__qualname__.startswith(name_of(value))]
     return min(own, key=lambda f: f.__code__.co_firstlineno, default=None)
 
 

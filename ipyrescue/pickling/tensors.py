@@ -94,15 +94,17 @@ def _reduce_plain(torch: Any, tensor: Any, references: References, describe: Des
 
 
 def _is_plain(torch: Any, tensor: Any) -> bool:
+    """Whether *tensor* is strided memory, which is asked past the methods and properties of a subclass."""
+    own = torch.Tensor
     return (
         _pickles_as_a_tensor(torch, type(tensor))
-        and tensor.layout is torch.strided
-        and tensor.device.type in ("cpu", "cuda")
-        and not tensor.is_quantized
-        and not tensor.is_conj()
-        and not tensor.is_neg()
-        and not tensor.is_nested
-        and type(tensor.untyped_storage()) is torch.UntypedStorage
+        and own.layout.__get__(tensor) is torch.strided
+        and own.device.__get__(tensor).type in ("cpu", "cuda")
+        and not own.is_quantized.__get__(tensor)
+        and not own.is_conj(tensor)
+        and not own.is_neg(tensor)
+        and not own.is_nested.__get__(tensor)
+        and type(own.untyped_storage(tensor)) is torch.UntypedStorage
     )
 
 
@@ -125,8 +127,9 @@ def _refer(storage: Any, references: References) -> Reference:
 
 def storage_reference(tensor: Any) -> Reference | None:
     """A reference to the memory of a plain tensor, by which it can be copied before it is pickled."""
-    torch = sys.modules["torch"]
-    return _refer(tensor.untyped_storage(), References()) if _is_plain(torch, tensor) else None
+    torch: Any = sys.modules["torch"]
+    with torch._C.DisableTorchFunctionSubclass():
+        return _refer(torch.Tensor.untyped_storage(tensor), References()) if _is_plain(torch, tensor) else None
 
 
 def rebuild_tensor(
@@ -199,8 +202,7 @@ def _walk(torch: Any, name: str, value: Any, depth: int) -> Iterator[tuple[str, 
     if issubclass(kind, torch.Tensor):
         yield name, value
     elif issubclass(kind, torch.nn.Module):
-        yield from torch.nn.Module.named_parameters(value, name, remove_duplicate=False)
-        yield from torch.nn.Module.named_buffers(value, name, remove_duplicate=False)
+        yield from _walk_module(torch, name, value, set())
     elif issubclass(kind, torch.optim.Optimizer):
         yield from _walk_optimizer(torch, name, value)
     elif depth < _MAX_DEPTH:
@@ -208,17 +210,43 @@ def _walk(torch: Any, name: str, value: Any, depth: int) -> Iterator[tuple[str, 
             yield from _walk(torch, f"{name}.{key}", item, depth + 1)
 
 
+def _walk_module(torch: Any, name: str, module: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """What `named_parameters` and `named_buffers` say, each module once, whatever a class makes of either."""
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    held = _attributes(torch.nn.Module, module)
+    for key, item in (*_items(held.get("_parameters")), *_items(held.get("_buffers"))):
+        if issubclass(type(item), torch.Tensor):
+            yield f"{name}.{key}", item
+    for key, item in _items(held.get("_modules")):
+        if issubclass(type(item), torch.nn.Module):
+            yield from _walk_module(torch, f"{name}.{key}", item, seen)
+
+
 def _walk_optimizer(torch: Any, name: str, optimizer: Any) -> Iterator[tuple[str, Any]]:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for number, parameter in enumerate(parameters):
-        for key, item in optimizer.state.get(parameter, {}).items():
-            if isinstance(item, torch.Tensor):
-                yield f"{name}.state.{number}.{key}", item
+    held = _attributes(torch.optim.Optimizer, optimizer)
+    groups = [dict(_items(group)) for _, group in _items(held.get("param_groups"))]
+    parameters = [parameter for group in groups for _, parameter in _items(group.get("params"))]
+    numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+    for parameter, state in _pairs(held.get("state")):
+        for key, item in _items(state) if id(parameter) in numbers else ():
+            if issubclass(type(item), torch.Tensor):
+                yield f"{name}.state.{numbers[id(parameter)]}.{key}", item
+
+
+def _attributes(base: Any, value: Any) -> dict[str, Any]:
+    """What an object of a subclass of *base* holds, past what the subclass says that it holds."""
+    attributes: dict[str, Any] = vars(base)["__dict__"].__get__(value)
+    return attributes
 
 
 def _items(value: Any) -> list[tuple[Any, Any]]:
-    if type(value) is dict and len(value) <= _MAX_NAMED:
-        return [(key, item) for key, item in value.items() if isinstance(key, (str, int))]
-    if type(value) in (list, tuple) and len(value) <= _MAX_NAMED:
+    if (type(value) is list or type(value) is tuple) and len(value) <= _MAX_NAMED:
         return list(enumerate(value))
-    return []
+    return [(key, item) for key, item in _pairs(value) if type(key) is str or type(key) is int]
+
+
+def _pairs(value: Any) -> list[tuple[Any, Any]]:
+    """The items of a dictionary, past the methods of a subclass."""
+    return list(dict.items(value)) if issubclass(type(value), dict) and dict.__len__(value) <= _MAX_NAMED else []

@@ -11,6 +11,7 @@ import functools
 import io
 import pickle
 import sys
+import types
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +50,8 @@ def _reduce_optimizer(torch: Any, optimizer: Any, note: Note, lenient: bool) -> 
         return NotImplemented
     own = optimizer.__getstate__()
     beside = {name: value for name, value in vars(optimizer).items() if name not in own}
-    counted = getattr(beside.get("step"), "_wrapped_by_lr_sched", False)
+    step = beside.get("step")
+    counted = type(step) in (types.FunctionType, types.MethodType) and getattr(step, "_wrapped_by_lr_sched", False)
     if counted:
         del beside["step"]
     if lenient:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copyreg
 import errno
+import fractions
 import os
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
+import pandas
 import pytest
 from namespaces import reborn
 
@@ -90,20 +94,83 @@ def test_what_ended_a_child_is_not_tried_again(fenced: Life) -> None:
 def test_plain_data_and_known_libraries_need_no_child(fenced: Life) -> None:
     """The price of the fence is paid by who holds code of unknown manners only."""
     fenced.run("""
-import collections, dataclasses, datetime, enum, functools, re, typing
+import abc, collections, dataclasses, datetime, enum, functools, re, typing
 import numpy as np, pandas as pd, torch
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.linear_model import LinearRegression
 class Net(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.fc = torch.nn.Linear(2, 2)
+    def forward(self, x): return self.fc(x)
+    def training_step(self, batch): return self(batch)
+    def train(self, mode=True): return super().train(mode)
+    def extra_repr(self): return "mine"
+    def state_dict(self, *a, **k): return super().state_dict(*a, **k)
+    def parameters(self, recurse=True): return super().parameters(recurse)
+    @torch.no_grad()
+    def predict(self, x): return self(x)
+    @property
+    def device(self): return self.fc.weight.device
 class Colour(enum.Enum): RED = 1
-class Point(typing.NamedTuple): x: int
+class Point(typing.NamedTuple):
+    x: int
+    def norm(self): return abs(self.x)
+    def __repr__(self): return "point"
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row: y: int
-class Bag(dict): pass
-class Wrong(Exception): pass
+class Bag(dict):
+    def total(self): return sum(self.values())
+class Wrong(Exception):
+    def __init__(self, code): super().__init__(code); self.code = code
+    def __str__(self): return f"wrong {self.code}"
+class Level(enum.IntEnum):
+    LOW = 1
+    @property
+    def label(self): return self.name.title()
+    def __str__(self): return "level"
+    @classmethod
+    def _missing_(cls, value): return cls.LOW
+class Only(type):
+    def __call__(cls, *arguments): return super().__call__(*arguments)
+class Text(torch.utils.data.Dataset, metaclass=Only):
+    def __init__(self, lines): self.lines = lines
+    def __getitem__(self, i): return self.lines[i]
+    def __len__(self): return len(self.lines)
+    def __iter__(self): return iter(self.lines)
+    def items(self): return self.lines
+@dataclasses.dataclass
+class Config:
+    rate: float = 0.1
+    activation: object = len
+    row: object = Row(1)
+    @property
+    def doubled(self): return 2 * self.rate
+    def __post_init__(self): pass
+@functools.total_ordering
+class Card:
+    __slots__ = ("rank", "__weakref__")
+    def __init__(self, rank): self.rank = rank
+    def __eq__(self, other): return self.rank == other.rank
+    def __lt__(self, other): return self.rank < other.rank
+    def __hash__(self): return hash(self.rank)
+    def __call__(self): return self
+    @functools.cached_property
+    def name(self): return str(self.rank)
+class Shape(abc.ABC):
+    @abc.abstractmethod
+    def area(self): ...
+class Square(Shape, typing.Generic[typing.TypeVar("T")]):
+    def area(self): return 1
+class Scaler(TransformerMixin, BaseEstimator):
+    def fit(self, x, y=None): return self
+    def transform(self, x): return x
+    def get_params(self, deep=True): return {}
+class Slow(torch.optim.SGD):
+    def step(self, closure=None): return super().step(closure)
 net = Net()
+slow = Slow(net.parameters(), lr=0.1)
+mine = [Level.LOW, Text(["a"]), Config(), Card(1), Square(), Scaler()]
 opt = torch.optim.AdamW(net.parameters())
 loader = torch.utils.data.DataLoader(torch.arange(4))
 frame, fit = pd.DataFrame({"a": [1, 2], "b": ["x", None]}), LinearRegression().fit([[1.0]], [1.0])
@@ -114,6 +181,142 @@ def square(x): return x * x
 
     assert reasons(fenced) == {}
     assert fenced.fence.children == 0
+
+
+LOUD = """
+import collections, copyreg, dataclasses, datetime, enum, fractions, functools, json, pathlib, pandas as pd
+import numpy as np, sys, torch, types, weakref
+from heard import say
+class Asked:
+    def __getattribute__(self, name): say(name); return object.__getattribute__(self, name)
+    def __reduce__(self): return Asked, ()
+    def __call__(self): pass
+class Proxied:
+    __class__ = property(lambda self: say("__class__"))
+    def __reduce__(self): return Proxied, ()
+asked, keyed = Asked(), {Asked(): 1}
+proxy = weakref.proxy(asked)
+class Text(str):
+    def __format__(self, spec): say("__format__"); return ""
+texts = {Text("k"): 1}
+class Like(ValueError):
+    def __eq__(self, other): say("__eq__"); return True
+caused = ValueError("because of"); caused.__cause__ = Like()
+wrapped = [types.MethodType(Asked(), 1), functools.lru_cache(len)]; wrapped[1].__wrapped__ = Asked()
+class Lookalikes:
+    held = Proxied()
+    def method(self): pass
+
+class Replay:
+    @torch.no_grad()
+    def __getstate__(self): say("__getstate__"); return {}
+class Bound:
+    __getstate__ = functools.partialmethod(lambda self: say("partialmethod"))
+class Base: __slots__ = ("x",)
+class Shadowing(Base):
+    __slots__ = ()
+    x = property(lambda self: say("slot"))
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen: x: int
+class Melted(Frozen):
+    __slots__ = ()
+    x = property(lambda self: say("field"))
+class Names(list):
+    def __iter__(self): say("__slots__"); return super().__iter__()
+class Slotted: pass
+Slotted.__slots__ = Names(["x"])
+methods = [Replay(), Bound(), Shadowing(), object.__new__(Melted), Slotted()]
+
+class Failed(Exception): args = property(lambda self: say("args"))
+class Caused(Exception): __cause__ = property(lambda self: say("__cause__"))
+class Decoding(json.JSONDecodeError): msg = property(lambda self: say("msg"), lambda self, value: None)
+class Queue(collections.deque):
+    def __iter__(self): say("__iter__"); return super().__iter__()
+class Set(set):
+    def __len__(self): say("__len__"); return 0
+class Ordered(collections.OrderedDict):
+    def items(self): say("items"); return super().items()
+class Zone(datetime.tzinfo):
+    def __getinitargs__(self): say("__getinitargs__"); return ()
+class Half(fractions.Fraction):
+    _numerator = property(lambda self: say("_numerator"), lambda self, value: None)
+class Frame(pd.DataFrame):
+    _metadata = ["source"]
+    source = property(lambda self: say("source"))
+builtins = [Failed(), Caused(), Queue([1]), Set([1]), Ordered(a=1), Zone(), Half(1, 2)]
+decoding = Decoding("m", "", 0)
+frame = Frame({"a": [1]})
+class Register:
+    def __call__(self, value): say("copyreg"); return int, (1,)
+copyreg.pickle(pd.Timedelta, Register())
+copyreg.pickle(fractions.Fraction, functools.partial(lambda _, value: (say("copyreg partial"), (int, (1,)))[1], 1))
+registered = [pd.Timedelta(1), fractions.Fraction(1, 2)]
+
+class Array(np.ndarray):
+    dtype = property(lambda self: say("dtype") or np.dtype(float))
+    flags = property(lambda self: say("flags"))
+class Hearing(torch.Tensor):
+    @classmethod
+    def __torch_function__(cls, *arguments, **keywords):
+        say("__torch_function__"); return super().__torch_function__(*arguments, **keywords)
+class Strided(torch.Tensor): layout = property(lambda self: say("layout") or torch.strided)
+class Net(torch.nn.Module):
+    def named_modules(self, *a, **k): say("named_modules"); return []
+    _parameters = property(lambda self: say("_parameters") or {}, lambda self, value: None)
+class Groups(torch.optim.SGD):
+    param_groups = property(lambda self: say("param_groups") or vars(self)["groups"],
+                            lambda self, value: vars(self).update(groups=value))
+array, strided, net = np.zeros(3).view(Array), torch.zeros(3).as_subclass(Strided), Net()
+hearing = torch.zeros(3).as_subclass(Hearing)
+layer = torch.nn.Linear(1, 1)
+groups, opt = Groups(layer.parameters(), lr=0.1), torch.optim.SGD(layer.parameters(), lr=0.1)
+opt.state[layer.weight]["lazy"] = Proxied()
+opt.step = Asked()
+
+class Getting(type):
+    def __getattribute__(cls, name): say(f"metaclass {name}"); return type.__getattribute__(cls, name)
+class Hashing(type):
+    def __hash__(cls): say("metaclass __hash__"); return 1
+class Equal(type):
+    def __eq__(cls, other): say("metaclass __eq__"); return cls is other
+    __hash__ = type.__hash__
+class Meta(enum.EnumMeta):
+    def __getattribute__(cls, name): say(f"enum {name}"); return super().__getattribute__(name)
+class Named(type): __name__ = property(lambda cls: say("metaclass __name__") or "N", lambda cls, name: None)
+class A(metaclass=Getting):
+    def method(self): pass
+class B(metaclass=Hashing): pass
+class C(metaclass=Equal): pass
+class N(metaclass=Named): pass
+class Holding: held = C
+class Kind(enum.Enum, metaclass=Meta): ONE = 1
+class Valued(enum.Enum):
+    ONE = 1
+    value = property(lambda self: say("value"))
+of_classes = [A(), B(), C(), N(), Kind.ONE, Valued.ONE]
+a, b, c, n, kind = A(), B(), C(), N(), Kind.ONE
+
+class Module(types.ModuleType):
+    def __getattribute__(self, name): say(f"module {name}"); return super().__getattribute__(name)
+module = Module("somewhere")
+"""
+
+
+def test_code_of_unknown_manners_is_not_run_in_this_process(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whatever way pickling, or what is done before and after it, might ask for an object, its class or its key."""
+    said: list[str] = []
+    heard = types.ModuleType("heard")
+    heard.say = said.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "heard", heard)
+    for kind in (fractions.Fraction, pandas.Timedelta):
+        monkeypatch.setitem(copyreg.dispatch_table, kind, None)
+    fenced.fence.deadline_seconds = 10
+    fenced.run(LOUD)
+    said.clear()
+
+    fenced.checkpoint()
+
+    assert sorted(set(said)) == []
 
 
 def test_everything_comes_back_through_a_child(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
