@@ -16,9 +16,12 @@ import gc
 import importlib
 import io
 import operator
+import os
 import random
+import site
 import socket
 import sys
+import sysconfig
 import threading
 import types
 import typing
@@ -89,13 +92,32 @@ def importable(value: Any) -> bool:
 
 
 def _is_found_by_import(value: Any) -> bool:
-    """Whether a module that nobody has imported yet has *value*: `numpy.recarray` says that it lives in `numpy.rec`."""
+    """Whether a module that nobody has imported yet has *value*: `numpy.recarray` says that it lives in `numpy.rec`.
+
+    Only an installed library is asked: to import a module of the user would run it.
+    """
     module = getattr(value, "__module__", None)
     if not isinstance(module, str) or module in sys.modules or "<locals>" in value.__qualname__:
+        return False
+    if not _is_of_library(module):
         return False
     with contextlib.suppress(Exception):
         return operator.attrgetter(value.__qualname__)(importlib.import_module(module)) is value
     return False
+
+
+def _is_of_library(module: str) -> bool:
+    """Whether *module* is inside a package that is imported already, and installed or the interpreter's own."""
+    package, dot, _ = module.partition(".")
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if not dot or not isinstance(file, str):
+        return False
+    return package in sys.stdlib_module_names or os.path.realpath(file).startswith(_LIBRARIES)
+
+
+_LIBRARIES = tuple(os.path.join(os.path.realpath(folder), "") for folder in (
+    sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages(), site.getusersitepackages(),
+))  # fmt: skip
 
 
 def is_cell_class(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ import pytest
 from namespaces import reborn, round_trip
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from namespaces import Life
 
 ODD = {
@@ -167,6 +170,30 @@ y = np.asarray(np.memmap(file.name, mode="r", dtype="u1")[:10])
     assert snapshot.size_bytes < 100_000
     assert "y" in {v.name for v in snapshot.variables}
     life.names["file"].close()
+
+
+def test_a_snapshot_runs_no_module_of_the_user(life: Life, tmp_path: Path) -> None:
+    """A class of a module that is no longer in `sys.modules` goes by value: to import it would run its file."""
+    (tmp_path / "train_script.py").write_text(
+        "import builtins\nbuiltins.runs += 1\nclass Cfg: pass\ndef h(): return 7\n"
+    )
+    life.run(f"""
+import builtins, sys
+builtins.runs = 0
+sys.path.insert(0, {str(tmp_path)!r})
+from train_script import Cfg, h
+c = Cfg()
+del sys.modules["train_script"]
+""")
+
+    names = round_trip(life)
+
+    assert builtins.runs == 1
+    assert "train_script" not in sys.modules
+    assert names["h"]() == 7
+    assert type(names["c"]) is names["Cfg"]
+    sys.path.remove(str(tmp_path))
+    del builtins.runs
 
 
 def test_a_class_whose_module_nobody_imported_stays_the_librarys(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
