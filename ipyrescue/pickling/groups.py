@@ -200,54 +200,104 @@ def join_cycles(depends: Mapping[Any, set[Any]], partition: Partition) -> bool:
 
 
 class Immutability:
-    """Whether sharing a value cannot be noticed, so that it does not tie names together; asked while values live."""
+    """Whether sharing a value cannot be noticed, so that it does not tie names together; asked while values live.
+
+    A value is as immutable as its parts, if its kind is one whose parts never change.
+    """
 
     def __init__(self) -> None:
         self._known: dict[int, bool] = {}
+        self._parts_by_kind: dict[type, _Parts | None] = {}
 
     def __call__(self, value: Any) -> bool:
-        """Answer for *value*; a tuple that holds very much counts as no."""
-        if not _holds_only(value):
-            return _is_immutable_itself(value)
+        """Answer for *value*; what holds very much counts as no."""
+        parts = self._parts_of(value)
+        if parts is None or parts is _no_parts:
+            return parts is not None
         if id(value) not in self._known:
-            self._known[id(value)] = self._walk(value)
+            self._known[id(value)] = self._walk(parts(value))
         return self._known[id(value)]
 
-    def _walk(self, value: Any) -> bool:
-        pending, seen = list(value), 0
+    def _parts_of(self, value: Any) -> _Parts | None:
+        kind = type(value)
+        if kind not in self._parts_by_kind:
+            self._parts_by_kind[kind] = _parts_of_kind(kind)
+        return self._parts_by_kind[kind]
+
+    def _walk(self, parts: Iterable[Any]) -> bool:
+        pending, seen = list(parts), 0
         while pending:
             item = pending.pop()
             seen += 1
-            known = self._known.get(id(item))
-            if known is False or len(pending) + seen > _MOST_LOOKED_AT:
+            known, parts_of = self._known.get(id(item)), self._parts_of(item)
+            if known is False or parts_of is None or len(pending) + seen > _MOST_LOOKED_AT:
                 return False
-            if known is None and _holds_only(item):
-                pending.extend(item)
-            elif known is None and not _is_immutable_itself(item):
-                return False
+            if known is None:
+                pending.extend(parts_of(item))
         return True
 
 
-def _holds_only(value: Any) -> bool:
-    """Whether *value* is as immutable as what it holds."""
-    kind = type(value)
-    return kind in (tuple, frozenset) or (issubclass(kind, tuple) and kind.__module__ == "torch")
+_Parts = Callable[[Any], Iterable[Any]]
+_MUTABLE_PART: list[None] = []
 
 
-def _is_immutable_itself(value: Any) -> bool:
-    kind = type(value)
+def _parts_of_kind(kind: type) -> _Parts | None:
+    """How to find what the immutability of a value of *kind* depends on; None if such a value can be changed."""
     if kind in _IMMUTABLE or issubclass(kind, _IMMUTABLE_BASES):
-        return True
+        return _no_parts
+    if kind is frozenset or (issubclass(kind, tuple) and (kind.__dictoffset__ == 0 or kind.__module__ == "torch")):
+        return frozenset.__iter__ if kind is frozenset else tuple.__iter__
     if kind in (types.FunctionType, types.ModuleType):
-        return importable(value)
-    module, name = (type.__getattribute__(kind, part) for part in ("__module__", "__name__"))
-    return module == "numpy.dtypes" or name == _CYTHON_FUNCTION or (module, name) in _IMMUTABLE_NAMES
+        return _parts_of_definition
+    if issubclass(kind, (types.GenericAlias, types.UnionType)):
+        return _parts_of_generic
+    places = [_place_of(base) for base in type.__getattribute__(kind, "__mro__")]
+    if _TYPING_ALIAS in places:
+        return _parts_of_alias
+    return _no_parts if _is_constant_of_library(places) else None
+
+
+def _no_parts(_value: Any) -> Iterable[Any]:
+    return ()
+
+
+def _parts_of_definition(value: Any) -> Iterable[Any]:
+    return () if importable(value) else (_MUTABLE_PART,)
+
+
+def _parts_of_generic(value: Any) -> Iterable[Any]:
+    return (*value.__args__, getattr(value, "__origin__", None))
+
+
+def _parts_of_alias(alias: Any) -> Iterable[Any]:
+    """What `typing` made and caches: `Optional[int]`, `list[T]` with a `T` of a cell."""
+    return vars(alias).values()
+
+
+def _is_constant_of_library(places: Sequence[tuple[str, str]]) -> bool:
+    """Whether a class, or one that it stands on, is known by its name; a subclass of a cell may hold anything."""
+    if places[0][0] == "__main__" or not _MUTABLE_NAMES.isdisjoint(places):
+        return False
+    if places[0][1] == _CYTHON_FUNCTION:
+        return True
+    return any(place in _IMMUTABLE_NAMES or place[0].startswith(_IMMUTABLE_MODULES) for place in places)
+
+
+def _place_of(kind: type) -> tuple[str, str]:
+    module = type.__getattribute__(kind, "__module__")
+    return module if type(module) is str else "__main__", type.__getattribute__(kind, "__name__")
 
 
 _CYTHON_FUNCTION = "cython_function_or_method"
 """Pickled by its name, whatever release of Cython made its type."""
-
-
+_TYPING_ALIAS = ("typing", "_BaseGenericAlias")
+_IMMUTABLE_MODULES = ("numpy.dtypes", "pandas._libs.tslibs.")
 _IMMUTABLE_NAMES = frozenset({
-    ("numpy", "dtype"), ("torch", "dtype"), ("torch", "device"), ("torch", "layout"), ("torch", "memory_format"),
+    ("datetime", "tzinfo"), ("dataclasses", "_MISSING_TYPE"), ("typing", "_SpecialForm"), ("typing", "ForwardRef"),
+    ("numpy", "dtype"), ("numpy", "generic"), ("numpy", "ufunc"), ("pandas._libs.missing", "C_NAType"),
+    ("pandas", "Interval"), ("pandas._libs.interval", "Interval"),
+    ("pandas.core.dtypes.dtypes", "PandasExtensionDtype"), ("pandas.core.dtypes.dtypes", "BaseMaskedDtype"),
+    ("torch", "dtype"), ("torch", "device"), ("torch", "layout"), ("torch", "memory_format"),
 })  # fmt: skip
+_MUTABLE_NAMES = frozenset({("numpy", "void")})
+"""A view into an array of records."""
