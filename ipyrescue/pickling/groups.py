@@ -271,7 +271,7 @@ def _parts_of_generic(value: Any) -> Iterable[Any]:
 
 def _parts_of_alias(alias: Any) -> Iterable[Any]:
     """What `typing` made and caches: `Optional[int]`, `list[T]` with a `T` of a cell."""
-    return vars(alias).values()
+    return tuple(vars(alias).values())
 
 
 def _is_constant_of_library(places: Sequence[tuple[str, str]]) -> bool:
