@@ -34,9 +34,10 @@ _IMMUTABLE = frozenset({
     types.MemberDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType,
     datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone, re.Pattern,
     decimal.Decimal, fractions.Fraction, uuid.UUID, logging.Logger, logging.RootLogger,
+    type(pathlib.Path()), type(pathlib.PurePath()), pathlib.PurePosixPath, pathlib.PureWindowsPath,
     LiveNamespace, ModuleGlobals,
 })  # fmt: skip
-_IMMUTABLE_BASES = (type, enum.Enum, pathlib.PurePath)
+_IMMUTABLE_BASES = (type, enum.Enum)
 _MOST_LOOKED_AT = 1_000
 
 

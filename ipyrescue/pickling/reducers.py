@@ -169,6 +169,8 @@ def _globals_of(
     module = sys.modules.get(live.get("__name__", ""))
     if module is not None and module.__dict__ is live:
         return ModuleGlobals(module.__name__), None
+    if any(value is live for value in list(namespace.values())):
+        return live, None
     shared = other_globals.setdefault(id(live), {})
     return shared, {name: live[name] for name in cp._extract_code_globals(function.__code__) if name in live}
 

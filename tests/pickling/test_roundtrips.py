@@ -394,6 +394,33 @@ fifth, sixth = pd.MultiIndex.from_product([[1], ["a"]]), pd.Categorical(["a"])
     assert [names for names in groups if len(names) > 1] == []
 
 
+def test_globals_is_the_namespace_itself(life: Life) -> None:
+    """`g = globals()` sees what comes later, and copies nothing."""
+    life.run("x = [1]; g = globals()")
+
+    after = reborn(life)
+    life.checkpoint()
+    after.restore()
+
+    assert after.names["g"] is after.names
+
+
+def test_functions_of_exec_share_their_namespace(life: Life) -> None:
+    """What `exec(code, ns)` defines looks into `ns`, and writes there."""
+    life.run("""
+ns = {"x": 1, "out": []}
+exec("def get(): return x\\ndef put(v):\\n    global x\\n    x = v", ns)
+get = ns["get"]
+""")
+
+    names = round_trip(life)
+
+    names["ns"]["put"](7)
+    assert names["get"] is names["ns"]["get"]
+    assert names["get"].__globals__ is names["ns"]
+    assert names["get"]() == names["ns"]["x"] == 7
+
+
 def test_a_class_inside_another_keeps_its_whole_name(life: Life) -> None:
     life.run("class Outer:\n    class Inner: pass\ninner = Outer.Inner()")
 
