@@ -28,7 +28,7 @@ from ipyrescue.pickling.buffers import overlapping
 from ipyrescue.pickling.pickler import PROTOCOL, GroupPickler
 from ipyrescue.pickling.reducers import LiveNamespace, ModuleGlobals, importable
 
-_IMMUTABLE = frozenset({
+_IMMUTABLE = frozenset(map(id, (
     type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented),
     types.CodeType, types.BuiltinFunctionType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType,
@@ -36,7 +36,8 @@ _IMMUTABLE = frozenset({
     decimal.Decimal, fractions.Fraction, uuid.UUID, logging.Logger, logging.RootLogger,
     type(pathlib.Path()), type(pathlib.PurePath()), pathlib.PurePosixPath, pathlib.PureWindowsPath,
     LiveNamespace, ModuleGlobals,
-})  # fmt: skip
+)))  # fmt: skip
+"""By identity."""
 _IMMUTABLE_BASES = (type, enum.Enum)
 _MOST_LOOKED_AT = 1_000
 
@@ -208,7 +209,7 @@ class Immutability:
 
     def __init__(self) -> None:
         self._known: dict[int, bool] = {}
-        self._parts_by_kind: dict[type, _Parts | None] = {}
+        self._parts_by_kind: dict[int, _Parts | None] = {}
 
     def __call__(self, value: Any) -> bool:
         """Answer for *value*; what holds very much counts as no."""
@@ -221,9 +222,9 @@ class Immutability:
 
     def _parts_of(self, value: Any) -> _Parts | None:
         kind = type(value)
-        if kind not in self._parts_by_kind:
-            self._parts_by_kind[kind] = _parts_of_kind(kind)
-        return self._parts_by_kind[kind]
+        if id(kind) not in self._parts_by_kind:  # by identity: a metaclass may say what its classes' hash is
+            self._parts_by_kind[id(kind)] = _parts_of_kind(kind)
+        return self._parts_by_kind[id(kind)]
 
     def _walk(self, parts: Iterable[Any]) -> bool:
         pending, seen = list(parts), 0
@@ -244,11 +245,13 @@ _MUTABLE_PART: list[None] = []
 
 def _parts_of_kind(kind: type) -> _Parts | None:
     """How to find what the immutability of a value of *kind* depends on; None if such a value can be changed."""
-    if kind in _IMMUTABLE or issubclass(kind, _IMMUTABLE_BASES):
+    if id(kind) in _IMMUTABLE or issubclass(kind, _IMMUTABLE_BASES):
         return _no_parts
-    if kind is frozenset or (issubclass(kind, tuple) and (kind.__dictoffset__ == 0 or kind.__module__ == "torch")):
-        return frozenset.__iter__ if kind is frozenset else tuple.__iter__
-    if kind in (types.FunctionType, types.ModuleType):
+    if kind is frozenset:
+        return frozenset.__iter__
+    if issubclass(kind, tuple) and (not type.__getattribute__(kind, "__dictoffset__") or _place_of(kind)[0] == "torch"):
+        return tuple.__iter__
+    if kind is types.FunctionType or kind is types.ModuleType:
         return _parts_of_definition
     if issubclass(kind, (types.GenericAlias, types.UnionType)):
         return _parts_of_generic

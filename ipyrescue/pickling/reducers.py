@@ -109,8 +109,9 @@ def _is_found_by_import(value: Any) -> bool:
 def _is_of_library(module: str) -> bool:
     """Whether *module* is inside a package that is imported already, and installed or the interpreter's own."""
     package, dot, _ = module.partition(".")
-    file = getattr(sys.modules.get(package), "__file__", None)
-    if not dot or not isinstance(file, str):
+    home = sys.modules.get(package)
+    file = vars(home).get("__file__") if issubclass(type(home), types.ModuleType) else None
+    if not dot or type(file) is not str:
         return False
     return package in sys.stdlib_module_names or os.path.realpath(file).startswith(_LIBRARIES)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 from namespaces import reborn, round_trip
 
+from ipyrescue.pickling.groups import Immutability
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -170,6 +172,23 @@ y = np.asarray(np.memmap(file.name, mode="r", dtype="u1")[:10])
     assert snapshot.size_bytes < 100_000
     assert "y" in {v.name for v in snapshot.variables}
     life.names["file"].close()
+
+
+def test_what_names_share_is_told_without_a_metaclass(life: Life) -> None:
+    """Types are compared by identity: the `__hash__` and `__eq__` of a metaclass may do anything."""
+    life.run("""
+asked = []
+class Meta(type):
+    def __hash__(cls): asked.append("hash"); return 0
+    def __eq__(cls, other): asked.append("eq"); return False
+class Odd(metaclass=Meta): pass
+odd = Odd()
+""")
+    shared = Immutability()
+
+    assert not shared(life.names["odd"])
+    assert not shared((1, life.names["odd"]))
+    assert life.names["asked"] == []
 
 
 def test_a_snapshot_runs_no_module_of_the_user(life: Life, tmp_path: Path) -> None:
