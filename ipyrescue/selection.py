@@ -72,7 +72,7 @@ def select(
     mine = made_by_user(namespace, origin.hidden)
     tagged = expand(settings.tagged, mine)
     wanted = {name: value for name, value in mine.items() if not settings.only or name in tagged}
-    values, imports, skipped = {}, [], [*_missing(settings.tagged, mine)]
+    values, imports, skipped = {}, [], [*_missing(settings.tagged, mine), *_nameless(namespace)]
     for name, value in wanted.items():
         reason = _reason_to_leave_out(name, value, settings)
         if reason:
@@ -133,10 +133,23 @@ def _is_reachable(dotted: str) -> bool:
     return hangs and _is_reachable(package)
 
 
-def _is_users(name: str, value: Any, hidden: Mapping[str, Any]) -> bool:
+def _is_users(name: Any, value: Any, hidden: Mapping[str, Any]) -> bool:
+    if not _is_name(name):
+        return False
     if name in hidden and hidden[name] is value:
         return False
     return not _IPYTHON_NAME.fullmatch(name)
+
+
+def _is_name(key: Any) -> bool:
+    """Whether *key* can be a variable's: `globals()[5] = 1` makes one that cannot."""
+    return issubclass(type(key), str)
+
+
+def _nameless(namespace: Mapping[Any, Any]) -> Iterator[Skipped]:
+    for key, value in list(namespace.items()):
+        if not _is_name(key):
+            yield Skipped(f"a key of type {type_name(key)}", type_name(value), "not a text, so no variable")
 
 
 def expand(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:

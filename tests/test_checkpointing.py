@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from ipyrescue.pickling.decode import import_modules
 from ipyrescue.selection import Occasion, Origin, select
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from namespaces import Life
 
 
@@ -60,6 +63,39 @@ def test_a_submodule_that_is_gone_costs_itself() -> None:
     assert gone[1] is sys.modules["xml"]
     assert gone[2] == "import xml.gone failed: No module named 'xml.gone'"
     assert whole[2] is None
+
+
+def test_a_file_that_was_edited_costs_no_snapshot(life: Life, tmp_path: Path) -> None:
+    """A function of a module whose file is another by now: its source is not told, whatever the tokenizer says."""
+    (tmp_path / "edited_since.py").write_text("import os\n\n\ndef f():\n    return 1\n")
+    life.run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})\nfrom edited_since import f\nsys.path.pop(0); x = [1]")
+    (tmp_path / "edited_since.py").write_text('"""My module.\n\nIt does\nthings, many\nof them.\n"""\nimport os\n')
+    linecache.checkcache()
+
+    snapshot = life.checkpoint()
+
+    assert {v.name: v.source for v in snapshot.variables} == {"f": None, "x": None}
+
+
+def test_a_key_that_is_no_name_is_left_out(life: Life) -> None:
+    """`globals()[5] = 1` is no variable: it is told, and costs nothing else."""
+    life.run("""
+class Rude:
+    def __repr__(self): raise RuntimeError("no")
+    def __eq__(self, other): raise RuntimeError("no")
+    __hash__ = object.__hash__
+globals()[5] = 1
+globals()[Rude()] = 2
+x = [1]
+del Rude
+""")
+
+    snapshot = life.checkpoint()
+
+    assert [v.name for v in snapshot.variables] == ["x"]
+    assert sorted(map(str, snapshot.skipped)) == [
+        "a key of type Rude (not a text, so no variable)", "a key of type int (not a text, so no variable)",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

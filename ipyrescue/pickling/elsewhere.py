@@ -10,12 +10,15 @@ import importlib
 import sys
 from typing import Any
 
+from ipyrescue.pickling import placeholders
+
 Reduced = tuple[Any, ...]
 
 _PLACES = (
     ("os", "environ"), ("os", "environb"), ("sys", "modules"), ("sys", "path"), ("sys", "stdout"), ("sys", "stderr"),
     ("sys", "stdin"), ("sys", "argv"),
 )  # fmt: skip
+_NAMESPACE = ("__main__", "__dict__")
 
 
 class Places:
@@ -27,6 +30,7 @@ class Places:
         for module, name in _PLACES:
             if module in sys.modules and hasattr(sys.modules[module], name):
                 self._known[id(getattr(sys.modules[module], name))] = module, name
+        self._known[id(vars(sys.modules["__main__"]))] = _NAMESPACE
         if shell := _shell():
             self._known[id(shell)] = "IPython.core.getipython", "get_ipython()"
 
@@ -54,8 +58,8 @@ class Pointer:
 
 
 def reduce(place: tuple[str, str]) -> Reduced:
-    """Reduce something to its place."""
-    return fetch, place
+    """Reduce something to its place; `globals()` to the namespace into which a restore binds."""
+    return (placeholders.namespace, ()) if place == _NAMESPACE else (fetch, place)
 
 
 def fetch(module: str, name: str) -> Any:

@@ -29,15 +29,17 @@ from ipyrescue.pickling.buffers import overlapping
 from ipyrescue.pickling.pickler import PROTOCOL, GroupPickler
 from ipyrescue.pickling.reducers import LiveNamespace, ModuleGlobals, importable
 
-_IMMUTABLE = frozenset({
+_IMMUTABLE = frozenset(map(id, (
     type(None), bool, int, float, complex, str, bytes, range, slice, type(...), type(NotImplemented),
     types.CodeType, types.BuiltinFunctionType, types.GetSetDescriptorType,
     types.MemberDescriptorType, types.MethodDescriptorType, types.WrapperDescriptorType,
     datetime.date, datetime.time, datetime.datetime, datetime.timedelta, datetime.timezone, re.Pattern,
     decimal.Decimal, fractions.Fraction, uuid.UUID, logging.Logger, logging.RootLogger,
+    type(pathlib.Path()), type(pathlib.PurePath()), pathlib.PurePosixPath, pathlib.PureWindowsPath,
     LiveNamespace, ModuleGlobals,
-})  # fmt: skip
-_IMMUTABLE_BASES = (type, enum.Enum, pathlib.PurePath)
+)))  # fmt: skip
+"""By identity."""
+_IMMUTABLE_BASES = (type, enum.Enum)
 _MOST_LOOKED_AT = 1_000
 _LARGE_STREAM_BYTES = 1 << 20
 
@@ -235,54 +237,106 @@ def join_cycles(depends: Mapping[Any, set[Any]], partition: Partition) -> bool:
 
 
 class Immutability:
-    """Whether sharing a value cannot be noticed, so that it does not tie names together; asked while values live."""
+    """Whether sharing a value cannot be noticed, so that it does not tie names together; asked while values live.
+
+    A value is as immutable as its parts, if its kind is one whose parts never change.
+    """
 
     def __init__(self) -> None:
         self._known: dict[int, bool] = {}
+        self._parts_by_kind: dict[int, _Parts | None] = {}
 
     def __call__(self, value: Any) -> bool:
-        """Answer for *value*; a tuple that holds very much counts as no."""
-        if not _holds_only(value):
-            return _is_immutable_itself(value)
+        """Answer for *value*; what holds very much counts as no."""
+        parts = self._parts_of(value)
+        if parts is None or parts is _no_parts:
+            return parts is not None
         if id(value) not in self._known:
-            self._known[id(value)] = self._walk(value)
+            self._known[id(value)] = self._walk(parts(value))
         return self._known[id(value)]
 
-    def _walk(self, value: Any) -> bool:
-        pending, seen = list(value), 0
+    def _parts_of(self, value: Any) -> _Parts | None:
+        kind = type(value)
+        if id(kind) not in self._parts_by_kind:  # by identity: a metaclass may say what its classes' hash is
+            self._parts_by_kind[id(kind)] = _parts_of_kind(kind)
+        return self._parts_by_kind[id(kind)]
+
+    def _walk(self, parts: Iterable[Any]) -> bool:
+        pending, seen = list(parts), 0
         while pending:
             item = pending.pop()
             seen += 1
-            known = self._known.get(id(item))
-            if known is False or len(pending) + seen > _MOST_LOOKED_AT:
+            known, parts_of = self._known.get(id(item)), self._parts_of(item)
+            if known is False or parts_of is None or len(pending) + seen > _MOST_LOOKED_AT:
                 return False
-            if known is None and _holds_only(item):
-                pending.extend(item)
-            elif known is None and not _is_immutable_itself(item):
-                return False
+            if known is None:
+                pending.extend(parts_of(item))
         return True
 
 
-def _holds_only(value: Any) -> bool:
-    """Whether *value* is as immutable as what it holds."""
-    kind = type(value)
-    return kind in (tuple, frozenset) or (issubclass(kind, tuple) and kind.__module__ == "torch")
+_Parts = Callable[[Any], Iterable[Any]]
+_MUTABLE_PART: list[None] = []
 
 
-def _is_immutable_itself(value: Any) -> bool:
-    kind = type(value)
-    if kind in _IMMUTABLE or issubclass(kind, _IMMUTABLE_BASES):
+def _parts_of_kind(kind: type) -> _Parts | None:
+    """How to find what the immutability of a value of *kind* depends on; None if such a value can be changed."""
+    if id(kind) in _IMMUTABLE or issubclass(kind, _IMMUTABLE_BASES):
+        return _no_parts
+    if kind is frozenset:
+        return frozenset.__iter__
+    if issubclass(kind, tuple) and (not type.__getattribute__(kind, "__dictoffset__") or _place_of(kind)[0] == "torch"):
+        return tuple.__iter__
+    if kind is types.FunctionType or kind is types.ModuleType:
+        return _parts_of_definition
+    if issubclass(kind, (types.GenericAlias, types.UnionType)):
+        return _parts_of_generic
+    places = [_place_of(base) for base in type.__getattribute__(kind, "__mro__")]
+    if _TYPING_ALIAS in places:
+        return _parts_of_alias
+    return _no_parts if _is_constant_of_library(places) else None
+
+
+def _no_parts(_value: Any) -> Iterable[Any]:
+    return ()
+
+
+def _parts_of_definition(value: Any) -> Iterable[Any]:
+    return () if importable(value) else (_MUTABLE_PART,)
+
+
+def _parts_of_generic(value: Any) -> Iterable[Any]:
+    return (*value.__args__, getattr(value, "__origin__", None))
+
+
+def _parts_of_alias(alias: Any) -> Iterable[Any]:
+    """What `typing` made and caches: `Optional[int]`, `list[T]` with a `T` of a cell."""
+    return tuple(vars(alias).values())
+
+
+def _is_constant_of_library(places: Sequence[tuple[str, str]]) -> bool:
+    """Whether a class, or one that it stands on, is known by its name; a subclass of a cell may hold anything."""
+    if places[0][0] == "__main__" or not _MUTABLE_NAMES.isdisjoint(places):
+        return False
+    if places[0][1] == _CYTHON_FUNCTION:
         return True
-    if kind in (types.FunctionType, types.ModuleType):
-        return importable(value)
-    module, name = (type.__getattribute__(kind, part) for part in ("__module__", "__name__"))
-    return module == "numpy.dtypes" or name == _CYTHON_FUNCTION or (module, name) in _IMMUTABLE_NAMES
+    return any(place in _IMMUTABLE_NAMES or place[0].startswith(_IMMUTABLE_MODULES) for place in places)
+
+
+def _place_of(kind: type) -> tuple[str, str]:
+    module = type.__getattribute__(kind, "__module__")
+    return module if type(module) is str else "__main__", type.__getattribute__(kind, "__name__")
 
 
 _CYTHON_FUNCTION = "cython_function_or_method"
 """Pickled by its name, whatever release of Cython made its type."""
-
-
+_TYPING_ALIAS = ("typing", "_BaseGenericAlias")
+_IMMUTABLE_MODULES = ("numpy.dtypes", "pandas._libs.tslibs.")
 _IMMUTABLE_NAMES = frozenset({
-    ("numpy", "dtype"), ("torch", "dtype"), ("torch", "device"), ("torch", "layout"), ("torch", "memory_format"),
+    ("datetime", "tzinfo"), ("dataclasses", "_MISSING_TYPE"), ("typing", "_SpecialForm"), ("typing", "ForwardRef"),
+    ("numpy", "dtype"), ("numpy", "generic"), ("numpy", "ufunc"), ("pandas._libs.missing", "C_NAType"),
+    ("pandas", "Interval"), ("pandas._libs.interval", "Interval"),
+    ("pandas.core.dtypes.dtypes", "PandasExtensionDtype"), ("pandas.core.dtypes.dtypes", "BaseMaskedDtype"),
+    ("torch", "dtype"), ("torch", "device"), ("torch", "layout"), ("torch", "memory_format"),
 })  # fmt: skip
+_MUTABLE_NAMES = frozenset({("numpy", "void")})
+"""A view into an array of records."""

@@ -16,9 +16,12 @@ import gc
 import importlib
 import io
 import operator
+import os
 import random
+import site
 import socket
 import sys
+import sysconfig
 import threading
 import types
 import typing
@@ -89,13 +92,33 @@ def importable(value: Any) -> bool:
 
 
 def _is_found_by_import(value: Any) -> bool:
-    """Whether a module that nobody has imported yet has *value*: `numpy.recarray` says that it lives in `numpy.rec`."""
+    """Whether a module that nobody has imported yet has *value*: `numpy.recarray` says that it lives in `numpy.rec`.
+
+    Only an installed library is asked: to import a module of the user would run it.
+    """
     module = getattr(value, "__module__", None)
     if not isinstance(module, str) or module in sys.modules or "<locals>" in value.__qualname__:
+        return False
+    if not _is_of_library(module):
         return False
     with contextlib.suppress(Exception):
         return operator.attrgetter(value.__qualname__)(importlib.import_module(module)) is value
     return False
+
+
+def _is_of_library(module: str) -> bool:
+    """Whether *module* is inside a package that is imported already, and installed or the interpreter's own."""
+    package, dot, _ = module.partition(".")
+    home = sys.modules.get(package)
+    file = vars(home).get("__file__") if issubclass(type(home), types.ModuleType) else None
+    if not dot or type(file) is not str:
+        return False
+    return package in sys.stdlib_module_names or os.path.realpath(file).startswith(_LIBRARIES)
+
+
+_LIBRARIES = tuple(os.path.join(os.path.realpath(folder), "") for folder in (
+    sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages(), site.getusersitepackages(),
+))  # fmt: skip
 
 
 def is_cell_class(value: Any) -> bool:
@@ -147,6 +170,8 @@ def _globals_of(
     module = sys.modules.get(live.get("__name__", ""))
     if module is not None and module.__dict__ is live:
         return ModuleGlobals(module.__name__), None
+    if any(value is live for value in list(namespace.values())):
+        return live, None
     shared = other_globals.setdefault(id(live), {})
     return shared, {name: live[name] for name in cp._extract_code_globals(function.__code__) if name in live}
 

@@ -18,15 +18,19 @@ _MAX_CHARACTERS = 20_000
 
 def source_of(value: Any) -> str | None:
     """Return the text of a function or class that a cell defined, or None where it cannot be told."""
+    try:
+        return _text_of(value)
+    except Exception:  # noqa: BLE001 - what stands in a file that was edited since may be anything, and raise anything
+        return None
+
+
+def _text_of(value: Any) -> str | None:
     where = _where(value)
     if where is None:
         return None
     filename, first_line = where
     lines = linecache.getlines(filename)[first_line - 1 :]
-    try:
-        text = "".join(inspect.getblock(lines))
-    except (SyntaxError, IndentationError, IndexError):
-        return None
+    text = "".join(inspect.getblock(lines))
     return text if 0 < len(text) <= _MAX_CHARACTERS else None
 
 

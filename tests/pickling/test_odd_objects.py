@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from namespaces import reborn, round_trip
 
+from ipyrescue.pickling.groups import Immutability
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from namespaces import Life
 
 ODD = {
@@ -167,6 +172,47 @@ y = np.asarray(np.memmap(file.name, mode="r", dtype="u1")[:10])
     assert snapshot.size_bytes < 100_000
     assert "y" in {v.name for v in snapshot.variables}
     life.names["file"].close()
+
+
+def test_what_names_share_is_told_without_a_metaclass(life: Life) -> None:
+    """Types are compared by identity: the `__hash__` and `__eq__` of a metaclass may do anything."""
+    life.run("""
+asked = []
+class Meta(type):
+    def __hash__(cls): asked.append("hash"); return 0
+    def __eq__(cls, other): asked.append("eq"); return False
+class Odd(metaclass=Meta): pass
+odd = Odd()
+""")
+    shared = Immutability()
+
+    assert not shared(life.names["odd"])
+    assert not shared((1, life.names["odd"]))
+    assert life.names["asked"] == []
+
+
+def test_a_snapshot_runs_no_module_of_the_user(life: Life, tmp_path: Path) -> None:
+    """A class of a module that is no longer in `sys.modules` goes by value: to import it would run its file."""
+    (tmp_path / "train_script.py").write_text(
+        "import builtins\nbuiltins.runs += 1\nclass Cfg: pass\ndef h(): return 7\n"
+    )
+    life.run(f"""
+import builtins, sys
+builtins.runs = 0
+sys.path.insert(0, {str(tmp_path)!r})
+from train_script import Cfg, h
+c = Cfg()
+del sys.modules["train_script"]
+""")
+
+    names = round_trip(life)
+
+    assert builtins.runs == 1
+    assert "train_script" not in sys.modules
+    assert names["h"]() == 7
+    assert type(names["c"]) is names["Cfg"]
+    sys.path.remove(str(tmp_path))
+    del builtins.runs
 
 
 def test_a_class_whose_module_nobody_imported_stays_the_librarys(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

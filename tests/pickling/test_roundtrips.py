@@ -360,8 +360,14 @@ users = {"first": UserId}
 def test_unrelated_variables_are_groups_of_their_own(life: Life) -> None:
     """What everybody shares ties nobody together: texts, types, modules, constants, and what libraries share."""
     life.run("""
-import collections, datetime, decimal, enum, json, logging, math, pathlib, re
+import collections, dataclasses, datetime, decimal, enum, json, logging, math, pathlib, re, sys, zoneinfo
+from typing import List, Literal, Optional
 import numpy as np, pandas as pd, torch
+Point = collections.namedtuple("Point", "x y")
+def maybe(x: Optional[int]) -> List[str]: return x
+def perhaps(x: Optional[int]) -> List[str]: return x
+number, point, zone, union, generic = np.float64(1), Point(1, (2,)), zoneinfo.ZoneInfo("UTC"), int | str, dict[str, int]
+stamp = pd.Timestamp(1)
 class Colour(enum.Enum): RED = 1
 class Net(torch.nn.Module): pass
 def square(x): return x * x
@@ -371,6 +377,11 @@ everything = lambda: {
     "dtype": np.dtype("f4"), "torch": torch.float32, "device": torch.device("cpu"), "sqrt": math.sqrt,
     "loads": json.loads, "logger": logging.getLogger("a"), "decimal": decimal.Decimal(1), "none": None, "flag": True,
     "pattern": re.compile("a"), "nan": math.nan, "big": 10 ** 30, "range": range(5), "bytes": b"abc",
+    "NA": pd.NA, "NaT": pd.NaT, "ufunc": np.sin, "optional": Optional[int], "lists": List[str], "literal": Literal["a"],
+    "union": union, "generic": generic, "missing": dataclasses.MISSING, "zone": zone, "version": sys.version_info,
+    "stamp": stamp, "delta": pd.Timedelta(1), "interval": pd.Interval(0, 1), "period": pd.Period("2026"),
+    "number": number, "point": point, "utc": pd.DatetimeTZDtype(tz="UTC"),
+    "nullable": pd.Int64Dtype(), "record": np.dtype("i4,f4"), "aware": datetime.datetime(2026, 1, 1, tzinfo=zone),
 }
 one, two = everything(), everything()
 first, second = pd.DataFrame({"x": [1]}), pd.DataFrame({"y": ["a"]})
@@ -381,6 +392,33 @@ fifth, sixth = pd.MultiIndex.from_product([[1], ["a"]]), pd.Categorical(["a"])
     groups = [group.names for group in life.checkpoint().groups]
 
     assert [names for names in groups if len(names) > 1] == []
+
+
+def test_globals_is_the_namespace_itself(life: Life) -> None:
+    """`g = globals()` sees what comes later, and copies nothing."""
+    life.run("x = [1]; g = globals()")
+
+    after = reborn(life)
+    life.checkpoint()
+    after.restore()
+
+    assert after.names["g"] is after.names
+
+
+def test_functions_of_exec_share_their_namespace(life: Life) -> None:
+    """What `exec(code, ns)` defines looks into `ns`, and writes there."""
+    life.run("""
+ns = {"x": 1, "out": []}
+exec("def get(): return x\\ndef put(v):\\n    global x\\n    x = v", ns)
+get = ns["get"]
+""")
+
+    names = round_trip(life)
+
+    names["ns"]["put"](7)
+    assert names["get"] is names["ns"]["get"]
+    assert names["get"].__globals__ is names["ns"]
+    assert names["get"]() == names["ns"]["x"] == 7
 
 
 def test_a_class_inside_another_keeps_its_whole_name(life: Life) -> None:

@@ -7,6 +7,7 @@ TITLE = "Identity across names"
 EXAMPLES = "aliases, cycles, tied weights, optimizers of their model"
 PRELUDE = "import torch, copy, collections, functools, weakref\nfrom torch import nn"
 _NAN = "a float is a value to pickle: a NaN comes back bit for bit, as another object"
+_DICT = "the dictionary of an object comes back beside it, as a copy"
 CASES = [
     case("two names of one list", "one = [1]; also_one = one", "one is also_one", "one"),
     case("two equal lists stay two", "left = [1]; right = [1]", ["left is not right", "left == right"]),
@@ -276,5 +277,71 @@ class Cell_: pass
 deep_first = deep = Cell_()
 for _ in range(3000): deep.next = Cell_(); deep = deep.next""",
         "n = 0; c = deep_first\nwhile c is not deep: c = c.next; n += 1\nn == 3000",
+    ),
+    case(
+        "two names of a path of an own class",
+        "import pathlib\nclass OwnPath(type(pathlib.Path())): pass\nown_path = also_own_path = OwnPath('x')",
+        "own_path is also_own_path",
+    ),
+    case(
+        "functions of exec and their namespace",
+        """
+exec_ns = {'exec_n': 1}
+exec('def exec_get(): return exec_n\\ndef exec_put(v):\\n    global exec_n\\n    exec_n = v', exec_ns)
+exec_get = exec_ns['exec_get']""",
+        [
+            "exec_get is exec_ns['exec_get'] and exec_get.__globals__ is exec_ns",
+            "exec_ns['exec_put'](5)\nexec_ns['exec_n'] == exec_get() == 5",
+        ],
+    ),
+    case(
+        "globals() by a name",
+        "all_globals = globals(); in_globals = [1]",
+        "all_globals is globals() and all_globals['in_globals'] is in_globals",
+    ),
+    case(
+        "a named tuple in two places",
+        "Pt2 = collections.namedtuple('Pt2', 'x y'); pt2 = Pt2(1, [2]); pt2_too = [pt2]",
+        "pt2_too[0] is pt2 and type(pt2) is Pt2",
+    ),
+    case(
+        "a name that a library's module has too",
+        "from matplotlib import rcParams",
+        "import matplotlib\nrcParams is matplotlib.rcParams",
+        known="pickle copies: what is changed in it does not reach the library",
+    ),
+    case(
+        "a logger's level",
+        "import logging\nown_logger = logging.getLogger('identity.own'); own_logger.setLevel(logging.DEBUG)",
+        "own_logger is logging.getLogger('identity.own') and own_logger.level == logging.DEBUG",
+        known="a logger goes by its name; level and handlers belong to the process",
+    ),
+    case(
+        "the dictionary of an object by a name",
+        "import argparse\nown_args = argparse.Namespace(lr=1); own_config = vars(own_args)",
+        "own_config is vars(own_args)",
+        known=_DICT,
+    ),
+    case(
+        "an object that is its own dictionary",
+        "class AttrDict(dict):\n    def __init__(self, **k): super().__init__(**k); self.__dict__ = self\nattr_dict = AttrDict(lr=1)",
+        "attr_dict.lr = 2\nattr_dict['lr'] == 2 and attr_dict.__dict__ is attr_dict",
+        known=_DICT,
+    ),
+    case(
+        "views of a dictionary",
+        "viewed = {'a': 1}; view_keys, view_values, view_items = viewed.keys(), viewed.values(), viewed.items()",
+        "viewed['b'] = 2\nlist(view_keys) == ['a', 'b'] and list(view_values) == [1, 2] and len(view_items) == 2",
+        known="a view comes back with copies of what it showed",
+    ),
+    case(
+        "a module that an import does not find, and its functions",
+        """
+import types
+loose = types.ModuleType('loose')
+exec('loose_n = 0\\ndef loose_bump():\\n    global loose_n\\n    loose_n += 1\\n    return loose_n', vars(loose))
+loose_bump = loose.loose_bump; loose_bump()""",
+        ["loose_bump is loose.loose_bump", "loose_bump() == loose.loose_n == 2"],
+        known="its functions come back with globals of their own",
     ),
 ]
