@@ -108,7 +108,8 @@ def _aliases(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     first: dict[int, str] = {}
     found: dict[str, tuple[str, ...]] = {}
     for name, value in values.items():
-        owner = first.setdefault(id(value), name) if type(value) in (list, dict, set) else name
+        is_container = any(type(value) is kind for kind in (list, dict, set))  # a metaclass may have an __eq__
+        owner = first.setdefault(id(value), name) if is_container else name
         found[owner] = (*found.get(owner, ()), name)
     return found
 
