@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import logging
 import pickle
 import random
 import threading
 import types
 import typing
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,13 +56,17 @@ class ClassKeys:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What all picklers of one snapshot share; *unknown* is asked before code of unknown manners runs."""
+    """What all picklers of one snapshot share; *unknown* is asked before code of unknown manners runs.
+
+    *owners* are the objects, by id, whose dictionary is a variable too, with that dictionary.
+    """
 
     namespace: dict[str, Any]
     class_keys: ClassKeys
     places: elsewhere.Places
     trust: trust.Trust
     unknown: Callable[[Any], None]
+    owners: Mapping[int, dict[str, Any]]
 
 
 class Reducing:
@@ -74,6 +79,7 @@ class Reducing:
     """
 
     lenient = False
+    memo: Any
 
     def __init__(self, surroundings: Surroundings, inside: frozenset[int]) -> None:
         self.references = References()
@@ -91,6 +97,12 @@ class Reducing:
             types.CellType: self._reduce_cell,
             types.CodeType: reducers.reduce_code,
             types.MethodType: self._reduce_method,
+            logging.Logger: self._reduce_logger,
+            types.ModuleType: reducers.reduce_module,
+            reducers.DictOf: self._reduce_dict_of,
+            type({}.keys()): reducers.reduce_keys,
+            type({}.values()): reducers.reduce_values,
+            type({}.items()): reducers.reduce_items,
             types.MappingProxyType: reducers.reduce_mapping_proxy,
             memoryview: reducers.reduce_memoryview,
             functools._lru_cache_wrapper: self._reduce_cached,
@@ -127,7 +139,9 @@ class Reducing:
         if place is not None:
             self.elsewhere.add(id(value))
             return elsewhere.reduce(place)
-        return NotImplemented if id(kind) in self._ordinary else self._reduce_by_kind(kind, value)
+        reduced = NotImplemented if id(kind) in self._ordinary else self._reduce_by_kind(kind, value)
+        is_asked = reduced is NotImplemented and (id(value) in self._surroundings.owners or issubclass(kind, dict))
+        return self._reduce_beside_its_dict(value) if is_asked else reduced
 
     def _reduce_by_kind(self, kind: type, value: Any) -> Any:
         """Reduce what is known by its base class; a kind that nothing here knows is asked about once."""
@@ -156,6 +170,42 @@ class Reducing:
     def _reduce_function(self, function: types.FunctionType) -> Any:
         self._filled_later.update(map(id, function.__closure__ or ()))
         return reducers.reduce_function(function, self._surroundings.namespace, self.other_globals)
+
+    def _reduce_logger(self, logger: logging.Logger) -> Any:
+        if logger.level or logger.handlers:
+            self._note("By name only, without level and handlers")
+        return NotImplemented
+
+    def _reduce_beside_its_dict(self, value: Any) -> Any:
+        """Reduce an object whose dictionary others hold too, or that is its own: it is filled as a thing of its own."""
+        own = reducers.dict_of(value)
+        if own is None or (own is not value and own is not self._surroundings.owners.get(id(value))):
+            return NotImplemented
+        reduced = value.__reduce_ex__(PROTOCOL)
+        if type(reduced) is not tuple or not 3 <= len(reduced) <= 5:
+            return reduced
+        make, arguments, state, items, pairs = (*reduced, None, None)[:5]
+        if state is own:
+            state = value if own is value else reducers.DictOf(value, own)
+            return make, arguments, state, items, pairs, reducers.set_own_state
+        if own is value:
+            return reduced
+        is_with_slots = type(state) is tuple and len(state) == 2 and state[0] is own
+        state = (reducers.DictOf(value, own) if is_with_slots else reducers.DictOf(value)), state
+        return make, arguments, state, items, pairs, reducers.set_state_around_dict
+
+    def _reduce_dict_of(self, stand_in: reducers.DictOf) -> Any:
+        owned = self._surroundings.owners.get(id(stand_in.owner))
+        content = self._told_of(stand_in, owned) if owned is not None else None
+        return vars, (stand_in.owner,), None, None, content
+
+    def _told_of(self, stand_in: reducers.DictOf, owned: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """What a dictionary is filled with; whoever holds *owned* refers from now on to what stands for it."""
+        memo = self.memo.copy()
+        if id(owned) not in memo:
+            memo[id(owned)] = (memo.pop(id(stand_in))[0], owned)
+            self.memo = memo
+        yield from list(stand_in.content.items())
 
     def _reduce_cell(self, cell: types.CellType) -> Any:
         return reducers.reduce_cell(cell, filled_later=id(cell) in self._filled_later)

@@ -26,6 +26,7 @@ import threading
 import types
 import typing
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 import cloudpickle.cloudpickle as cp
@@ -170,10 +171,86 @@ def _globals_of(
     module = sys.modules.get(live.get("__name__", ""))
     if module is not None and module.__dict__ is live:
         return ModuleGlobals(module.__name__), None
-    if any(value is live for value in list(namespace.values())):
-        return live, None
+    for value in list(namespace.values()):
+        if value is live:
+            return live, None
+        if type(value) is types.ModuleType and vars(value) is live:
+            return DictOf(value), None
     shared = other_globals.setdefault(id(live), {})
     return shared, {name: live[name] for name in cp._extract_code_globals(function.__code__) if name in live}
+
+
+class DictOf:
+    """Stands in a stream for the dictionary of an object, which is the object's own again; filled with *content*."""
+
+    def __init__(self, owner: Any, content: Mapping[str, Any] = types.MappingProxyType({})) -> None:
+        self.owner = owner
+        self.content = content
+
+    def __reduce__(self) -> Reduced:
+        return vars, (self.owner,)
+
+
+def dict_of(value: Any) -> Any:
+    """The dictionary that holds the attributes of an object, past every property; None where it has none."""
+    for base in type.__getattribute__(type(value), "__mro__"):
+        descriptor = type.__getattribute__(base, "__dict__").get("__dict__")
+        if type(descriptor) in (types.GetSetDescriptorType, types.MemberDescriptorType):
+            return descriptor.__get__(value)
+    return None
+
+
+def set_own_state(owner: Any, state: Any) -> None:
+    """Give an object the state that is its own dictionary, as `pickle` does, or the object itself as dictionary."""
+    if hasattr(type(owner), "__setstate__"):
+        owner.__setstate__(state)
+    elif dict_of(owner) is not state:
+        object.__setattr__(owner, "__dict__", state)
+
+
+def set_state_around_dict(owner: Any, state: tuple[dict[str, Any], Any]) -> None:
+    """Give an object its state as `pickle` does, and leave it the dictionary that others hold too."""
+    own, told = state
+    if hasattr(type(owner), "__setstate__"):
+        owner.__setstate__(told)
+    else:
+        attributes, slots = told if type(told) is tuple else (told, None)
+        own.update(attributes or {})
+        for name, value in (slots or {}).items():
+            setattr(owner, name, value)
+    made = dict_of(owner)
+    if made is not own:
+        own.update(made)
+        object.__setattr__(owner, "__dict__", own)
+
+
+def reduce_module(module: types.ModuleType) -> Any:
+    """Reduce a module that no import brings back to an empty one, which is filled once it can be referred to."""
+    if importable(module):
+        return cp._module_reduce(module)
+    state = {name: value for name, value in vars(module).items() if name != "__builtins__"}
+    return types.ModuleType, (module.__name__,), state, None, None, set_module_state
+
+
+def set_module_state(module: types.ModuleType, state: dict[str, Any]) -> None:
+    """Fill a module."""
+    vars(module).update(state)
+    vars(module)["__builtins__"] = __builtins__
+
+
+def reduce_keys(view: Any) -> Reduced:
+    """Reduce the keys of a dictionary to those of the same one."""
+    return dict.keys, (gc.get_referents(view)[0],)
+
+
+def reduce_values(view: Any) -> Reduced:
+    """Reduce the values of a dictionary to those of the same one."""
+    return dict.values, (gc.get_referents(view)[0],)
+
+
+def reduce_items(view: Any) -> Reduced:
+    """Reduce the items of a dictionary to those of the same one."""
+    return dict.items, (gc.get_referents(view)[0],)
 
 
 class ModuleGlobals:

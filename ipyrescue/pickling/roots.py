@@ -80,6 +80,7 @@ class Work:
     class_keys: ClassKeys = field(default_factory=ClassKeys)
     places: elsewhere.Places = field(default_factory=elsewhere.Places)
     trust: trust.Trust = field(default_factory=trust.Trust)
+    owners: dict[int, dict[str, Any]] = field(default_factory=dict)
     class_roots: dict[str, Root] = field(default_factory=dict)
     alone: dict[Root, Any] = field(default_factory=dict)
     refused: dict[Root, str] = field(default_factory=dict)
@@ -87,10 +88,11 @@ class Work:
 
 
 def roots_of(work: Work) -> list[Root]:
-    """Every name that will be saved, and first the classes of cells among them."""
+    """Every name that will be saved: first the classes of cells, then what has a dictionary by a name of its own."""
     roots = []
     aliases = _aliases(work.frozen.values)
-    for name, value in work.frozen.values.items():
+    work.owners = _owners(work.frozen.values)
+    for name, value in sorted(work.frozen.values.items(), key=lambda item: id(item[1]) not in work.owners):
         place = work.places.of(value)
         if place is not None:
             roots.append(Root((name,), elsewhere.Pointer(*place)))
@@ -112,6 +114,13 @@ def _aliases(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         owner = first.setdefault(id(value), name) if is_container else name
         found[owner] = (*found.get(owner, ()), name)
     return found
+
+
+def _owners(values: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """The variables, by id, whose dictionary is a variable too: `config = vars(args)`."""
+    dictionaries = {id(value) for value in values.values() if type(value) is dict}
+    owned = ((value, reducers.dict_of(value)) for value in values.values() if dictionaries)
+    return {id(owner): own for owner, own in owned if type(own) is dict and id(own) in dictionaries}
 
 
 def _is_cell_class(work: Work, value: Any) -> bool:
@@ -171,7 +180,8 @@ def _next_tiers(refusal: Exception) -> Iterator[Callable[..., Any]]:
 def _dump_by(make: Callable[..., Any], work: Work, roots: list[Root]) -> Any:
     inside = frozenset(id(root.value) for root in roots if root.class_key)
     pickler = make(
-        Surroundings(work.frozen.namespace, work.class_keys, work.places, work.trust, work.watch.unknown), inside
+        Surroundings(work.frozen.namespace, work.class_keys, work.places, work.trust, work.watch.unknown, work.owners),
+        inside,
     )
     values = tuple(root.value for root in roots for _ in root.names)
     content = (values, {root.class_key: root.value for root in roots if root.class_key})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -419,6 +421,94 @@ get = ns["get"]
     assert names["get"] is names["ns"]["get"]
     assert names["get"].__globals__ is names["ns"]
     assert names["get"]() == names["ns"]["x"] == 7
+
+
+def test_the_dictionary_of_an_object_is_its_own_again(life: Life) -> None:
+    """`config = vars(args)` sees what `args` is given, whoever holds it and in whatever order they are named."""
+    life.run("""
+import argparse, types, torch
+holder = {"config": None}
+config = vars(args := argparse.Namespace(lr=1, log=[]))
+holder["config"] = config
+args.holder = holder
+of_net = (net := torch.nn.Linear(2, 2)).__dict__
+inner = vars(space := types.SimpleNamespace(a=1))
+class Slotted:
+    __slots__ = ("x", "__dict__")
+slotted = Slotted(); slotted.x = 1; slotted.y = [2]; of_slotted = vars(slotted)
+class Made:
+    def __setstate__(self, state): self.__dict__.update(state, again=True)
+of_made = vars(made := Made()); made.x = 1
+class Copied:
+    def __getstate__(self): return self.__dict__.copy()
+    def __setstate__(self, state): self.__dict__ = state
+of_copied = vars(copied := Copied()); copied.x = 1
+""")
+
+    names = round_trip(life)
+
+    assert names["config"] is vars(names["args"]) is names["holder"]["config"]
+    assert names["args"].holder is names["holder"]
+    assert names["of_net"] is vars(names["net"])
+    assert names["inner"] is vars(names["space"])
+    assert names["of_made"] is vars(names["made"])
+    assert names["of_made"] == {"x": 1, "again": True}
+    assert names["of_copied"] is vars(names["copied"])
+    assert names["copied"].x == 1
+    assert (names["slotted"].x, names["slotted"].y, names["of_slotted"]) == (1, [2], {"y": [2]})
+
+
+def test_an_object_that_is_its_own_dictionary_is_so_again(life: Life) -> None:
+    """The idiom `self.__dict__ = self`, alone, nested and beside a dictionary of the same class that has none."""
+    life.run("""
+class AttrDict(dict):
+    def __init__(self, own=True, **items):
+        super().__init__(**items)
+        if own: self.__dict__ = self
+plain = AttrDict(own=False, a=1)
+cfg = AttrDict(lr=1, deeper=AttrDict(n=2), plain=plain)
+cfg.me = cfg
+""")
+
+    names = round_trip(life)
+
+    cfg = names["cfg"]
+    assert vars(cfg) is cfg is cfg.me
+    assert vars(cfg.deeper) is cfg["deeper"]
+    assert (cfg.lr, cfg.deeper.n, vars(cfg.plain)) == (1, 2, {})
+    assert cfg.plain is names["plain"]
+
+
+def test_functions_of_a_loose_module_share_its_variables(life: Life) -> None:
+    """A module that no import finds is a value; what it defines goes on looking into it, under any name."""
+    life.run("""
+import types
+loose = types.ModuleType("loose")
+exec("count = 0\\ndef bump():\\n    global count\\n    count += 1\\n    return count\\nclass Kept: pass", vars(loose))
+bump, kept, modules = loose.bump, loose.Kept(), {"loose": loose}
+bump()
+""")
+
+    names = round_trip(life)
+
+    assert names["bump"] is names["loose"].bump
+    assert names["modules"]["loose"] is names["loose"]
+    assert type(names["kept"]) is names["loose"].Kept
+    assert names["bump"]() == names["loose"].bump() - 1 == names["loose"].count - 1 == 2
+    assert "loose" not in sys.modules
+
+
+def test_views_show_the_dictionary_that_they_are_of(life: Life) -> None:
+    """`d.keys()`, `d.values()` and `d.items()` see what `d` is given."""
+    life.run("d = {'a': 1}; keys, values, items = d.keys(), d.values(), d.items(); alone = {'b': 2}.values()")
+
+    names = round_trip(life)
+
+    names["d"]["c"] = 3
+    assert [*names["keys"]] == ["a", "c"]
+    assert [*names["values"]] == [1, 3]
+    assert [*names["items"]] == [("a", 1), ("c", 3)]
+    assert [*names["alone"]] == [2]
 
 
 def test_a_class_inside_another_keeps_its_whole_name(life: Life) -> None:
