@@ -7,6 +7,7 @@ together. A value that refuses costs its own name, and with it the names that ca
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +56,19 @@ def encode(frozen: Frozen, fence: fenced.Fence | None = None) -> Encoded:
     with collector.held_off(), interrupts.watched() as interrupted:
         work = Work(frozen, interrupted, fenced.Guard(fence) if fence else fenced.Onlooker())
         pickle_alone(work, roots_of(work))
-        return fenced.encode(work, fence, encode_groups) if fence and work.set_aside else encode_groups(work)
+        if fence is None or not work.set_aside:
+            return encode_groups(work)
+        _pickle_known_together(work)
+        encoded: Encoded = fenced.encode(work, fence, encode_groups)
+        return encoded
+
+
+def _pickle_known_together(work: Work) -> None:
+    """Pickle groups before code of unknown manners runs: what it changes in its child does not get into them."""
+    for members in _partition(work).sets():
+        if len(members) > 1:
+            with suppress(Exception):  # it is tried again with all the others, and told then
+                work.together[frozenset(members)] = dump(work, members)
 
 
 def encode_groups(work: Work) -> Encoded:
@@ -88,7 +101,8 @@ def _partition(work: Work) -> Partition:
     share_objects(work.alone, partition, elsewhere.class_constants())
     share_memory(work.alone, partition)
     share_globals(work.alone, partition)
-    depends = {root: {work.class_roots[key] for key in p.needs} for root, p in work.alone.items()}
+    classes = {key: root for key, root in work.class_roots.items() if root in work.alone}
+    depends = {root: {classes[key] for key in p.needs & classes.keys()} for root, p in work.alone.items()}
     while join_cycles(depends, partition):
         pass
     return partition
@@ -97,16 +111,20 @@ def _partition(work: Work) -> Partition:
 def _encode_together(work: Work, partition: Partition) -> list[tuple[list[Root], Any]]:
     together = []
     for members in partition.sets():
-        if len(members) > 1:
-            work.check(members)
         try:
-            pickler = work.alone[members[0]] if len(members) == 1 else dump(work, members)
+            pickler = _pickled(work, members)
         except Exception as error:  # noqa: BLE001 - as above; it costs the group
             for root in members:
                 work.refused[root] = f"cannot be saved together with what it shares: {message_of(error)}"
         else:
             together.append((members, pickler))
     return together
+
+
+def _pickled(work: Work, members: list[Root]) -> Any:
+    if len(members) == 1:
+        return work.alone[members[0]]
+    return work.together.get(frozenset(members)) or dump(work, members)
 
 
 def _in_decode_order(work: Work, together: list[tuple[list[Root], Any]]) -> Iterator[EncodedGroup]:

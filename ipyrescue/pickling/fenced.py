@@ -17,14 +17,13 @@ from typing import Any, Protocol
 
 from ipyrescue.errors import CheckpointError
 from ipyrescue.pickling.buffers import OnDevice, overlapping
-from ipyrescue.pickling.roots import Denied, Root, SetAside, Work, dump, pickle_alone
+from ipyrescue.pickling.roots import Denied, Root, SetAside, Work, pickle_alone
 from ipyrescue.wording import type_name
 
 _MOST_DEATHS = 12
 _MOST_HANGS = 4
 _DENIED_ITS_KIND = 2
 _DENIED_SECONDS = 600.0
-_CHANGES_OTHERS = "changes other variables"
 
 
 class Marks(Protocol):
@@ -195,21 +194,11 @@ class _Trial:
             except Exception:  # noqa: BLE001 - whatever it is, it is not what was asked for
                 outcome = _Spoke()
             else:
-                return self._without_changers(roots, heard)
+                return heard
         self.deaths += 1
         if outcome.how.startswith("did not end"):
             self.hangs += 1 if outcome.position >= 0 else 2  # one that left no mark was waited for longer
         return outcome
-
-    def _without_changers(self, roots: Sequence[Root], heard: _Heard) -> Any:
-        """Go on without the roots that changed other variables, if there were any and it is known which."""
-        if heard.outcome != "changed":
-            return heard
-        if not heard.said:
-            self.deaths += 1
-            return _Spoke(_CHANGES_OTHERS)
-        self._refuse([roots[position] for position in heard.said], _CHANGES_OTHERS)
-        return self.run([root for root in roots if root not in self.work.refused])
 
     def blame(self, ended: Ended) -> None:
         """Deny what the child's last mark tells of: the object, or its root where that was not enough."""
@@ -248,17 +237,11 @@ def _copy_known_memory(work: Work) -> None:
 # --- the child --------------------------------------------------------------------------------------------------
 
 
-class _Changed(Exception):  # noqa: N818 - a finding, not an error
-    """Variables that were pickled before are written otherwise now; *args[0]* are suspects beside them, if any are."""
-
-
 def _in_child(
     work: Work, roots: Sequence[Root], fence: Fence, finish: Callable[[Work], Any], marks: Marks
 ) -> list[Any]:
     """Pickle *roots* of what was set aside and all that follows; hand over the outcome, then copies taken here."""
-    before = dict(work.alone)
     work.watch, work.set_aside = Marker(fence, marks, roots), []
-    work.check = partial(_insist_on_unchanged, work, before, roots)
     work.frozen.copies.in_child = True
     taken = work.frozen.copies.taken()
     try:
@@ -268,28 +251,12 @@ def _in_child(
     except OnDevice:
         refused = {position: work.refused[root] for position, root in enumerate(roots) if root in work.refused}
         return [pickle.dumps(("here", refused))]
-    except _Changed as changed:
-        return [pickle.dumps(("changed", [roots.index(root) for root in changed.args[0]]))]
     except CheckpointError as error:
         return [pickle.dumps(("raised", str(error)))]
     sent: list[Any] = []
     origins = [[taken.get(id(b)) or _send(b, sent) for b in group.buffers] for group in encoded.groups]
     bare = replace(encoded, groups=tuple(replace(group, buffers=()) for group in encoded.groups))
     return [pickle.dumps(("encoded", (bare, origins)), 5), *sent]
-
-
-def _insist_on_unchanged(work: Work, before: dict[Root, Any], suspects: Sequence[Root], members: list[Root]) -> None:
-    """Raise `_Changed` where code that ran here changed what the kernel has pickled; it must not get into a group."""
-    known = [root for root in members if root in before]
-    if not all(_is_unchanged(work, root, before[root]) for root in known):
-        raise _Changed([root for root in members if root in suspects])
-
-
-def _is_unchanged(work: Work, root: Root, before: Any) -> bool:
-    try:
-        return bool(dump(work, [root]).file.getvalue() == before.file.getvalue())
-    except Exception:  # noqa: BLE001 - it could be pickled before
-        return False
 
 
 def _send(buffer: Any, sent: list[Any]) -> int:

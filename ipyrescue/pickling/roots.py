@@ -68,21 +68,18 @@ class Watch(Protocol):
 
 @dataclass
 class Work:
-    """The state of one encoding: what was pickled alone, what refused, and what was set aside.
-
-    *check* sees the members of a group before they are pickled together.
-    """
+    """The state of one encoding: what was pickled alone or together, what refused, and what was set aside."""
 
     frozen: Frozen
     interrupted: Callable[[], bool]
     watch: Watch
-    check: Callable[[list[Root]], None] = lambda members: None
     class_keys: ClassKeys = field(default_factory=ClassKeys)
     places: elsewhere.Places = field(default_factory=elsewhere.Places)
     trust: trust.Trust = field(default_factory=trust.Trust)
     owners: dict[int, dict[str, Any]] = field(default_factory=dict)
     class_roots: dict[str, Root] = field(default_factory=dict)
     alone: dict[Root, Any] = field(default_factory=dict)
+    together: dict[frozenset[Root], Any] = field(default_factory=dict)
     refused: dict[Root, str] = field(default_factory=dict)
     set_aside: list[Root] = field(default_factory=list)
 
