@@ -228,6 +228,7 @@ class _Child:
         self._file = file
         self.verdict = verdict
         self._libc = ctypes.CDLL(None)
+        self._parent = os.getpid()
         self._room_bytes = _room_bytes()
 
     def live(self) -> NoReturn:
@@ -248,6 +249,8 @@ class _Child:
 
     def _fence_in(self) -> None:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != self._parent:  # it died before the line above
+            os._exit(1)
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):

@@ -59,18 +59,23 @@ def kind_of(value: Any) -> str:
     return f"{type_name(value)} at {id(type(value)):x}"
 
 
+def forgive(fence: Fence) -> None:
+    """Forget what ended a child a while ago: a lock that was held then may be free now."""
+    recent = time.monotonic() - _DENIED_SECONDS
+    fence.denied = {key: (how, when) for key, (how, when) in fence.denied.items() if when > recent}
+
+
 def refuse_denied(fence: Fence, value: Any) -> None:
-    """Raise `Denied` for what ended a child a short while ago, and for all of its kind when two of them did."""
+    """Raise `Denied` for what ended a child, and for all of its kind when two of them did."""
     if not fence.denied:
         return
-    kind, recent = kind_of(value), time.monotonic() - _DENIED_SECONDS
-    of_its_kind = [how for (name, _), (how, when) in fence.denied.items() if name == kind and when > recent]
-    itself, when = fence.denied.get((kind, id(value)), (None, 0.0))
-    how = itself if when > recent else None
-    if how is None and len(of_its_kind) >= _DENIED_ITS_KIND:
-        how = of_its_kind[0]
-    if how is not None:
-        raise Denied(type_name(value), how)
+    kind = kind_of(value)
+    of_its_kind = [denied for (name, _), denied in fence.denied.items() if name == kind]
+    denied = fence.denied.get((kind, id(value)))
+    if denied is None and len(of_its_kind) >= _DENIED_ITS_KIND:
+        denied = of_its_kind[0]
+    if denied is not None:
+        raise Denied(type_name(value), denied[0])
 
 
 def _as_a_whole(root: Root) -> tuple[str, int]:
@@ -102,16 +107,20 @@ class Refuser(Onlooker):
 
 
 class Guard(Refuser):
-    """Keeps code of unknown manners out of this process."""
+    """Keeps code of unknown manners out of this process, and what ended a child a short while ago out of the next."""
 
     may_set_aside = True
+
+    def __init__(self, fence: Fence) -> None:
+        super().__init__(fence)
+        forgive(fence)
 
     def begin(self, roots: Sequence[Root]) -> None:
         """Raise `Denied` for a variable that must not be tried again."""
         for root in roots if self._fence.denied else ():
-            how, when = self._fence.denied.get(_as_a_whole(root), ("", 0.0))
-            if how and when > time.monotonic() - _DENIED_SECONDS:
-                raise Denied(type_name(root.value), how)
+            denied = self._fence.denied.get(_as_a_whole(root))
+            if denied is not None:
+                raise Denied(type_name(root.value), denied[0])
 
     def unknown(self, value: Any) -> None:
         """Raise `Denied` or `SetAside`."""

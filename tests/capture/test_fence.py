@@ -224,6 +224,15 @@ def test_no_warning_of_threads_and_no_filter_is_left(fence, recwarn):
     assert warnings.filters == filters
 
 
+def test_a_child_whose_kernel_died_before_it_could_ask_to_be_told_ends(fence, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "getppid", lambda: 1)
+
+    ended = fence.run(lambda marks: [(tmp_path / "lived").touch() or b""])
+
+    assert ended == Ended("ends the process (exit status 1)", NOWHERE, 0, "")
+    assert not (tmp_path / "lived").exists()
+
+
 def test_a_killed_kernel_takes_its_child_with_it(tmp_path):
     code = f"""
 import os, time

@@ -7,6 +7,7 @@ import errno
 import fractions
 import os
 import sys
+import time
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,18 @@ def test_what_ended_a_child_is_not_tried_again(fenced: Life) -> None:
     assert reasons(fenced) == first
     assert children == 3, "two that died, and one that came to the end"
     assert fenced.fence.children == children, "now none is needed"
+
+
+def test_what_ended_a_child_is_tried_again_after_a_while(fenced: Life, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that was held at the fork is free by then; nobody pays for it with the rest of the session."""
+    fenced.run(f"{HOSTILE}\nexits = Exits()")
+    reasons(fenced)
+    later = time.monotonic() + 601
+    monkeypatch.setattr("ipyrescue.pickling.fenced.time", types.SimpleNamespace(monotonic=lambda: later))
+    children = fenced.fence.children
+
+    assert set(reasons(fenced)) == {"exits"}
+    assert fenced.fence.children > children
 
 
 def test_plain_data_and_known_libraries_need_no_child(fenced: Life) -> None:
