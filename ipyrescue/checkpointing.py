@@ -15,35 +15,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
 from ipyrescue import cells, environment
 from ipyrescue.binding import borrowed_names
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
-from ipyrescue.pickling.buffers import Copies
+from ipyrescue.pickling.buffers import Area, Copies, Reference
 from ipyrescue.pickling.cutting import Cutter, cut_group
 from ipyrescue.pickling.encode import Encoded, EncodedGroup, encode
 from ipyrescue.pickling.fenced import Fence
 from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.roots import Frozen
 from ipyrescue.pickling.sources import source_of
-from ipyrescue.pickling.tensors import named, storage_reference
+from ipyrescue.pickling.tensors import gradient, is_trained, named, storage_reference
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion, Origin, Selection, select
 from ipyrescue.store import Store, blobs
 from ipyrescue.wording import type_name
-
-
-class Area(Protocol):
-    """Where copies of live memory go; see `ipyrescue.capture.staging`."""
-
-    def reset(self) -> None:
-        """Forget the copies of the snapshot before."""
-
-    def hold(self, address: int, size_bytes: int) -> memoryview:
-        """Copy raw memory to where user code cannot change it."""
 
 
 @dataclass(frozen=True)
@@ -115,25 +105,31 @@ def write(draft: Draft, store: Store) -> Snapshot:
 # --- stage and encode -------------------------------------------------------------------------------------------
 
 
-def stage(selection: Selection, area: Area) -> Staged:
-    """Copy the memory of every tensor that has an obvious path; later finds are copied as they are met."""
+def stage(selection: Selection, area: Area, *, trained_only: bool = False) -> Staged:
+    """Copy the memory of every tensor that has an obvious path; later finds are copied as they are met.
+
+    With *trained_only* what training does not write to is left to whoever freezes it otherwise, by a fork.
+    """
     area.reset()
-    copies = Copies(area.hold)
+    copies = Copies(area)
     names: dict[int, str] = {}
+    references: list[Reference] = []
     for name, value in selection.values.items():
         # Memory that a tensor no longer has may raise anything; encode decides about it.
         with suppress(Exception):
-            _stage_one(name, value, names, copies)
+            _note_one(name, value, names, references, trained_only=trained_only)
+    copies.take_all(references)
     frozen = Frozen(selection.values, selection.namespace, copies, names, randomness.capture())
     return Staged(selection, frozen)
 
 
-def _stage_one(name: str, value: Any, names: dict[int, str], copies: Copies) -> None:
+def _note_one(name: str, value: Any, names: dict[int, str], references: list[Reference], *, trained_only: bool) -> None:
     for dotted, tensor in named(name, value):
         names.setdefault(id(tensor), dotted)
-        reference = storage_reference(tensor)
-        if reference is not None:
-            copies.take(reference)
+        for trained in (tensor, gradient(tensor)) if not trained_only or is_trained(value, tensor) else ():
+            reference = storage_reference(trained) if trained is not None else None
+            if reference is not None:
+                references.append(reference)
 
 
 def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:

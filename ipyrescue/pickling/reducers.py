@@ -34,7 +34,7 @@ import cloudpickle.cloudpickle as cp
 from ipyrescue import environment
 from ipyrescue.errors import RestoreError
 from ipyrescue.pickling import placeholders
-from ipyrescue.pickling.buffers import address_of
+from ipyrescue.addresses import address_of
 
 Reduced = tuple[Any, ...]
 
