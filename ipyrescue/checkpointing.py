@@ -1,10 +1,11 @@
 """checkpoint: a namespace becomes a snapshot, in five stages.
 
     select -> stage -> encode -> put -> commit
-    `----- the cell waits ----'   `- the writer, beside it
+    `----- the cell waits ----'   `- the writer, beside it          a thread: `capture`, then `write`
+    `- the cell waits -'   `- a forked child, which sees all -'     a child: `freeze`, then `thaw`, then `write`
 
-`capture` is the part that must see a quiet namespace; what it returns touches no live object. `write` is the part
-that may run in another thread.
+`capture` and `freeze` are the parts that must see a quiet namespace; what `capture` returns touches no live object, what
+`freeze` returns is of use in a forked child only, where no object changes any more.
 """
 
 from __future__ import annotations
@@ -38,10 +39,20 @@ from ipyrescue.wording import type_name
 
 @dataclass(frozen=True)
 class Staged:
-    """A selection whose training state has been copied, so that encoding it is cheap and sees one moment."""
+    """A selection whose training state has been copied, so that encoding it is cheap and sees one moment.
+
+    *started* is when the pause began, in seconds of `time.perf_counter`, which children share.
+    """
 
     selection: Selection
     frozen: Frozen
+    created: str
+    started: float
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The memory that was copied, (address, size_bytes): a child can do without."""
+        return self.frozen.copies.spans()
 
 
 @dataclass(frozen=True)
@@ -90,8 +101,24 @@ def capture(
     """
     started = time.perf_counter()
     selection = select(namespace, store.next_sequence(), origin, occasion, settings)
-    draft = draft_of(stage(selection, area), fence)
-    return replace(draft, snapshot=replace(draft.snapshot, pause_seconds=time.perf_counter() - started))
+    return draft_of(stage(selection, area, started), fence)
+
+
+def freeze(
+    namespace: dict[str, Any], store: Store, area: Area, *, origin: Origin, occasion: Occasion, settings: Settings
+) -> Staged:
+    """The pause before a fork: select, and copy what training writes to. The rest is frozen by the fork itself."""
+    started = time.perf_counter()
+    selection = select(namespace, store.next_sequence(), origin, occasion, settings)
+    return stage(selection, area, started, trained_only=True)
+
+
+def thaw(staged: Staged, fence: Fence | None) -> Draft:
+    """In a forked child: encode what stands still here. Memory is referred to where it is."""
+    staged.frozen.copies.rest()
+    pause_seconds = time.perf_counter() - staged.started
+    draft = draft_of(staged, fence)
+    return replace(draft, snapshot=replace(draft.snapshot, pause_seconds=pause_seconds))
 
 
 def write(draft: Draft, store: Store) -> Snapshot:
@@ -105,11 +132,12 @@ def write(draft: Draft, store: Store) -> Snapshot:
 # --- stage and encode -------------------------------------------------------------------------------------------
 
 
-def stage(selection: Selection, area: Area, *, trained_only: bool = False) -> Staged:
+def stage(selection: Selection, area: Area, started: float, *, trained_only: bool = False) -> Staged:
     """Copy the memory of every tensor that has an obvious path; later finds are copied as they are met.
 
     With *trained_only* what training does not write to is left to whoever freezes it otherwise, by a fork.
     """
+    created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     area.reset()
     copies = Copies(area)
     names: dict[int, str] = {}
@@ -120,7 +148,7 @@ def stage(selection: Selection, area: Area, *, trained_only: bool = False) -> St
             _note_one(name, value, names, references, trained_only=trained_only)
     copies.take_all(references)
     frozen = Frozen(selection.values, selection.namespace, copies, names, randomness.capture())
-    return Staged(selection, frozen)
+    return Staged(selection, frozen, created, started)
 
 
 def _note_one(name: str, value: Any, names: dict[int, str], references: list[Reference], *, trained_only: bool) -> None:
@@ -143,7 +171,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         sequence=selection.sequence,
         notebook=selection.origin.notebook,
         incarnation=selection.origin.incarnation,
-        created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        created=staged.created,
         label=selection.occasion.label,
         trigger=selection.occasion.trigger,
         cut=selection.occasion.cut,
@@ -159,7 +187,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         groups=(),
         blobs=(),
         new_bytes=0,
-        pause_seconds=0.0,
+        pause_seconds=time.perf_counter() - staged.started,
     )
     return Draft(snapshot, encoded.groups, encoded.sizes, selection.origin.history)
 
