@@ -44,6 +44,7 @@ class Restored:
     so the old life goes on. All of *names* begin with *prefix*. *before* takes it back, until the kernel keeps that.
     *differences* are what matters of this session that was otherwise in the snapshot's. Only a full restore has
     *frames*, the functions that ran, outermost first, with their locals; and *progress*, what the loops were at.
+    *waited_seconds* is how long a process of a dead kernel was waited for that was writing, if one was.
     """
 
     snapshot: Snapshot
@@ -58,6 +59,7 @@ class Restored:
     differences: tuple[environment.Difference, ...] = ()
     frames: tuple[Running, ...] = ()
     progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    waited_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
+from ipyrescue.incarnations.writers import Waited, wait_for_writers
 from ipyrescue.kernel import surroundings
 from ipyrescue.kernel.cell_code import CellCode
 from ipyrescue.kernel.frames import Frames
@@ -33,7 +34,7 @@ from ipyrescue.kernel.repository import Repository
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
-from ipyrescue.settings import Configuration, format_size
+from ipyrescue.settings import Configuration, format_duration, format_size
 from ipyrescue.store import Store, lives, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
@@ -82,6 +83,7 @@ class Notebook:
         self._undo: _Undo | None = None
         self._asked: Repository | None = None
         self._continued = {self.incarnation}
+        self._waited: Waited | None = None
 
     @property
     def configuration(self) -> Configuration:
@@ -236,8 +238,11 @@ class Notebook:
         """The snapshots that *source* means, best first; see `ipyrescue.finding`.
 
         A console is known only by its directory, so another console's snapshots are offered, never taken unasked.
+        Where the newest is meant, a process of a dead kernel that still writes it is waited for.
         """
         where = self.identity
+        if source is None or source.startswith("latest"):
+            self.wait_for_writers()
         found = restoring.find(
             self.store(), source, notebook=where.notebook, incarnation=self.incarnation, device=device
         )
@@ -250,6 +255,13 @@ class Notebook:
                 f"If that is the one you want, say so: %restore_vars from={found[0].id[:8]}"
             )
         return mine
+
+    def wait_for_writers(self) -> bool:
+        """Wait until what dead kernels of this notebook were writing is there; return whether there was something."""
+        where = self.identity
+        waited = wait_for_writers(where.store_root, where.notebook, self.incarnation)
+        self._waited = waited or self._waited
+        return waited is not None
 
     def restore(self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
         """Bind the variables of the first of *found* that can be read, in the namespace or *into* a mapping.
@@ -266,6 +278,7 @@ class Notebook:
             class_source=self._class_source,
             session=self._session,
         )
+        restored = self._with_waiting(restored)
         self.has_restored = self.has_restored or into is None
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
@@ -277,6 +290,18 @@ class Notebook:
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
             self.cells.update({name: made[name] for name in restored.names if name in made})
         return replace(restored, before=None)
+
+    def _with_waiting(self, restored: Restored) -> Restored:
+        """Note how long a dead kernel's writer was waited for, and warn where that did not help."""
+        waited, self._waited = self._waited, None
+        if waited is None:
+            return restored
+        late = (
+            f"Process {waited.unfinished} of a dead kernel is still writing after {format_duration(waited.seconds)}: "
+            "there may be a newer snapshot soon. See: %snapshots"
+        )
+        told = (*restored.warnings, late) if waited.unfinished is not None else restored.warnings
+        return replace(restored, waited_seconds=waited.seconds, warnings=told)
 
     def _go_on_with_history(self, snapshot: Snapshot) -> None:
         """What the session of *snapshot* ran stands before what this one did, once."""

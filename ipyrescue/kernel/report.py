@@ -117,6 +117,7 @@ class RestoredReport(Report):
     sources: Mapping[str, str] = field(default_factory=dict)
     differences: tuple[environment.Difference, ...] = ()
     frames: tuple[str, ...] = ()
+    waited_seconds: float | None = None
 
     def lines(self) -> list[Line]:
         """Say what is back, what is not, and what happens from now on."""
@@ -124,6 +125,9 @@ class RestoredReport(Report):
         whence = f"from snapshot {self.snapshot_id[:8]}, made {format_age(self.age_seconds)}"
         left_out = _left_out(self.skipped, self.snapshot_id)
         told = [Line(f"Restored {count(len(self.names), 'variable')}{took} {whence}.{left_out}")]
+        if self.waited_seconds is not None:
+            waited = format_duration(self.waited_seconds)
+            told.append(Line(f"Waited {waited} for a process of the dead kernel that was still writing."))
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
         told += [Line(_replaced(self.replaced))] if self.replaced else []
         told += [Line(f"Running then: {listed(list(self.frames), most=3)}. {_FRAMES}")] if self.frames else []

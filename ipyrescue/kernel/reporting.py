@@ -94,6 +94,7 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         frames=tuple(f"{frame.call} ({frame.place})" for frame in result.frames),
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
+        waited_seconds=result.waited_seconds,
     )
 
 
