@@ -21,7 +21,7 @@ from typing import Any
 from ipyrescue import cells, environment
 from ipyrescue.binding import borrowed_names
 from ipyrescue.errors import CheckpointError
-from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
+from ipyrescue.manifest import FORMAT_VERSION, PROGRESS, Frame, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
 from ipyrescue.pickling.buffers import Area, Copies, Reference
 from ipyrescue.pickling.cutting import Cutter, cut_group
@@ -188,6 +188,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         blobs=(),
         new_bytes=0,
         pause_seconds=time.perf_counter() - staged.started,
+        frames=tuple(_frames(selection, encoded)),
     )
     return Draft(snapshot, encoded.groups, encoded.sizes, selection.origin.history)
 
@@ -195,7 +196,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
 def _refused(selection: Selection, encoded: Encoded) -> tuple[Skipped, ...]:
     made_by = selection.origin.cells
     return tuple(
-        Skipped(name, type_name(selection.values[name]), _told(reason), made_by.get(name))
+        Skipped(name, _type(name, selection.values[name]), _told(reason), made_by.get(name))
         for name, reason in encoded.refused.items()
     )
 
@@ -230,12 +231,30 @@ def _insist_on_tagged(selection: Selection, refused: tuple[Skipped, ...]) -> Non
 
 def _variables(selection: Selection, encoded: Encoded) -> Iterator[Variable]:
     origin, values = selection.origin, selection.values
+    made_by = {**origin.cells, **_cells_of_locals(selection)}
     # A class without methods tells no place in the code; the cell that made it is asked.
     ran = cells.from_bytes(origin.history) if any(_is_class(values[n]) for n in encoded.sizes) else ()
     for name, size_bytes in sorted(encoded.sizes.items()):
-        value, cell = values[name], origin.cells.get(name)
+        value, cell = values[name], made_by.get(name)
         source = source_of(value) or (cells.class_source(ran, cell, name) if _is_class(value) else None)
-        yield Variable(name, type_name(value), size_bytes, cell, redacted(source) if source else None)
+        yield Variable(name, _type(name, value), size_bytes, cell, redacted(source) if source else None)
+
+
+def _cells_of_locals(selection: Selection) -> dict[str, int]:
+    """The cell of each local is that of its function."""
+    frames = selection.occasion.frames
+    return {frame.pseudo_name(name): frame.cell for frame in frames for name in frame.locals if frame.cell is not None}
+
+
+def _frames(selection: Selection, encoded: Encoded) -> Iterator[Frame]:
+    """The functions that ran, with those of their locals that are saved."""
+    for frame in selection.occasion.frames:
+        names = map(frame.pseudo_name, frame.locals)
+        yield Frame(frame.function, frame.cell, frame.line, tuple(name for name in names if name in encoded.sizes))
+
+
+def _type(name: str, value: Any) -> str:
+    return "progress" if name == PROGRESS else type_name(value)
 
 
 def _is_class(value: Any) -> bool:

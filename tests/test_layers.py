@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {
     "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
-    "redaction", "addresses",
+    "redaction", "addresses", "stack",
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "identity": set(),
     "comparing": {"manifest"},
     "cells": {"errors"},
+    "stack": set(),
     "credentials": set(),
     "redaction": {"credentials"},
     "store": NOUNS,

@@ -132,6 +132,11 @@ class LifeRecorder:
         """Note why the last attempt to save failed."""
         self._change(failure=redacted(failure)[:1000])
 
+    def writes(self, pid: int | None) -> None:
+        """Note which process of ours is writing a snapshot; None when none is. The next kernel waits for it."""
+        started = lives.process_facts(pid).start_ticks if pid is not None else None
+        self._change(writer_pid=pid, writer_start_ticks=started)
+
     @contextlib.contextmanager
     def restores(self, snapshot_id: str, device: str | None) -> Iterator[None]:
         """Note, durably, that a restore is being tried: should it kill the kernel, the next one is to know."""

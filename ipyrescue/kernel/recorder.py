@@ -113,15 +113,16 @@ class Recorder:
     def checkpoint(self, occasion: Occasion, wanted: Settings) -> Snapshot:
         """Make a snapshot now. Raises `CheckpointError` or `StoreError`; older snapshots are intact then."""
         self._begin_life()
+        here = sys._getframe()
         with self._quiet_area():
-            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted))
+            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, frame=here))
         self.life.saves(self.last_snapshot.created)
         return self.last_snapshot
 
     def plan(self, wanted: Settings) -> Any:
         """Capture without writing: a draft that says what a snapshot would hold."""
         with self._quiet_area():
-            return self.notebook.capture(Occasion(trigger="dry run"), wanted)
+            return self.notebook.capture(Occasion(trigger="dry run"), wanted, frame=sys._getframe())
 
     def imagine(self, names: Iterable[str]) -> Snapshot:
         """What a snapshot of these names would be now, to compare it with another; nothing is kept of it."""
@@ -309,7 +310,7 @@ class Recorder:
             _say(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
 
     def _tell_of_lost_tags(self, snapshot: Snapshot) -> None:
-        lost = "; ".join(str(s) for s in snapshot.skipped if s.name in snapshot.settings.tagged)
+        lost = "; ".join(map(str, snapshot.lost))
         if lost and lost != self._told:
             _say(f"Tagged, but not in snapshot {snapshot.id[:8]}: {lost}")
         self._told = lost or None

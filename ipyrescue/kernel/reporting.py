@@ -35,7 +35,7 @@ from ipyrescue.kernel.report import (
     StatusReport,
     armed_line,
 )
-from ipyrescue.manifest import Settings, Snapshot
+from ipyrescue.manifest import PROGRESS, Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
 from ipyrescue.wording import seconds_of, type_name
 
@@ -91,8 +91,10 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         replaced=result.replaced,
         warnings=(*_newer_interrupted(result.snapshot, newest), *result.warnings),
         differences=result.differences,
+        frames=tuple(f"{frame.call} ({frame.place})" for frame in result.frames),
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
+        waited_seconds=result.waited_seconds,
     )
 
 
@@ -116,9 +118,20 @@ def _restored_rows(result: Restored) -> Iterator[RestoredRow]:
             yield RestoredRow(prefix + v.name, v.type, v.size_bytes, "restored")
         elif v.name in result.kept:
             yield RestoredRow(v.name, v.type, v.size_bytes, "kept as it was")
+    yield from _rows_beside(result)
     for i in result.snapshot.imports:
         if prefix + i.name in result.names:
             yield RestoredRow(prefix + i.name, "module", None, "restored", str(i))
+
+
+def _rows_beside(result: Restored) -> Iterator[RestoredRow]:
+    """What came back beside the names: locals of functions, and what loops were at."""
+    came = {frame.pseudo_name(name) for frame in result.frames for name in frame.locals}
+    for v in result.snapshot.variables:
+        if v.name in came:
+            yield RestoredRow(v.name, v.type, v.size_bytes, "in ipyrescue.frames()")
+        elif v.name == PROGRESS and result.progress:
+            yield RestoredRow(v.name, v.type, v.size_bytes, "where loops go on")
 
 
 def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, ...]:

@@ -77,6 +77,17 @@ def test_a_record_says_who_lives_and_which_cell_runs(root, recorder):
     assert (_on_disk(root)["cell"], _on_disk(root)["cell_running"]) == (4, False)
 
 
+def test_a_process_that_writes_is_on_record_until_it_does_not(root, recorder):
+    """By its pid and its start, so that a later process of that number is not taken for it."""
+    recorder.writes(os.getpid())
+    (life,) = lives.read_all(root)
+    assert (life.writer_pid, life.writer_start_ticks) == (os.getpid(), lives.process_facts(os.getpid()).start_ticks)
+    assert lives.still_writes(life)
+
+    recorder.writes(None)
+    assert not lives.still_writes(lives.read_all(root)[0])
+
+
 def test_the_first_end_counts(root, recorder):
     """A shutdown is followed by atexit, and by the end of the cell that it interrupted."""
     recorder.ends("restart")
