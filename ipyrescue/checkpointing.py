@@ -4,15 +4,15 @@
     `----- the cell waits ----'   `- the writer, beside it          a thread: `capture`, then `write`
     `- the cell waits -'   `- a forked child, which sees all -'     a child: `freeze`, then `thaw`, then `write`
 
-`capture` and `freeze` are the parts that must see a quiet namespace; what `capture` returns touches no live object, what
-`freeze` returns is of use in a forked child only, where no object changes any more.
+`capture` and `freeze` are the parts that must see a quiet namespace. What `capture` returns touches no live object;
+what `freeze` returns is of use in a forked child only, where no object changes any more.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -23,7 +23,7 @@ from ipyrescue.binding import borrowed_names
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, PROGRESS, Frame, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
-from ipyrescue.pickling.buffers import Area, Copies, Reference
+from ipyrescue.pickling.buffers import Area, Copies, OnDevice, Reference
 from ipyrescue.pickling.cutting import Cutter, cut_group
 from ipyrescue.pickling.encode import Encoded, EncodedGroup, encode
 from ipyrescue.pickling.fenced import Fence
@@ -113,12 +113,38 @@ def freeze(
     return stage(selection, area, started, trained_only=True)
 
 
-def thaw(staged: Staged, fence: Fence | None) -> Draft:
-    """In a forked child: encode what stands still here. Memory is referred to where it is."""
+def thaw(staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> Draft:
+    """In a forked child: encode what stands still here. Memory is referred to where it is.
+
+    With *lacks_memory* what was copied is not there itself, so code of unknown manners is not run. Raises `NotInAChild`.
+    """
     staged.frozen.copies.rest()
     pause_seconds = time.perf_counter() - staged.started
-    draft = draft_of(staged, fence)
+    try:
+        draft = draft_of(staged, _NoFence(fence) if lacks_memory and fence is not None else fence)
+    except OnDevice:
+        raise NotInAChild("devices") from None
     return replace(draft, snapshot=replace(draft.snapshot, pause_seconds=pause_seconds))
+
+
+class NotInAChild(Exception):  # noqa: N818 - not an error: another way will do
+    """A snapshot is not for this child, which *lacks* `devices`, or `memory` that unknown code may want."""
+
+    @property
+    def lacks(self) -> str:
+        """What the child lacks."""
+        return str(self.args[0])
+
+
+class _NoFence:
+    """Stands for a fence where code of unknown manners must not run at all."""
+
+    def __init__(self, fence: Fence) -> None:
+        self.denied = fence.denied
+
+    def run(self, work: Callable[[Any], Sequence[Any]]) -> Any:
+        """Refuse."""
+        raise NotInAChild("memory")
 
 
 def write(draft: Draft, store: Store) -> Snapshot:

@@ -33,6 +33,25 @@ _Move = tuple[int, int, int]
 """To this address, from that one, so many bytes."""
 
 
+class NoMemory(CheckpointError):  # noqa: N818 - the error is that no snapshot was made
+    """There is too little memory for copies."""
+
+
+class LiveArea:
+    """No copies at all: views of live memory, for a snapshot that is written before anything of it can change."""
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+    def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
+        """See ranges of memory, (address, size_bytes), where they are."""
+        return [_seen(start, size_bytes) for start, size_bytes in spans]
+
+    def hold_from_devices(self, storages: list[Any]) -> list[memoryview]:
+        """Copy torch storages of devices: files can be written from no other memory than the host's."""
+        return [_seen(host.data_ptr(), host.nbytes(), owner=host) for host in (storage.cpu() for storage in storages)]
+
+
 class StagingArea:
     """Reusable memory in segments. One thread holds; any thread reads the views.
 
@@ -121,11 +140,11 @@ class StagingArea:
         needed = _round_up(max(size_bytes, _SEGMENT_BYTES), _HUGE_PAGE_BYTES)
         available = self._available_bytes()
         if needed + _HEADROOM_BYTES > available:
-            raise CheckpointError(_no_memory(size_bytes, available))
+            raise NoMemory(_no_memory(size_bytes, available))
         try:
             segment = _Segment(needed)
         except (OSError, MemoryError) as error:
-            raise CheckpointError(_no_memory(size_bytes, available)) from error
+            raise NoMemory(_no_memory(size_bytes, available)) from error
         self._segments.append(segment)
         return segment
 
@@ -254,6 +273,12 @@ def _halves(moves: list[_Move]) -> tuple[list[_Move], list[_Move]]:
 
 def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
+
+
+def _seen(address: int, size_bytes: int, owner: Any = None) -> memoryview:
+    memory = (ctypes.c_char * size_bytes).from_address(address)
+    memory._owner = owner  # type: ignore[attr-defined] - lives as long as the view
+    return memoryview(memory).cast("B").toreadonly()
 
 
 def _no_memory(needed_bytes: int, available_bytes: int) -> str:

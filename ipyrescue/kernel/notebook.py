@@ -19,7 +19,7 @@ from ipyrescue.capture.staging import StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checking import supervising
 from ipyrescue.checking.verdicts import Checked
-from ipyrescue.checkpointing import Draft
+from ipyrescue.checkpointing import Area, Draft, Staged
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
@@ -149,26 +149,58 @@ class Notebook:
         create: bool = True,
         frame: FrameType | None = None,
         header: int | None = None,
+        area: Area | None = None,
     ) -> Draft:
         """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`.
 
         Without *create* no store and no key is made, for a draft that is not to be written. *frame* is where the
         program stands: the functions of cells from there outwards are saved with their locals. *header* is the line of
-        the loop's header that it has reached.
+        the loop's header that it has reached. Copies go to *area*, if it is not to be the one that is kept.
         """
-        occasion = replace(
-            occasion,
-            frames=stack.running(frame, self.code.is_cell, self.code.number),
-            progress=self.states(frame, header),
-        )
+        with self._at(frame, header, occasion) as occasion:
+            return checkpointing.capture(
+                self._shell.user_ns,
+                self.store(create=create),
+                self.area if area is None else area,
+                origin=self._origin(),
+                occasion=occasion,
+                settings=wanted,
+                fence=self.fence_for(occasion, wanted),
+            )
+
+    def freeze(
+        self, occasion: Occasion, wanted: Settings, *, frame: FrameType | None = None, header: int | None = None
+    ) -> Staged:
+        """The pause before a fork, as short as can be; `complete` goes on in the child. Raises as `capture` does."""
+        with self._at(frame, header, occasion) as occasion:
+            return checkpointing.freeze(
+                self._shell.user_ns,
+                self.store(create=True),
+                self.area,
+                origin=self._origin(),
+                occasion=occasion,
+                settings=wanted,
+            )
+
+    def complete(self, staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> Snapshot:
+        """In a forked child: all the rest of a checkpoint. Raises `CheckpointError`, `StoreError`, `NotInAChild`."""
+        return self.write(checkpointing.thaw(staged, fence, lacks_memory=lacks_memory))
+
+    @contextlib.contextmanager
+    def _at(self, frame: FrameType | None, header: int | None, occasion: Occasion) -> Iterator[Occasion]:
+        """The *occasion* with the functions of cells that run, and with what loops stand at."""
         try:
-            return self._capture(occasion, wanted, create=create)
+            yield replace(
+                occasion,
+                frames=stack.running(frame, self.code.is_cell, self.code.number),
+                progress=self.states(frame, header),
+            )
         finally:
             # Whoever stands in a trace function of *frame* must not have it touched.
             stack.let_go(frame.f_back if frame is not None else None, self.code.is_cell)
 
-    def _capture(self, occasion: Occasion, wanted: Settings, *, create: bool) -> Draft:
-        origin = Origin(
+    def _origin(self) -> Origin:
+        return Origin(
             notebook=self.identity.notebook,
             incarnation=self.incarnation,
             host=socket.gethostname(),
@@ -178,17 +210,8 @@ class Notebook:
             history=self.history.to_bytes(),
             session=surroundings.worth_keeping(surroundings.facts(self._shell)),
         )
-        return checkpointing.capture(
-            self._shell.user_ns,
-            self.store(create=create),
-            self.area,
-            origin=origin,
-            occasion=occasion,
-            settings=wanted,
-            fence=self._fence(occasion, wanted),
-        )
 
-    def _fence(self, occasion: Occasion, wanted: Settings) -> Fence | None:
+    def fence_for(self, occasion: Occasion, wanted: Settings) -> Fence | None:
         """Where children can be had, the fence; what ended one is tried again when the user names what to save."""
         if occasion.trigger == "command" and wanted.tagged:
             self.fence.denied.clear()
