@@ -55,7 +55,9 @@ def protection(
     if life.every_seconds is None:
         return Protection("not_armed", "not protected", f"Snapshots are made only by hand; {last}. {_HINT}")
     if life.failure is not None:
-        return Protection("failing", "NOT protected: saving fails", f"Saving fails; {last}. {clean(life.failure)}")
+        return Protection(
+            "failing", "NOT protected: saving fails", f"NOT protected: saving fails; {last}. {clean(life.failure)}"
+        )
     saved = seconds_of(life.saved_at)
     if saved is None:
         every = format_duration(life.every_seconds)
@@ -66,7 +68,7 @@ def protection(
         return Protection(
             "stale",
             shortened(f"stale: last {format_age(now - saved)}", _LABEL_CHARACTERS),
-            f"{_stale(life)} At most every {interval_words(life)}; {last}.",
+            f"{_stale(life)} Snapshots are wanted every {interval_words(life)}; {last}.",
         )
     paused = clean(life.inside) if life.inside is not None and life.cell_running else None
     but = f" Inside this cell it is paused: {paused}." if paused is not None else ""
@@ -96,8 +98,8 @@ def interval_words(life: Life) -> str:
 def _stale(life: Life) -> str:
     """Say what is in no snapshot, and why."""
     if not life.cell_running:
-        return "What the last cell did is not saved."
-    return f"The running cell is not protected: {clean(life.inside) if life.inside is not None else _NO_SAFE_POINT}."
+        return "What the last cell did is NOT saved."
+    return f"The running cell is NOT protected: {clean(life.inside) if life.inside is not None else _NO_SAFE_POINT}."
 
 
 def _unsaved_seconds(life: Life, saved: float, now: float) -> float:

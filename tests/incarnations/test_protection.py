@@ -36,7 +36,7 @@ def armed(**fields):
             armed(failure="The disk is full.\n\x1b[2J"),
             "failing",
             "NOT protected: saving fails",
-            r"Saving fails; the last one 1 min ago. The disk is full.\n\x1b[2J",
+            r"NOT protected: saving fails; the last one 1 min ago. The disk is full.\n\x1b[2J",
         ),
         (armed(saved_at=None), "stale", "not protected: no snapshot yet", "but there is no snapshot yet."),
         (armed(saved_at="nonsense"), "stale", "not protected: no snapshot yet", "but there is no snapshot yet."),
@@ -51,15 +51,15 @@ def armed(**fields):
             armed(saved_at=iso(3600), cell_started=iso(601), cell_running=True),
             "stale",
             "stale: last 1 h ago",
-            "The running cell is not protected",
+            "The running cell is NOT protected",
         ),
-        (armed(saved_at=iso(700), cell_started=iso(660)), "stale", "stale: last 11 min ago", "is not saved"),
+        (armed(saved_at=iso(700), cell_started=iso(660)), "stale", "stale: last 11 min ago", "is NOT saved"),
         # A snapshot inside a cell does not hold what that cell did afterwards.
         (
             armed(saved_at=iso(900), cell_started=iso(2000), cell_ended=iso(700)),
             "stale",
             "stale: last 15 min ago",
-            "What the last cell did is not saved. At most every 5 min; the last one 15 min ago.",
+            "What the last cell did is NOT saved. Snapshots are wanted every 5 min; the last one 15 min ago.",
         ),
         # One that the cell waited for, as for a command or a restore, holds all.
         (
@@ -72,13 +72,13 @@ def armed(**fields):
             armed(saved_at=iso(700), cell_started=iso(9000), cell_running=True),
             "stale",
             "stale: last 11 min ago",
-            "The running cell is not protected: no place was reached where its state is consistent",
+            "The running cell is NOT protected: no place was reached where its state is consistent",
         ),
         (
             armed(saved_at=iso(700), cell_started=iso(9000), cell_running=True, inside="a debugger\n holds it"),
             "stale",
             "stale: last 11 min ago",
-            r"The running cell is not protected: a debugger\n holds it. At most every 5 min; the last one 11 min ago.",
+            r"The running cell is NOT protected: a debugger\n holds it. Snapshots are wanted every 5 min; the last one 11",
         ),
         (
             armed(cell_running=True, inside="a debugger holds it"),
@@ -105,7 +105,7 @@ def armed(**fields):
             armed(saved_at=iso(1500), cell_started=iso(9000), cell_running=True, interval_seconds=720.0),
             "stale",
             "stale: last 25 min ago",
-            "At most every 12 min (stretched from 5 min); the last one 25 min ago.",
+            "Snapshots are wanted every 12 min (stretched from 5 min); the last one 25 min ago.",
         ),
         (armed(interval_seconds=10.0), "protected", "protected, 1 min ago", "at most every 5 min, also"),
     ],

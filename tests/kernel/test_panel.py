@@ -68,14 +68,14 @@ def at(seconds=0.0):
             state(700, inside="a debugger holds the tracer"),
             "error",
             [
-                "The running cell is not protected: a debugger holds the tracer. At most every 5 min; "
+                "The running cell is NOT protected: a debugger holds the tracer. Snapshots are wanted every 5 min; "
                 f"the last one 10 min ago, {at()}."
             ],
         ),
         (
             state(42, failure="The disk is full."),
             "error",
-            [f"Saving fails; the last one less than 1 min ago, {at()}. The disk is full."],
+            [f"NOT protected: saving fails; the last one less than 1 min ago, {at()}. The disk is full."],
         ),
         (
             state(42, every_seconds=None),
@@ -148,7 +148,7 @@ def test_it_is_redrawn_at_most_once_a_second_and_only_when_its_words_change(cloc
 
     texts = [text for text, _, _ in publisher.sent]
     assert ("less than 1 min" in texts[0], "1 min ago, at" in texts[1]) == (True, True)
-    assert texts[2].startswith("Saving fails"), "what turns red is told at once"
+    assert texts[2].startswith("NOT protected: saving fails"), "what turns red is told at once"
     assert [update for _, _, update in publisher.sent] == [False, True, True]
     assert {display_id for _, display_id, _ in publisher.sent} == {panel.display_id}
 
