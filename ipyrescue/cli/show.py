@@ -14,6 +14,7 @@ from ipyrescue.environment import in_order
 from ipyrescue.manifest import Frame, Snapshot
 from ipyrescue.settings import format_duration, format_size
 from ipyrescue.store import Store
+from ipyrescue.wording import CUTS
 
 
 def show(
@@ -86,7 +87,7 @@ def _write(entry: Entry, s: Snapshot) -> None:
         "label": s.label or "",
         "pinned": f"until ipyrescue pin {s.id[:8]} --off" if entry.pinned else "",
         "made": f"{s.created} ({age(s)}) on {s.host}",
-        "cut": f"{s.cut}, {s.trigger}" + (f", {s.reason}" if s.reason else ""),
+        "cut": f"{s.cut}, {CUTS[s.cut]}, {s.trigger}" + (f", {s.reason}" if s.reason else ""),
         "cell": f"[{s.cell}]" if s.cell is not None else "",
         "size": f"{format_size(s.size_bytes)}, {format_size(s.new_bytes)} of it new",
         "paused": format_duration(s.pause_seconds),

@@ -13,7 +13,7 @@ from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line, Table
 from ipyrescue.manifest import Frame, Snapshot
 from ipyrescue.settings import format_age, format_size
-from ipyrescue.wording import age, clock, count, seconds_of
+from ipyrescue.wording import CUTS, age, clock, count, seconds_of
 
 _CHANGED = "Changed means that the saved bytes differ; variables that share objects count as changed together."
 
@@ -117,7 +117,9 @@ class SnapshotReport(Report):
         size = f"{count(len(snapshot.globals), 'variable')}, {format_size(snapshot.size_bytes)}"
         made = f"{age(snapshot.created, now=self.now)} on {snapshot.host}"
         told = [Line(f"Snapshot {snapshot.id[:8]}{label} of {snapshot.notebook}: {size}, made {made}.")]
-        told.append(Line(f"Trigger: {snapshot.trigger}. Cut: {snapshot.cut}{_because(snapshot)}."))
+        told.append(
+            Line(f"Trigger: {snapshot.trigger}. Cut: {snapshot.cut}, {CUTS[snapshot.cut]}{_because(snapshot)}.")
+        )
         told += [Line(f"Pinned: it stays until %snapshots unpin {snapshot.id[:8]}")] if self.pinned else []
         told += [Line(f"Ran then: {_frame(frame)}") for frame in snapshot.frames]
         told += [Line(f"Imports: {', '.join(i.name for i in snapshot.imports)}")] if snapshot.imports else []

@@ -16,7 +16,7 @@ from ipyrescue.kernel.tables import Line, Table
 from ipyrescue.manifest import Settings, Skipped, Snapshot, local_name
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Memory
-from ipyrescue.wording import age, count, listed
+from ipyrescue.wording import CUTS, age, count, listed
 
 _SHOWN_SKIPPED = 5
 _SHOWN_LARGEST = 3
@@ -164,7 +164,9 @@ class StatusReport(Report):
     """How well this notebook is protected right now. It never claims more than the *last* snapshot on disk.
 
     *made* counts this kernel's snapshots and *failures* the attempts that failed since the last good one; *trouble*
-    is the sentence of the last failure.
+    is the sentence of the last failure. *protection* is the sentence that the panel shows, and *judged* its verdict;
+    *pauses* are those of the last snapshots, in seconds, newest first, *slowdown_seconds* is what training lost beside
+    the pause of the last one; *writer* says who writes: `a child process` or `a thread`.
     """
 
     settings: Settings
@@ -178,13 +180,21 @@ class StatusReport(Report):
     trouble: str | None = None
     warnings: tuple[str, ...] = ()
     memory: Memory | None = None
+    protection: str | None = None
+    judged: str | None = None
+    pauses: tuple[float, ...] = ()
+    slowdown_seconds: float | None = None
+    writer: str | None = None
 
     def lines(self) -> list[Line]:
         """Say whether snapshots are made, when the last one was, and what is wrong."""
         told = [Line(armed_line(self.settings) if self.armed else _NOT_ARMED, "plain" if self.armed else "hint")]
+        if self.armed and self.protection is not None and self.judged != "failing":
+            told.append(Line(self.protection, "success" if self.judged == "protected" else "error"))
         told.append(Line(self._last()))
+        told += [Line(self._costs())] if self.pauses else []
         if self.writing:
-            told.append(Line("A snapshot is being written right now."))
+            told.append(Line(f"A snapshot is being written right now{f', by {self.writer}' if self.writer else ''}."))
         if self.failures or self.trouble:
             attempts = f" {count(self.failures, 'attempt')} in a row failed." if self.failures else ""
             told.append(Line(f"NOT PROTECTED.{attempts} {self.trouble or ''}".rstrip(), "error"))
@@ -207,12 +217,23 @@ class StatusReport(Report):
         fields["settings"] = dataclasses.asdict(self.settings)
         fields["last"] = snapshot_as_json(self.last) if self.last else None
         fields["memory"] = dataclasses.asdict(self.memory) if self.memory else None
-        return {"report": "status", "armed": self.armed, **fields, "warnings": list(self.warnings)}
+        lists = {"warnings": list(self.warnings), "pauses": list(self.pauses)}
+        return {"report": "status", "armed": self.armed, **fields, **lists}
+
+    def _costs(self) -> str:
+        """What the last snapshots cost the program, and who writes them."""
+        pauses = ", ".join(format_duration(seconds) for seconds in self.pauses)
+        several = len(self.pauses) > 1
+        told = f"The last {count(len(self.pauses), 'pause')}: {pauses}" if several else f"It paused the cell {pauses}"
+        if self.slowdown_seconds is not None:
+            lost = format_duration(self.slowdown_seconds) if self.slowdown_seconds > 0 else "nothing that was measured"
+            told += f"; while it was written training lost {lost}"
+        return f"{told}. Written by {self.writer}." if self.writer else f"{told}."
 
     def _last(self) -> str:
         if self.last is None:
             return "There is no snapshot of this notebook yet."
-        cut = "" if self.last.consistent else ", cut in the middle of a step"
+        cut = f", cut {CUTS[self.last.cut]}"
         size = f"{count(len(self.last.globals), 'variable')}, {format_size(self.last.size_bytes)}"
         made = f"; {count(self.made, 'snapshot')} by this kernel" if self.made else ""
         return f"Last snapshot: {self.last.id[:8]}, {age(self.last.created, now=self.now)} ({size}{cut}){made}."
@@ -386,7 +407,8 @@ def armed_line(settings: Settings) -> str:
     tagged = f"{listed(list(settings.tagged), most=6)} must be in each. " if settings.tagged else ""
     keep = f"keeps the last {settings.keep}" if settings.keep is not None else "keeps them all"
     return (
-        f"Armed: a snapshot when a cell ends, at most every {every}, and after long cells and exceptions; {keep}. "
+        f"Armed: a snapshot after cells and inside them, at most every {every}, and after long cells and exceptions; "
+        f"{keep}. "
         f"{tagged}To stop: %checkpoint_vars --off"
     )
 

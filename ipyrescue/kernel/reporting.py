@@ -12,6 +12,7 @@ from ipyrescue.cells import source_of
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import Difference, compare
 from ipyrescue.errors import UntrustedError
+from ipyrescue.incarnations.protection import protection
 from ipyrescue.kernel.checks import CheckReport
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import (
@@ -38,6 +39,8 @@ from ipyrescue.kernel.report import (
 from ipyrescue.manifest import PROGRESS, Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
 from ipyrescue.wording import seconds_of, type_name
+
+_SHOWN_PAUSES = 5
 
 
 def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
@@ -148,15 +151,20 @@ def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, .
 
 def status(recorder: Recorder) -> Report:
     """Tell how well this notebook is protected now."""
-    notebook, armed = recorder.notebook, recorder.armed
-    mine = notebook.snapshots()
+    notebook, armed, life = recorder.notebook, recorder.armed, recorder.life.life
+    mine, now = notebook.snapshots(), time.time()
+    judged = protection(life, now)
     return StatusReport(
         settings=_effective(recorder) if armed is not None else Settings(),
         store=str(notebook.identity.store_root),
         free_bytes=notebook.free_bytes(),
-        now=time.time(),
+        now=now,
         last=next(iter(mine), None),
         made=sum(s.incarnation == notebook.incarnation for s in mine),
+        protection=judged.text,
+        judged=judged.state,
+        pauses=tuple(s.pause_seconds for s in mine[:_SHOWN_PAUSES] if s.incarnation == notebook.incarnation),
+        slowdown_seconds=life.slowdown_seconds if life is not None else None,
         failures=armed.failures if armed is not None else 0,
         writing=recorder.writing,
         trouble=armed.failure if armed is not None else None,
