@@ -116,7 +116,8 @@ def freeze(
 def thaw(staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> Draft:
     """In a forked child: encode what stands still here. Memory is referred to where it is.
 
-    With *lacks_memory* what was copied is not there itself, so code of unknown manners is not run. Raises `NotInAChild`.
+    With *lacks_memory* what was copied is not there itself, so code of unknown manners is not run. Raises
+    `NotInAChild`.
     """
     staged.frozen.copies.rest()
     pause_seconds = time.perf_counter() - staged.started

@@ -27,6 +27,9 @@ _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
 _SHARE = re.compile(r"(?P<number>[\d.]+) ?(?P<percent>%?)", re.ASCII)
 
 
+WRITERS = ("auto", "process", "thread")
+"""Who may write snapshots beside the cell; `auto` takes a process where there can be one."""
+
 POLICIES = ("offer", "restore", "never")
 """What a new kernel does when the last one died: offer its snapshot, restore it before the first cell, or nothing."""
 
@@ -81,6 +84,14 @@ def parse_policy(text: str) -> str:
     word = text.strip().lower()
     if word not in POLICIES:
         raise ValueError(f"`{text}` is no policy. Write one of {', '.join(POLICIES)}.")
+    return word
+
+
+def parse_writer(text: str) -> str:
+    """Take one of the words that say who writes; raise `ValueError` for the rest."""
+    word = text.strip().lower()
+    if word not in WRITERS:
+        raise ValueError(f"`{text}` is no writer. Write one of {', '.join(WRITERS)}.")
     return word
 
 
@@ -191,6 +202,10 @@ class Configuration:
     )
     check_timeout_seconds: float = field(
         default=120.0, metadata=_knob(parse_duration, "how long one variable may take to load in --check")
+    )
+    writer: str = field(
+        default="auto",
+        metadata=_knob(parse_writer, "who writes snapshots beside the cell: a process of its own, or a thread"),
     )
     on_death: str = field(
         default="offer",

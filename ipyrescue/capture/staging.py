@@ -277,7 +277,7 @@ def _round_up(number: int, step: int) -> int:
 
 def _seen(address: int, size_bytes: int, owner: Any = None) -> memoryview:
     memory = (ctypes.c_char * size_bytes).from_address(address)
-    memory._owner = owner  # type: ignore[attr-defined] - lives as long as the view
+    memory._owner = owner  # type: ignore[attr-defined]
     return memoryview(memory).cast("B").toreadonly()
 
 

@@ -1,8 +1,8 @@
 """A kernel that saves by itself: when, where in the program, how, and what came of it.
 
 A clock thread asks the schedule while a cell runs, and requests a safe point; there the session is frozen, on the main
-thread, and a writer goes on beside it. The clock takes the verdicts too. Nothing of it raises into a cell, and no thread
-of it prints: what is to be told waits for the end of the cell, and the panel is redrawn.
+thread, and a writer goes on beside it. The clock takes the verdicts too. Nothing of it raises into a cell, and no
+thread of it prints: what is to be told waits for the end of the cell, and the panel is redrawn.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
@@ -199,9 +198,7 @@ class Armed:
     def _succeed(self, snapshot: Snapshot, verdict: Verdict) -> None:
         self.last_snapshot = snapshot
         self._measuring = _Measuring(verdict.pause_seconds, self._before, verdict.began, verdict.ended)
-        self._life.saves(
-            snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds
-        )
+        self._life.saves(snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds)
         if self.failure is not None:
             self._untold.append(f"Saving works again: snapshot {snapshot.id[:8]}.")
         self.failures, self.failure = 0, None

@@ -15,11 +15,11 @@ from typing import Any
 
 from ipyrescue import cells, checkpointing, environment, identity, restoring, stack
 from ipyrescue.capture.fence import Fence
-from ipyrescue.capture.staging import StagingArea
+from ipyrescue.capture.staging import LiveArea, StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checking import supervising
 from ipyrescue.checking.verdicts import Checked
-from ipyrescue.checkpointing import Area, Draft, Staged
+from ipyrescue.checkpointing import Draft, Staged
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
@@ -149,7 +149,7 @@ class Notebook:
         create: bool = True,
         frame: FrameType | None = None,
         header: int | None = None,
-        area: Area | None = None,
+        area: LiveArea | None = None,
     ) -> Draft:
         """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`.
 
