@@ -78,8 +78,7 @@ def armed(**fields):
             armed(saved_at=iso(700), cell_started=iso(9000), cell_running=True, inside="a debugger\n holds it"),
             "stale",
             "stale: last 11 min ago",
-            r"The running cell is NOT protected: a debugger\n holds it. Snapshots are wanted every 5 min; "
-            "the last one 11",
+            r"The running cell is NOT protected: a debugger\n holds it. Snapshots are wanted every 5 min; the last",
         ),
         (
             armed(cell_running=True, inside="a debugger holds it"),
