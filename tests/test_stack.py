@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ipyrescue.stack import let_go, running
+from ipyrescue.stack import innermost, let_go, raised_in, running
 
 CELL, OTHER_CELL, LIBRARY = "<cell 3>", "<cell 4>", "<library>"
 CELLS = {CELL: 3, OTHER_CELL: 4}
@@ -116,6 +116,24 @@ asyncio.run(main())
     assert sorted(fit.locals) == ["self", "step", "total"]
     assert step.locals == {"total": 1}
     assert (main.locals, numbers.locals) == ({"waits": 2}, {"first": 1})
+
+
+def test_what_an_exception_came_through(session):
+    """The innermost frame of a cell, with what called it; it has ended by then."""
+    session.run("def call(f):\n    f(0)", LIBRARY)
+    session.names["call"] = session.library["call"]
+    session.run("def inner(x):\n    1 / x\ndef outer(y):\n    call(inner)")
+
+    with pytest.raises(ZeroDivisionError) as error:
+        session.run("outer(1)")
+
+    frame = raised_in(error.value, is_cell)
+    assert [(f.call, f.line, f.locals) for f in running(frame, is_cell, lambda code: 1)] == [
+        ("outer()", 4, {"y": 1}),
+        ("inner()", 2, {"x": 0}),
+    ]
+    assert raised_in(None, is_cell) is None
+    assert innermost(sys._getframe(), is_cell) is None
 
 
 def test_nothing_is_kept_alive_and_no_local_is_lost(session):

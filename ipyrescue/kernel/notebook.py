@@ -58,8 +58,8 @@ class Notebook:
     all that were run. *has_restored*: a snapshot was bound in this kernel, all of it or a part. *code* tells the code
     of cells, *frames* are the functions that ran when what was restored last was saved.
 
-    *states* asks what the loops of the session are at, given the innermost frame and the line of a loop's header at
-    which it stands; *resume* hears of that after a full restore. See `ipyrescue.training.progress`.
+    *states* asks what the loops of the session are at, given the innermost frame of a cell and the line of the loop's
+    header at which it stands; *resume* hears of that after a full restore. See `ipyrescue.training.progress`.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
@@ -159,7 +159,7 @@ class Notebook:
         occasion = replace(
             occasion,
             frames=stack.running(frame, self.code.is_cell, self.code.number),
-            progress=self.states(frame, header),
+            progress=self.states(stack.innermost(frame, self.code.is_cell), header),
         )
         try:
             return self._capture(occasion, wanted, create=create)

@@ -28,6 +28,7 @@ from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion
 from ipyrescue.settings import Configuration
+from ipyrescue.stack import raised_in
 
 _DRAIN_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
@@ -113,9 +114,8 @@ class Recorder:
     def checkpoint(self, occasion: Occasion, wanted: Settings) -> Snapshot:
         """Make a snapshot now. Raises `CheckpointError` or `StoreError`; older snapshots are intact then."""
         self._begin_life()
-        here = sys._getframe()
         with self._quiet_area():
-            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, frame=here))
+            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, frame=sys._getframe()))
         self.life.saves(self.last_snapshot.created)
         return self.last_snapshot
 
@@ -272,7 +272,8 @@ class Recorder:
         if decision is None or self._writer.busy:
             return
         armed.last = now
-        draft = self.notebook.capture(_occasion(decision.trigger, error), armed.settings)
+        failed = raised_in(error, self.notebook.code.is_cell)
+        draft = self.notebook.capture(_occasion(decision.trigger, error), armed.settings, frame=failed)
         self._ticket = self._writer.submit(lambda: self.notebook.write(draft))
 
     def _collect(self) -> None:

@@ -21,6 +21,30 @@ def train():
 """
 
 
+FAILING = """
+import textwrap
+def train():
+    model, step = shared, 7
+    textwrap.fill(step)
+train()
+"""
+
+
+def test_what_an_exception_came_through_is_saved(make_kernel):
+    """The state at that moment is in the functions that failed; the library's own are nobody's."""
+    first = make_kernel()
+    first.run("%load_ext ipyrescue\nshared = [1]\n%checkpoint_vars every=1h")
+    assert "AttributeError" in first.try_run(FAILING).error
+    first.run("%checkpoint_vars --dry-run")  # which waits for the writer
+    first.kill()
+
+    second = make_kernel()
+    second.run("import ipyrescue\n%load_ext ipyrescue\nfailed = ipyrescue.snapshots()[0].id\nipyrescue.restore(failed)")
+
+    told = "[(f.function, f.cell, f.line, sorted(f.locals), f.locals['model'] is shared) for f in ipyrescue.frames()]"
+    assert second.value(told) == [("train", 2, 4, ["model", "step"], True)]
+
+
 def test_locals_come_back_beside_the_variables(make_kernel):
     first = make_kernel()
     first.run("%load_ext ipyrescue")
