@@ -109,6 +109,17 @@ def let_go(frame: FrameType | None, is_cell: Callable[[CodeType], bool]) -> None
             copy.clear()
 
 
+def in_trace_function() -> bool:
+    """Whether a trace function is running, of whomever: nothing is traced meanwhile, not even by a tracer of ours."""
+    before, seen = sys.gettrace(), []
+    try:
+        sys.settrace(lambda *event: seen.append(event))
+        (lambda: None)()
+    finally:
+        sys.settrace(before)
+    return not seen
+
+
 def _functions(frame: FrameType | None, is_cell: Callable[[CodeType], bool]) -> Iterator[FrameType]:
     while frame is not None:
         code = frame.f_code

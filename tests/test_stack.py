@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ipyrescue.stack import innermost, let_go, raised_in, running
+from ipyrescue.stack import in_trace_function, innermost, let_go, raised_in, running
 
 CELL, OTHER_CELL, LIBRARY = "<cell 3>", "<cell 4>", "<library>"
 CELLS = {CELL: 3, OTHER_CELL: 4}
@@ -168,6 +168,26 @@ config = configured(0.1)
     assert session.names["gone"] == [True]
     assert session.names["kept"][:2] == ([1], 2)
     assert session.names["config"] == (0.1, 0.1)
+
+
+def test_a_trace_function_is_known_from_within():
+    """Also when it has taken itself back, as one does that wants a single line."""
+    inside = []
+
+    def trace(frame, event, arg):
+        sys.settrace(None)
+        inside.append(in_trace_function())
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        (lambda: None)()
+        assert sys.gettrace() is None
+        outside = in_trace_function()
+    finally:
+        sys.settrace(before)
+
+    assert (inside, outside) == ([True], False)
 
 
 def test_a_tracer_keeps_its_copies(session):

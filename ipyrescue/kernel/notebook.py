@@ -164,8 +164,18 @@ class Notebook:
         try:
             return self._capture(occasion, wanted, create=create)
         finally:
-            # Whoever stands in a trace function of *frame* must not have it touched.
+            # Whoever stands in a trace function of *frame* must not have it touched; see `let_go`.
             stack.let_go(frame.f_back if frame is not None else None, self.code.is_cell)
+
+    def let_go(self, frame: FrameType) -> bool:
+        """Let go of the locals that `capture` left at *frame*; False in a trace function, where it has to wait.
+
+        Until then a `del` in that function frees nothing that was bound when the snapshot was taken.
+        """
+        if stack.in_trace_function():
+            return False
+        stack.let_go(frame, self.code.is_cell)
+        return True
 
     def _capture(self, occasion: Occasion, wanted: Settings, *, create: bool) -> Draft:
         origin = Origin(
