@@ -21,6 +21,7 @@ def train():
 """
 
 
+NOTEBOOK = "__import__('ipyrescue.kernel.extension').kernel.extension.recorder_of(get_ipython()).notebook"
 FAILING = """
 import textwrap
 def train():
@@ -48,6 +49,7 @@ def test_what_an_exception_came_through_is_saved(make_kernel):
 def test_locals_come_back_beside_the_variables(make_kernel):
     first = make_kernel()
     first.run("%load_ext ipyrescue")
+    first.run(f"{NOTEBOOK}.states = lambda frame, header: {{'at': frame.f_code.co_name, 'header': header}}")
     first.run("x = 1")
     first.run(TRAIN)
     first.run("train()\n%checkpoint_vars --dry-run")
@@ -55,16 +57,20 @@ def test_locals_come_back_beside_the_variables(make_kernel):
 
     second = make_kernel()
     second.run("%load_ext ipyrescue")
+    second.run(f"resumed = []\n{NOTEBOOK}.resume = resumed.append", store_history=False)
     report = second.run("%restore_vars from=inside").text
 
-    assert "Running then: train() (line 15 of cell [3]), Trainer.fit() (line 8 of cell [3])." in report
+    assert "Running then: train() (line 15 of cell [4]), Trainer.fit() (line 8 of cell [4])." in report
     assert "ipyrescue.frames()" in report
     assert "Trainer.fit().it (generator" in report
     assert "Trainer.fit().secret_key (looks like a secret; save it with --allow secret_key" in report
     assert second.value("sorted(n for n in globals() if '.' in n or n in ('model', 'step', 'trainer'))") == []
 
+    assert second.value("resumed") == [{"at": "fit", "header": None}]
+    assert "where loops go on" in report
+
     shown = second.run("ipyrescue.frames()").text
-    assert "[1] Trainer.fit(), line 8 of cell [3]" in shown
+    assert "[1] Trainer.fit(), line 8 of cell [4]" in shown
     assert second.value("ipyrescue.frames()[0].locals['model'] is shared")
     assert second.value("ipyrescue.frames()[0].locals['optimizer']['params'] is shared")
     assert second.value("[sorted(frame.locals) for frame in ipyrescue.frames()]") == [
@@ -78,5 +84,5 @@ def test_locals_come_back_beside_the_variables(make_kernel):
     assert second.value("ipyrescue.frames()[0].locals['model'] is shared") is False
     second.run("train()")
     again = second.run("%snapshots show latest").text
-    assert "Ran then: train(), line 15 of cell [3]" in again
+    assert "Ran then: train(), line 15 of cell [4]" in again
     assert "train().trainer" in again
