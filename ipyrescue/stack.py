@@ -79,6 +79,22 @@ def running(
     )
 
 
+def innermost(frame: FrameType | None, is_cell: Callable[[CodeType], bool]) -> FrameType | None:
+    """The first frame from *frame* outwards whose code *is_cell*, whatever kind of code it is."""
+    while frame is not None and not is_cell(frame.f_code):
+        frame = frame.f_back
+    return frame
+
+
+def raised_in(error: BaseException | None, is_cell: Callable[[CodeType], bool]) -> FrameType | None:
+    """The innermost frame of a cell that *error* came through. It has ended, and still has its locals."""
+    at, found = error.__traceback__ if error is not None else None, None
+    while at is not None:
+        found = at.tb_frame if is_cell(at.tb_frame.f_code) else found
+        at = at.tb_next
+    return found
+
+
 def let_go(frame: FrameType | None, is_cell: Callable[[CodeType], bool]) -> None:
     """Empty the copies of locals that Python before 3.13 leaves at frames whose locals were asked for.
 
@@ -91,6 +107,17 @@ def let_go(frame: FrameType | None, is_cell: Callable[[CodeType], bool]) -> None
         copy: Any = each.f_locals
         if sys.getrefcount(copy) <= _HOLDERS_OF_A_COPY:
             copy.clear()
+
+
+def in_trace_function() -> bool:
+    """Whether a trace function is running, of whomever: nothing is traced meanwhile, not even by a tracer of ours."""
+    before, seen = sys.gettrace(), []
+    try:
+        sys.settrace(lambda *event: seen.append(event))
+        (lambda: None)()
+    finally:
+        sys.settrace(before)
+    return not seen
 
 
 def _functions(frame: FrameType | None, is_cell: Callable[[CodeType], bool]) -> Iterator[FrameType]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ipyrescue.stack import let_go, running
+from ipyrescue.stack import in_trace_function, innermost, let_go, raised_in, running
 
 CELL, OTHER_CELL, LIBRARY = "<cell 3>", "<cell 4>", "<library>"
 CELLS = {CELL: 3, OTHER_CELL: 4}
@@ -118,6 +118,24 @@ asyncio.run(main())
     assert (main.locals, numbers.locals) == ({"waits": 2}, {"first": 1})
 
 
+def test_what_an_exception_came_through(session):
+    """The innermost frame of a cell, with what called it; it has ended by then."""
+    session.run("def call(f):\n    f(0)", LIBRARY)
+    session.names["call"] = session.library["call"]
+    session.run("def inner(x):\n    1 / x\ndef outer(y):\n    call(inner)")
+
+    with pytest.raises(ZeroDivisionError) as error:
+        session.run("outer(1)")
+
+    frame = raised_in(error.value, is_cell)
+    assert [(f.call, f.line, f.locals) for f in running(frame, is_cell, lambda code: 1)] == [
+        ("outer()", 4, {"y": 1}),
+        ("inner()", 2, {"x": 0}),
+    ]
+    assert raised_in(None, is_cell) is None
+    assert innermost(sys._getframe(), is_cell) is None
+
+
 def test_nothing_is_kept_alive_and_no_local_is_lost(session):
     """Whoever asks for a frame's locals leaves a copy there before Python 3.13; what the user has of it stays."""
 
@@ -150,6 +168,26 @@ config = configured(0.1)
     assert session.names["gone"] == [True]
     assert session.names["kept"][:2] == ([1], 2)
     assert session.names["config"] == (0.1, 0.1)
+
+
+def test_a_trace_function_is_known_from_within():
+    """Also when it has taken itself back, as one does that wants a single line."""
+    inside = []
+
+    def trace(frame, event, arg):
+        sys.settrace(None)
+        inside.append(in_trace_function())
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        (lambda: None)()
+        assert sys.gettrace() is None
+        outside = in_trace_function()
+    finally:
+        sys.settrace(before)
+
+    assert (inside, outside) == ([True], False)
 
 
 def test_a_tracer_keeps_its_copies(session):

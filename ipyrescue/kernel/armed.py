@@ -13,10 +13,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import Any
+from types import FrameType
 
 from ipyrescue.capture.safepoint import Place, SafePoints
 from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
@@ -29,16 +27,14 @@ from ipyrescue.kernel.saving import Cut, Saver, Verdict
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion
+from ipyrescue.stack import raised_in
 
 _LOOK_SECONDS = 0.25
 _PENDING_SECONDS = 0.1
-_OBSTRUCTED_SECONDS = 5.0
+_OBSTRUCTED_SECONDS = 60.0
 _MEASURED_SECONDS = 5.0
 _JOIN_SECONDS = 5.0
-_LAST_WRITE_SECONDS = 7.0
 _REASON_CHARACTERS = 300
-_TRACEBACK_CHARACTERS = 8_000
-_LARGER = 2
 
 
 @dataclass
@@ -136,8 +132,7 @@ class Armed:
             cost_seconds=self._costs.typical_seconds,
         )
         if decision is not None and not self._saver.busy:
-            frame = innermost(error.__traceback__, self._notebook.code.is_cell) if error is not None else None
-            self._cut(occasion_of(decision.trigger, error), frame)
+            self._cut(occasion_of(decision.trigger, error), raised_in(error, self._notebook.code.is_cell))
         self._tell()
 
     def _tell(self) -> None:
@@ -165,8 +160,6 @@ class Armed:
             self._fail(error)
             return
         self._unsaved_since = time.monotonic() if self._running else None
-        if self._saver.child is not None:
-            self._life.writes(self._saver.child)
         if verdict is not None:
             self._take(verdict)
         if self.failure is not None:
@@ -182,8 +175,9 @@ class Armed:
         try:
             verdict = self._saver.collect()
             if verdict is not None:
-                self._life.writes(None)
                 self._take(verdict)
+                if verdict.way == "child":
+                    self._life.writes(None)
         finally:
             self._taking.release()
 
@@ -202,7 +196,7 @@ class Armed:
         if self.failure is not None:
             self._untold.append(f"Saving works again: snapshot {snapshot.id[:8]}.")
         self.failures, self.failure = 0, None
-        lost = "; ".join(str(s) for s in snapshot.skipped if s.name in snapshot.settings.tagged)
+        lost = "; ".join(map(str, snapshot.lost))
         if lost and lost != self._lost:
             self._untold.append(f"Tagged, but not in snapshot {snapshot.id[:8]}: {lost}")
         self._lost = lost or None
@@ -261,7 +255,7 @@ class Armed:
         now = time.monotonic()
         self._pending_since = self._pending_since or now
         self.points.request()
-        late = now - self._pending_since > _OBSTRUCTED_SECONDS
+        late = now - self._pending_since > min(_OBSTRUCTED_SECONDS, self.interval_seconds)
         stands = standstill(sys._current_frames().get(self._main), self._notebook.code.is_cell) if late else None
         self._life.obstructs(self.points.paused or stands)
 
@@ -277,16 +271,6 @@ class Armed:
         slowdown = slowdown_seconds(measuring.before, times, began=measuring.began, ended=measuring.ended)
         self._costs.add(measuring.pause_seconds, slowdown)
         self._life.slows(slowdown, self.interval_seconds)
-
-
-def innermost(trace: TracebackType | None, is_cell: Callable[[Any], bool]) -> FrameType | None:
-    """The innermost frame of a cell's code in a traceback."""
-    found = None
-    while trace is not None:
-        if is_cell(trace.tb_frame.f_code):
-            found = trace.tb_frame
-        trace = trace.tb_next
-    return found
 
 
 def occasion_of(trigger: str, error: BaseException | None) -> Occasion:

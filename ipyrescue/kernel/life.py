@@ -181,6 +181,15 @@ class LifeRecorder:
         started = lives.process_facts(pid).start_ticks if pid is not None else None
         self._change(writer_pid=pid, writer_start_ticks=started)
 
+    def is_written_here(self) -> None:
+        """In a forked child that writes a snapshot: say so in the record, which spares the kernel the time."""
+        if self._life is not None and self._root is not None:
+            pid = os.getpid()
+            started = lives.process_facts(pid).start_ticks
+            known = dataclasses.replace(self._life, writer_pid=pid, writer_start_ticks=started)
+            with self._swallowed():
+                lives.write(self._root, known, durable=False)
+
     @contextlib.contextmanager
     def restores(self, snapshot_id: str, device: str | None) -> Iterator[None]:
         """Note, durably, that a restore is being tried: should it kill the kernel, the next one is to know."""

@@ -58,8 +58,8 @@ class Notebook:
     all that were run. *has_restored*: a snapshot was bound in this kernel, all of it or a part. *code* tells the code
     of cells, *frames* are the functions that ran when what was restored last was saved.
 
-    *states* asks what the loops of the session are at, given the innermost frame and the line of a loop's header at
-    which it stands; *resume* hears of that after a full restore. See `ipyrescue.training.progress`.
+    *states* asks what the loops of the session are at, given the innermost frame of a cell and the line of the loop's
+    header at which it stands; *resume* hears of that after a full restore. See `ipyrescue.training.progress`.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
@@ -193,11 +193,21 @@ class Notebook:
             yield replace(
                 occasion,
                 frames=stack.running(frame, self.code.is_cell, self.code.number),
-                progress=self.states(frame, header),
+                progress=self.states(stack.innermost(frame, self.code.is_cell), header),
             )
         finally:
-            # Whoever stands in a trace function of *frame* must not have it touched.
+            # Whoever stands in a trace function of *frame* must not have it touched; see `let_go`.
             stack.let_go(frame.f_back if frame is not None else None, self.code.is_cell)
+
+    def let_go(self, frame: FrameType) -> bool:
+        """Let go of the locals that `capture` left at *frame*; False in a trace function, where it has to wait.
+
+        Until then a `del` in that function frees nothing that was bound when the snapshot was taken.
+        """
+        if stack.in_trace_function():
+            return False
+        stack.let_go(frame, self.code.is_cell)
+        return True
 
     def _origin(self) -> Origin:
         return Origin(

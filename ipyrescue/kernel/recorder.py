@@ -55,7 +55,7 @@ class Recorder:
         self.last_snapshot: Snapshot | None = None
         self.panel = Panel(shell)
         self._shell = shell
-        self._saver = Saver(self.notebook)
+        self._saver = Saver(self.notebook, self.life.is_written_here)
         self._cell: _Cell | None = None
         self._unasked = False
         self._listeners: list[Callable[[str], None]] = []
@@ -98,9 +98,8 @@ class Recorder:
     def checkpoint(self, occasion: Occasion, wanted: Settings) -> Snapshot:
         """Make a snapshot now. Raises `CheckpointError` or `StoreError`; older snapshots are intact then."""
         self._begin_life()
-        here = sys._getframe()
         with self._quiet_area(kept=wanted.every_seconds is not None):
-            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, frame=here))
+            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, frame=sys._getframe()))
         self.life.saves(self.last_snapshot.created, waited=True, pause_seconds=self.last_snapshot.pause_seconds)
         return self.last_snapshot
 

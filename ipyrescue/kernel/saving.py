@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
@@ -78,8 +79,10 @@ class _Flight:
 class Saver:
     """Makes one snapshot at a time beside the cell, by the best way that this kernel has."""
 
-    def __init__(self, notebook: Notebook) -> None:
+    def __init__(self, notebook: Notebook, began: Callable[[], None]) -> None:
+        """Save *notebook*; *began* is called in a child that writes, before anything else."""
         self._notebook = notebook
+        self._began = began
         self._forking = ForkingWriter()
         self._thread = Writer()
         self._flight: _Flight | None = None
@@ -147,7 +150,7 @@ class Saver:
         fence = self._notebook.fence_for(cut.occasion, cut.settings)
         absent = () if self._needs_all_memory else staged.spans
         deadline = _PATIENCE_SECONDS + sum(size for _, size in staged.spans) / _SLOWEST_BYTES_PER_SECOND
-        job = partial(_in_child, self._notebook, staged, fence, lacks_memory=bool(absent))
+        job = partial(_in_child, self._began, self._notebook, staged, fence, lacks_memory=bool(absent))
         return self._forking.submit(job, absent=absent, deadline_seconds=deadline)
 
     def _at_once(self, cut: Cut, started: float) -> Verdict:
@@ -204,8 +207,11 @@ class Saver:
 # --- the child --------------------------------------------------------------------------------------------------
 
 
-def _in_child(notebook: Notebook, staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> bytes:
+def _in_child(
+    began: Callable[[], None], notebook: Notebook, staged: Staged, fence: Fence | None, *, lacks_memory: bool
+) -> bytes:
     """Complete a snapshot, and say what became of it, in JSON: nothing that comes from a child is ever unpickled."""
+    began()
     store = notebook.store()
     store.proofs.forget_news()
     known = set(notebook.fence.denied)

@@ -80,9 +80,9 @@ class Life:
     and *failure* the sentence of attempts that failed since; *protected_since* is when that protection began, None
     while there is none. *interval_seconds* is the interval in force, longer than *every_seconds* where a snapshot, with
     its *pause_seconds* and the *slowdown_seconds* that training lost while it was written, would cost too much;
-    *inside* says why none can be made inside the running cell just now. *restoring* is the snapshot that is being restored,
-    *restoring_device* the device it is forced to. *cell_ids* are the front end's names of the last cells. *writer_pid*
-    is the process that is writing a snapshot just now, and may outlive the kernel.
+    *inside* says why none can be made inside the running cell just now. *restoring* is the snapshot that is being
+    restored, *restoring_device* the device it is forced to. *cell_ids* are the front end's names of the last cells.
+    *writer_pid* is the process that is writing a snapshot just now, and may outlive the kernel.
 
     After death: *restored* is the snapshot that brought its variables back; *dismissed*: the user does not want
     them back; *exit_code* (negative: a signal), *died_at* and *restarts* are what a Jupyter server saw; *cause* is

@@ -11,6 +11,7 @@ from ipyrescue.comparing import compare
 from ipyrescue.environment import Difference
 from ipyrescue.finding import Scope
 from ipyrescue.kernel.faces import MIME_TYPE, AsJson
+from ipyrescue.kernel.frames import Frames
 from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
 from ipyrescue.kernel.report import (
     Forecast,
@@ -23,7 +24,8 @@ from ipyrescue.kernel.report import (
     StatusReport,
 )
 from ipyrescue.kernel.reporting import restore_plan, without_gpu
-from ipyrescue.manifest import Group, Import, Settings, Skipped, Storage, Stream, Variable
+from ipyrescue.manifest import Frame, Group, Import, Settings, Skipped, Storage, Stream, Variable
+from ipyrescue.stack import Running
 from tests.kernel.samples import GENERATOR, NOW, iso, snapshot
 
 EVIL = "<script>alert('1')</script>\x1b[2J\n\"&"
@@ -57,6 +59,8 @@ REPORTS = [
     SnapshotReport(snapshot(environment={"python": "3.11.7", "torch": "2.13.0"}), NOW),
     ForeignReport("3f9c" * 4, "train.ipynb", "lab", 1000, "ab:cd", iso(10)),
     DifferenceReport(OLDER, NEWER, compare(OLDER, NEWER), NOW),
+    Frames((Running("train", 3, 5, {"step": 3}), Running("train", None, 5, {}, 2))),
+    Frames(),
 ]
 
 
@@ -121,6 +125,34 @@ def test_what_was_tagged_and_not_saved_is_loud():
     assert "NOT SAVED, although you named it: gen (generator, made in cell [4])" in repr(report)
     assert "Left out" not in repr(report)
     assert "var(--jp-error-color0" in report._repr_html_()
+
+
+def test_locals_are_told_from_variables():
+    """They are not counted, and no glob means them; one that was named is as loud as a variable."""
+    variables = (Variable("x", "int", 28, None, None), Variable("train().step", "int", 28, 3, None))
+    frames = (Frame("train", 3, 5, ("train().step",)), Frame("main", 3, 9, ()))
+    lost = Skipped("train().it", "generator", "generator")
+    quiet = snapshot(variables=variables, frames=frames, skipped=(lost,), settings=Settings(tagged=("*",)))
+    loud = dataclasses.replace(quiet, settings=Settings(tagged=("it",)))
+
+    assert "Saved 1 variable, the locals of train(), 1.3 GB" in repr(SavedReport(quiet))
+    assert "NOT SAVED" not in repr(SavedReport(quiet))
+    assert "NOT SAVED, although you named it: train().it (generator)" in repr(SavedReport(loud))
+    page = repr(SnapshotReport(quiet, NOW))
+    assert "Ran then: train(), line 5 of cell [3]\nRan then: main(), line 9 of cell [3]\n" in page
+    assert "train().step" in page
+
+
+def test_frames_are_shown_without_values():
+    told = repr(Frames((Running("train", 3, 5, {"step": 3}), Running("train", None, 5, {}, 2))))
+
+    assert told == "[0] train(), line 5 of cell [3]\n[1] train()#2, line 5\nframe  local  type\n[0]    step   int"
+
+
+def test_a_restore_says_how_long_it_waited():
+    report = RestoredReport(("x",), "3f9c" * 4, 200, waited_seconds=3.0)
+
+    assert "Waited 3 s for a process of the dead kernel that was still writing." in repr(report)
 
 
 def test_a_long_list_of_left_out_names_is_cut():
