@@ -18,6 +18,9 @@ from ipyrescue.store.lives import Life
 
 TRACE_LIMIT_BYTES = 256 << 10
 _LAST_WORDS_SECONDS = 2.0
+_FAREWELL_SECONDS = 10.0
+"""A kernel that saves before it dies of a signal has 8 seconds, and may touch its record while it does."""
+
 _MACHINE = Path("/")
 SIGNALS = ("SIGTERM", "SIGHUP")
 """The signals whose arrival a kernel's own handler notes before it dies of them."""
@@ -118,7 +121,8 @@ def _last_words(root: Path, death: Death, what: str) -> str:
     """A trace that the kernel left as it died. One that it outlived, by its heartbeat, is a forked child's."""
     try:
         path = layout.trace_path(root, death.life.incarnation, what)
-        outlived = death.last_seen - path.lstat().st_mtime > _LAST_WORDS_SECONDS
+        patience_seconds = _FAREWELL_SECONDS if what in SIGNALS else _LAST_WORDS_SECONDS
+        outlived = death.last_seen - path.lstat().st_mtime > patience_seconds
         return "" if outlived else atomic.read_file(path, TRACE_LIMIT_BYTES).decode("utf-8", "replace")
     except (OSError, StoreError):
         return ""
