@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import math
 import re
 import secrets
 import time
@@ -141,13 +141,14 @@ def _read_request(path: Path) -> Request | None:
     return None
 
 
-def _request(*, id: Any, at: Any, until: Any) -> Request:  # noqa: A002 - the field's name in the file
-    if not (type(id) is str and _ID.fullmatch(id) and type(at) is float and type(until) is float):
+def _request(*, id: Any, at: Any, until: Any) -> Request:
+    times = all(type(moment) is float and math.isfinite(moment) for moment in (at, until))
+    if not (times and type(id) is str and _ID.fullmatch(id)):
         raise ValueError("not a request")
     return Request(id, at, until)
 
 
-def _answer(*, id: Any, snapshot_id: Any, refusal: Any) -> Answer:  # noqa: A002 - the field's name in the file
+def _answer(*, id: Any, snapshot_id: Any, refusal: Any) -> Answer:
     hexadecimal = [id] if snapshot_id is None else [id, snapshot_id]
     if not all(type(text) is str and _ID.fullmatch(text) for text in hexadecimal):
         raise ValueError("not an answer")
