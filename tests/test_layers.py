@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {
     "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
-    "redaction", "addresses", "stack",
+    "redaction", "addresses", "stack", "cgroups",
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "stack": set(),
     "credentials": set(),
     "redaction": {"credentials"},
+    "cgroups": set(),
     "store": NOUNS,
     "pickling": NOUNS,
     "capture": NOUNS,

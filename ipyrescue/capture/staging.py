@@ -12,9 +12,9 @@ import mmap
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from ipyrescue import cgroups
 from ipyrescue.capture import cuda
 from ipyrescue.errors import CheckpointError
 from ipyrescue.settings import format_size
@@ -210,19 +210,8 @@ def available_memory_bytes() -> int:
     """Return how much memory this process could still get: the machine's, or its container's where that is less."""
     import psutil
 
-    return min(int(psutil.virtual_memory().available), _container_room_bytes(Path("/sys/fs/cgroup")))
-
-
-def _container_room_bytes(group: Path) -> int:
-    """What the memory limit of a version 2 control group leaves; file cache counts as room, for it can be dropped."""
-    try:
-        limit, current = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
-        if limit == "max":
-            return sys.maxsize
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return int(limit) - current + int(statistics.get("inactive_file", 0))
-    except (OSError, ValueError):
-        return sys.maxsize
+    rooms = (room.limit_bytes - room.used_bytes for room in cgroups.rooms())
+    return min([int(psutil.virtual_memory().available), *rooms])
 
 
 def _map(size_bytes: int) -> mmap.mmap:

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from ipyrescue.capture.signals import GRACE_SECONDS, Farewell
 from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.protection import protection
@@ -34,8 +35,12 @@ from ipyrescue.store.upkeep import bury_unsaved
 
 HEARTBEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0
-_JOIN_SECONDS = 5.0
 """How often the memory is looked at, and written down when it has changed by a twentieth."""
+
+BEFORE_END_SECONDS = 2.0
+"""A Jupyter server that asks a kernel to end sends SIGTERM after 2.5 seconds, and SIGKILL after 5."""
+
+_JOIN_SECONDS = 5.0
 
 _CHANGED = 0.05
 _CELL_IDS = 20
@@ -48,8 +53,19 @@ _KERNEL_ID = re.compile(r"kernel-(.+)\.json")
 class LifeRecorder:
     """Keeps the life record of this kernel process. Call `begin` once the notebook is known, again when it changes."""
 
-    def __init__(self, incarnation: str, *, kernel: Any = None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
-        """Make a recorder that has written nothing; *kernel* is ipykernel's, if there is one."""
+    def __init__(
+        self,
+        incarnation: str,
+        *,
+        kernel: Any = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        before_end: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make a recorder that has written nothing; *kernel* is ipykernel's, if there is one.
+
+        *before_end* is called with `shutdown` or `restart` before a kernel ends as it was asked to, on the thread that
+        was asked; it has `BEFORE_END_SECONDS` and is not waited for any longer.
+        """
         self.incarnation = incarnation
         self.warning: str | None = None
         self.memory = MemoryWatch()
@@ -63,7 +79,7 @@ class LifeRecorder:
         self._stopped = threading.Event()
         self._heart: threading.Thread | None = None
         self._heartbeat_seconds = heartbeat_seconds
-        self._shutdown = _ShutdownHook(kernel, self.ends) if kernel is not None else None
+        self._shutdown = _ShutdownHook(kernel, self.ends, before_end) if kernel is not None else None
 
     @property
     def life(self) -> Life | None:
@@ -206,6 +222,10 @@ class LifeRecorder:
             if self._mine():
                 self._traces.end()
 
+    def farewell(self, save: Callable[[str], None], *, grace_seconds: float = GRACE_SECONDS) -> Farewell:
+        """One that calls *save* before SIGTERM and SIGHUP end this kernel; the stack is written before that."""
+        return Farewell(save, grace_seconds=grace_seconds, arrived=self._traces.arrived, aside=self._traces.aside)
+
     def stop(self) -> None:
         """Watch no longer: no heartbeat, no hook at exit, the kernel's own `do_shutdown`. The record stays as it is."""
         self._stopped.set()
@@ -284,9 +304,12 @@ class LifeRecorder:
 class _ShutdownHook:
     """Hears of a shutdown or a restart that was asked for, on whatever thread the kernel handles it."""
 
-    def __init__(self, kernel: Any, ends: Callable[[str], None]) -> None:
+    def __init__(
+        self, kernel: Any, ends: Callable[[str], None], before_end: Callable[[str], None] | None = None
+    ) -> None:
         self._kernel = kernel
         self._ends = ends
+        self._before_end = before_end
         self._active = False
         self._wrapper: Any = None
 
@@ -296,11 +319,28 @@ class _ShutdownHook:
 
         def do_shutdown(restart: bool) -> Any:  # noqa: FBT001 - the kernel calls it so
             if self._active:
-                self._ends("restart" if restart else "shutdown")
+                how = "restart" if restart else "shutdown"
+                self._take_leave(how)
+                self._ends(how)
             return original(restart)
 
         self._wrapper, self._active = do_shutdown, True
         self._kernel.do_shutdown = do_shutdown
+
+    def _take_leave(self, how: str) -> None:
+        """Call `before_end`, and wait for it only as long as the end can wait."""
+        before_end = self._before_end
+        if before_end is None:
+            return
+
+        def call() -> None:
+            with contextlib.suppress(BaseException):  # whatever it raises, the kernel was asked to end
+                before_end(how)
+
+        leave = threading.Thread(target=call, name="ipyrescue-leave", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread to be had: then nothing is saved any more
+            leave.start()
+            leave.join(BEFORE_END_SECONDS)
 
     def remove(self) -> None:
         """Step aside; where somebody else has wrapped us since, only fall silent."""

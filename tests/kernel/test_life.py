@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import types
 from datetime import datetime, timedelta, timezone
@@ -464,3 +465,109 @@ def test_what_a_cell_waited_for_holds_all_that_it_did(root, recorder):
 
 def _moment(seconds=0.0):
     return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat()
+
+
+# --- farewells -------------------------------------------------------------------------------------------------
+
+FAREWELL = """
+    def save(name):
+        (root / "saved").write_text(name)
+
+    farewell = recorder.farewell(save, grace_seconds=1)
+    farewell.install()
+    print("armed", flush=True)
+"""
+
+
+def _signalled(root, tmp_path, code):
+    """A kernel that gets SIGTERM while it is at *code*: its exit status, its last words, and whether it saved."""
+    process = _kernel(root, textwrap.dedent(FAREWELL) + textwrap.dedent(code))
+    while process.stdout.readline() != "here\n":
+        assert process.poll() is None
+    process.terminate()
+    process.communicate(timeout=60)
+    return process.returncode, layout.trace_path(root, OTHER, "SIGTERM").read_text(), (root / "saved").exists()
+
+
+def test_a_farewell_saves_and_the_stack_is_still_written(root, tmp_path):
+    status, trace, saved = _signalled(root, tmp_path, "print('here', flush=True)\nwhile True: time.sleep(0.01)")
+
+    assert (status, trace.count("most recent call first"), saved) == (-15, 1, True)
+    assert deaths.previous_death(root, "train.ipynb", ME) is not None
+
+
+def test_a_kernel_in_a_long_call_below_python_ends_after_the_grace(root, tmp_path):
+    """The handler waits for the call to return; the stack is written at once all the same."""
+    code = "import hashlib\nprint('here', flush=True)\nhashlib.pbkdf2_hmac('sha256', b'', b'', (1 << 31) - 1)"
+
+    status, trace, saved = _signalled(root, tmp_path, code)
+
+    assert (status, trace.count("most recent call first"), saved) == (-15, 1, False)
+
+
+def test_a_farewell_moves_with_the_record_and_is_gone_when_it_ends(root, tmp_path):
+    code = """
+        elsewhere = root.parent / "elsewhere"
+        recorder.begin(elsewhere, Identity("late.ipynb", "notebook", elsewhere.parent / "late.ipynb", elsewhere))
+        farewell.uninstall()
+        farewell.install()
+        pid = os.fork()
+        if pid == 0:
+            os.kill(os.getpid(), 15)
+        assert os.waitpid(pid, 0)[1] == 15
+        recorder.stop()
+        farewell.uninstall()
+        import signal
+        assert signal.getsignal(15) is signal.SIG_DFL
+        from ipyrescue.capture.signals import is_caught
+        assert not is_caught(15) and not is_caught(1)
+        print(sorted(path.name for path in (elsewhere / "kernels").iterdir()), flush=True)
+    """
+    process = _kernel(root, textwrap.dedent(FAREWELL) + textwrap.dedent(code))
+    said, _ = process.communicate(timeout=60)
+
+    assert (said.splitlines()[-1], process.returncode) == (f"['{OTHER}.json']", 0)
+
+
+# --- a graceful end --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def end_gracefully(root):
+    """Shut a kernel down that has *before_end*; return what the record says then."""
+    made = []
+
+    def end(before_end, restart=False):
+        kernel = Kernel()
+        made.append(LifeRecorder(ME, kernel=kernel, before_end=before_end))
+        made[0].begin(root, _identity(root))
+        assert kernel.do_shutdown(restart) == {"restart": restart}
+        return _on_disk(root)["ended"]
+
+    yield end
+    made[0].stop()
+
+
+@pytest.mark.parametrize(("restart", "how"), [(True, "restart"), (False, "shutdown")])
+def test_something_may_be_done_before_a_graceful_end(root, end_gracefully, restart, how):
+    seen = []
+
+    assert end_gracefully(lambda said: seen.append((said, _on_disk(root)["ended"])), restart) == how
+    assert seen == [(how, None)]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_what_is_done_before_the_end_cannot_break_it(end_gracefully, error):
+    def raises(how):
+        raise error
+
+    assert end_gracefully(raises) == "shutdown"
+
+
+def test_what_is_done_before_the_end_cannot_hang_it(end_gracefully, monkeypatch):
+    monkeypatch.setattr("ipyrescue.kernel.life.BEFORE_END_SECONDS", 0.01)
+    over = threading.Event()
+
+    assert end_gracefully(lambda how: over.wait(60)) == "shutdown"
+    assert not over.is_set()
+    over.set()
