@@ -14,8 +14,10 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
+from ipyrescue import stack
 from ipyrescue.capture.safepoint import Place, SafePoints
 from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
 from ipyrescue.capture.standstill import standstill
@@ -23,16 +25,20 @@ from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.kernel.panel import Panel, PanelState
+from ipyrescue.kernel.pressure import Pressure
 from ipyrescue.kernel.saving import Cut, Saver, Verdict
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion
 from ipyrescue.stack import raised_in
+from ipyrescue.store import requests
 
 _LOOK_SECONDS = 0.25
 _PENDING_SECONDS = 0.1
 _OBSTRUCTED_SECONDS = 60.0
 _MEASURED_SECONDS = 5.0
+_OUTSIDE_SECONDS = 1.0
+_LAST_WRITE_SECONDS = 1.5
 _JOIN_SECONDS = 5.0
 _REASON_CHARACTERS = 300
 
@@ -66,6 +72,10 @@ class Armed:
         self._running = False
         self._unsaved_since: float | None = None
         self._trigger: str | None = None
+        self._asked: requests.Request | None = None
+        self._pressure = Pressure()
+        self._looked = 0.0
+        self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
         self._untold: deque[str] = deque()
         self._lost: str | None = None
@@ -94,6 +104,7 @@ class Armed:
     def start(self, *, running: bool) -> None:
         """Watch from now on, on the main thread; *running*: in the middle of a cell."""
         self.points.install()
+        self._farewell.install()
         if running:
             self.cell_begins()
         clock = threading.Thread(target=self._watch, name="ipyrescue-clock", daemon=True)
@@ -106,6 +117,7 @@ class Armed:
         self._stopped.set()
         if self._clock is not None:
             self._clock.join(_JOIN_SECONDS)
+        self._farewell.uninstall()
         self.points.uninstall()
 
     # --- cells: on the main thread ----------------------------------------------------------------------------------
@@ -165,6 +177,74 @@ class Armed:
         if self.failure is not None:
             self._unsaved_since = unsaved
 
+    # --- ends, and requests from outside ------------------------------------------------------------------------------
+
+    def _leave(self, name: str) -> None:
+        """Save a last time, on the main thread: a signal is about to end this process."""
+        self._saver.drain(_LAST_WRITE_SECONDS)
+        self.collect()
+        if self._running:
+            frame = stack.innermost(sys._getframe(), self._notebook.code.is_cell)
+            self._cut(Occasion(trigger="signal", cut="interrupted", reason=name), frame)
+        elif self._unsaved_since is not None:
+            self._cut(Occasion(trigger="signal", reason=name))
+        if self._saver.way != "child":
+            self._saver.drain(_LAST_WRITE_SECONDS)
+
+    def before_end(self, how: str) -> None:
+        """Save what no snapshot holds before a `shutdown` or a `restart` that was asked for."""
+        done = threading.Event()
+
+        def save() -> None:
+            try:
+                if not self._running and self._unsaved_since is not None and not self._saver.busy:
+                    self._cut(Occasion(trigger=how))
+            finally:
+                done.set()
+
+        if not self._running and self._unsaved_since is not None:
+            self.points.wake(save)
+            done.wait(_LAST_WRITE_SECONDS)
+            if self._saver.way != "child":
+                self._saver.drain(_LAST_WRITE_SECONDS)
+
+    def _save_idle(self) -> None:
+        """Do what was asked for from outside, on the main thread, where no cell runs."""
+        if not self._running and not self._saver.busy:
+            trigger, self._trigger = self._trigger or "now", None
+            self._cut(Occasion(trigger=trigger), sparing=trigger == "memory")
+
+    def _look_outside(self) -> None:
+        """About once a second, see whether somebody has asked for a snapshot, and whether memory is near its limit."""
+        now = time.monotonic()
+        if now - self._looked < _OUTSIDE_SECONDS:
+            return
+        self._looked = now
+        if self._asked is None:
+            self._asked = requests.pending(*self._place)
+            if self._asked is not None:
+                self._ask("now")
+        crossed = self._pressure.crossed()
+        if crossed is not None:
+            self._untold.append(f"{crossed}. A snapshot is made early.")
+            self._ask("memory")
+
+    def _ask(self, trigger: str) -> None:
+        self._trigger = trigger
+        if not self._running:
+            self.points.wake(self._save_idle)
+
+    def _answer(self, *, snapshot_id: str | None = None, refusal: str | None = None) -> None:
+        """Tell whoever has asked what became of it."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            with contextlib.suppress(RescueError):
+                requests.answer(*self._place, asked, snapshot_id=snapshot_id, refusal=refusal)
+
+    @property
+    def _place(self) -> tuple[Path, str]:
+        return self._notebook.identity.store_root, self._notebook.incarnation
+
     # --- verdicts: on any thread ------------------------------------------------------------------------------------
 
     def collect(self) -> None:
@@ -191,6 +271,7 @@ class Armed:
 
     def _succeed(self, snapshot: Snapshot, verdict: Verdict) -> None:
         self.last_snapshot = snapshot
+        self._answer(snapshot_id=snapshot.id)
         self._measuring = _Measuring(verdict.pause_seconds, self._before, verdict.began, verdict.ended)
         self._life.saves(snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds)
         if self.failure is not None:
@@ -205,6 +286,7 @@ class Armed:
         text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
         if self.failure is None:
             self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
+        self._answer(refusal=text)
         self.failures += 1
         self.failure = text
         self._life.fails(text)
@@ -221,6 +303,7 @@ class Armed:
     def _look(self) -> None:
         self.collect()
         self._measure()
+        self._look_outside()
         if self._running:
             self._request()
         self._panel.update(self.panel_state())

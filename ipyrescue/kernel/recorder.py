@@ -50,7 +50,9 @@ class Recorder:
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
         self.notebook = Notebook(shell, configuration)
-        self.life = LifeRecorder(self.notebook.incarnation, kernel=getattr(shell, "kernel", None))
+        self.life = LifeRecorder(
+            self.notebook.incarnation, kernel=getattr(shell, "kernel", None), before_end=self._before_end
+        )
         self.armed: Armed | None = None
         self.last_snapshot: Snapshot | None = None
         self.panel = Panel(shell)
@@ -89,6 +91,10 @@ class Recorder:
         self.notebook.area.release()
         self.life.ends("unload")
         self.life.stop()
+
+    def _before_end(self, how: str) -> None:
+        if self.armed is not None:
+            self.armed.before_end(how)
 
     def _finish_writing(self) -> None:
         self._saver.drain(_CLOSE_SECONDS)
@@ -163,6 +169,11 @@ class Recorder:
             self.armed.adjust(wanted)
         self.armed.last_snapshot = self.last_snapshot
         self.life.arms(wanted.every_seconds)
+
+    def show_panel(self) -> None:
+        """Show how well the work is protected, where it stays true; in a cell."""
+        if self.armed is not None:
+            self.panel.show(self.armed.panel_state())
 
     def disarm(self) -> None:
         """Checkpoint no more by itself; snapshots stay."""

@@ -167,6 +167,7 @@ def status(recorder: Recorder) -> Report:
         slowdown_seconds=life.slowdown_seconds if life is not None else None,
         failures=armed.failures if armed is not None else 0,
         writing=recorder.writing,
+        writer=recorder.way if armed is not None else None,
         trouble=armed.failure if armed is not None else None,
         warnings=tuple(_weaknesses(recorder)),
         memory=recorder.life.memory.look(),
