@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ipyrescue.kernel.session import checkpoint, restore, snapshots
     from ipyrescue.manifest import Skipped, Snapshot
     from ipyrescue.restoring import Restored
+    from ipyrescue.training.batches import batches
+    from ipyrescue.training.loop import loop
 
     __version__: str
 
@@ -44,7 +46,9 @@ __all__ = [
     "StoreFormatError",
     "UntrustedError",
     "__version__",
+    "batches",
     "checkpoint",
+    "loop",
     "restore",
     "snapshots",
 ]
@@ -53,7 +57,9 @@ _HOME = {
     "Restored": "ipyrescue.restoring",
     "Skipped": "ipyrescue.manifest",
     "Snapshot": "ipyrescue.manifest",
+    "batches": "ipyrescue.training.batches",
     "checkpoint": "ipyrescue.kernel.session",
+    "loop": "ipyrescue.training.loop",
     "restore": "ipyrescue.kernel.session",
     "snapshots": "ipyrescue.kernel.session",
 }

@@ -23,7 +23,9 @@ PUBLIC_NAMES = [
     "StoreFormatError",
     "UntrustedError",
     "__version__",
+    "batches",
     "checkpoint",
+    "loop",
     "restore",
     "snapshots",
 ]
