@@ -32,7 +32,7 @@ def loop(iterable: Iterable[T], *, name: str | None = None) -> Loop[T]:
     name (see `ipyrescue.training.naming`), so name it if the cell is going to be edited. When the resumed loop starts,
     a length or type other than what was saved raises `RescueError`; so does a name that is taken.
     """
-    return _sized(iterable, "loop", name or naming.name_of(sys._getframe(1)), source_of(iterable))
+    return over(iterable, "loop", name or naming.name_of(sys._getframe(1)), source_of(iterable))
 
 
 class Loop(Generic[T]):
@@ -58,7 +58,8 @@ class SizedLoop(Loop[T]):
         return len(self._iterable)  # type: ignore[arg-type]
 
 
-def _sized(iterable: Iterable[T], kind: str, name: str, source: Source) -> Loop[T]:
+def over(iterable: Iterable[T], kind: str, name: str, source: Source) -> Loop[T]:
+    """The Loop over *iterable*, with a length if that has one."""
     return (SizedLoop if hasattr(iterable, "__len__") else Loop)(iterable, kind, name, source)
 
 

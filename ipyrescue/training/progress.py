@@ -103,9 +103,7 @@ class _Registry:
 _registry = _Registry()
 
 
-def states(
-    place_frame: FrameType | None, header: int | None, *, raised: BaseException | None = None
-) -> dict[str, Any]:
+def states(place_frame: FrameType | None, header: int | None, *, raised: BaseException | None = None) -> dict[str, Any]:
     """Say what everything in progress stands at, as plain data that `resume` takes; `{}` if nothing is in progress.
 
     *place_frame* and *header* are where control stands: a frame, and the line of the loop header it has reached. For a
@@ -307,7 +305,9 @@ def _came_through(raised: BaseException, places: tuple[Place, ...]) -> bool:
 
 def _warn_of_what_is_pending(one: Pass) -> None:
     """Say once that a loop begins at its beginning although the restored snapshot stood inside of another one."""
-    others = [(name, state) for (kind, name), state in _registry.pending.items() if kind == one.kind and "steps" in state]
+    others = [
+        (name, state) for (kind, name), state in _registry.pending.items() if kind == one.kind and "steps" in state
+    ]
     if not others or _registry.warned:
         return
     _registry.warned = True

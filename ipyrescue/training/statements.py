@@ -82,10 +82,7 @@ def lines_of_loop(code: CodeType, header: int) -> range:
 
 def is_within(frame: FrameType, line: int, places: Sequence[Place]) -> bool:
     """Whether *line* of *frame* lies in a loop that one of *places* asks for."""
-    return any(
-        place == id(frame) and line in lines_of_loop(frame.f_code, asking)
-        for place, asking in places
-    )
+    return any(place == id(frame) and line in lines_of_loop(frame.f_code, asking) for place, asking in places)
 
 
 def is_on_stack(places: Sequence[Place]) -> bool:

@@ -1,11 +1,6 @@
 """`loop`: the same cell, run again, does what was left to do, and nothing twice."""
 
-import gc
 import pickle
-import pickle
-import subprocess
-import sys
-import time
 from io import StringIO
 
 import pytest
@@ -13,7 +8,6 @@ from programs_of_training import Died, Snapshots, run, run_again, run_until
 from tqdm import tqdm
 
 import ipyrescue
-from ipyrescue.errors import RescueError
 from ipyrescue.training import progress
 
 SETUP = {"ipyrescue": ipyrescue, "tqdm": tqdm}
