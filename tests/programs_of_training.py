@@ -6,6 +6,7 @@ import linecache
 import pickle
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import count
 from textwrap import dedent
 from typing import Any
@@ -53,10 +54,8 @@ def run_until(source: str, names: tuple[str, ...], die_at: int, setup: Mapping[s
     """Run *source* until the *die_at*-th call of `checkpoint()`; return that snapshot."""
     namespace = {**setup, "__name__": "__main__"}
     namespace["checkpoint"] = snapshots = Snapshots(namespace, names, die_at=lambda taken: taken == die_at)
-    try:
+    with suppress(Died):
         run(source, namespace)
-    except Died:
-        pass
     progress.resume({})
     return snapshots.taken[-1]
 

@@ -26,6 +26,7 @@ class StatefulSource(Source):
 
     def __init__(self, loader: Any) -> None:
         super().__init__(loader)
+        self.loader = loader
         self._before: Any = None
 
     def start(self) -> Iterator[Any]:
@@ -34,16 +35,16 @@ class StatefulSource(Source):
 
     def go_on(self, state: Mapping[str, Any], steps: int) -> Iterator[Any]:
         """The batches after those of the loader's own *state*."""
-        self.iterable.load_state_dict(state["loader"])
+        self.loader.load_state_dict(state["loader"])
         return self._asked(iter(self.iterable))
 
     def state(self, steps: int, *, complete: bool) -> dict[str, Any]:
         """What the loader says now, or said before it made the batch in use."""
-        return {"loader": self.iterable.state_dict() if complete else self._before}
+        return {"loader": self.loader.state_dict() if complete else self._before}
 
     def _asked(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
-            self._before = self.iterable.state_dict()
+            self._before = self.loader.state_dict()
             try:
                 batch = next(batches)
             except StopIteration:
@@ -85,7 +86,8 @@ class MapSource(Source):
         if self.loader.num_workers and not self._seed_samples:
             warnings.warn(
                 "The order of the samples is exact. If the dataset draws random numbers in its workers, those differ "
-                "from an uninterrupted run. To have them exact from the start: ipyrescue.batches(..., seed_samples=True)",
+                "from an uninterrupted run. To have them exact, from the start of a run: "
+                "ipyrescue.batches(..., seed_samples=True)",
                 stacklevel=5,
             )
         _forget_kept_iterator(self.loader)
@@ -113,7 +115,7 @@ class MapSource(Source):
 
             replaced["dataset"] = SeededDataset(self.loader.dataset)
         with _attributes(self.loader, replaced):
-            batches = iter(self.loader)
+            batches: Iterator[Any] = iter(self.loader)
         if getattr(self.loader, "persistent_workers", False):
             _KEPT[self.loader] = indices
         return batches
@@ -138,6 +140,7 @@ class StreamSource(Source):
         self._stateful = _has_state(loader.dataset) and not loader.num_workers
         self._begun: dict[str, Any] = {}
         self._before: Any = None
+        self._batches: Any = None
 
     def start(self) -> Iterator[Any]:
         """The batches from the beginning."""
@@ -147,6 +150,8 @@ class StreamSource(Source):
     def go_on(self, state: Mapping[str, Any], steps: int) -> Iterator[Any]:
         """The batches after the first *steps*."""
         self._begun = state["begun"]
+        if state.get("ended"):
+            return iter(())
         if "dataset" in state and self._stateful:
             self.loader.dataset.load_state_dict(state["dataset"])
             return self._asked(iter(self.loader))
@@ -165,12 +170,16 @@ class StreamSource(Source):
         states: dict[str, Any] = {"begun": self._begun}
         if self._stateful:
             states["dataset"] = self.loader.dataset.state_dict() if complete else self._before
+            states["ended"] = complete and self._has_ended()
         return states
 
+    def _has_ended(self) -> bool:
+        """Whether the last batch was cut short by the end of the dataset, which says no more where it is."""
+        return bool(getattr(getattr(self._batches, "_dataset_fetcher", None), "ended", False))
+
     def _asked(self, batches: Iterator[Any]) -> Iterator[Any]:
-        if not self._stateful:
-            return batches
-        return self._asked_before_each(batches)
+        self._batches = batches
+        return self._asked_before_each(batches) if self._stateful else batches
 
     def _asked_before_each(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:

@@ -30,8 +30,7 @@ class Indices:
 
     def __iter__(self) -> Iterator[Any]:
         self._checksums = array("L")
-        skip, self._skip = self._skip, None
-        self._current = _Drawing(self._sampler, self._checksums, skip, self.seed)
+        self._current = _Drawing(self, self._sampler, self._checksums)
         return self._current
 
     def __len__(self) -> int:
@@ -40,6 +39,11 @@ class Indices:
     def skip(self, count: int, *, before: Callable[[], None]) -> None:
         """Let the next pass draw and drop *count* first, after calling *before*."""
         self._skip = (count, before)
+
+    def taken_skip(self) -> tuple[int, Callable[[], None]] | None:
+        """What is to be skipped, once: loaders with workers make a pass that they never ask, and then another."""
+        skip, self._skip = self._skip, None
+        return skip
 
     def prime(self) -> None:
         """Draw and drop now what is to be dropped, if no worker has asked yet."""
@@ -58,22 +62,19 @@ class Indices:
                 f"The order of {type(self._sampler).__qualname__} cannot be found again: drawing from where its random "
                 "streams were when the pass began gives other samples than were used. It draws from a global stream "
                 "while the training does, or its data has changed. Let it draw all in the beginning of __iter__, or "
-                "from a torch.Generator that is an attribute of it. To begin this pass anew, give the loop another name."
+                "from a torch.Generator that is an attribute of it. To begin the pass anew, give the loop another name."
             )
 
 
 class _Drawing:
     """One pass through a sampler."""
 
-    def __init__(
-        self, sampler: Any, checksums: array[int], skip: tuple[int, Callable[[], None]] | None, seed: int | None
-    ) -> None:
+    def __init__(self, indices: Indices, sampler: Any, checksums: array[int]) -> None:
+        self._indices = indices
         self._sampler = sampler
         self._checksums = checksums
-        self._skip = skip
-        self._seed = seed
         self._samples = 0
-        self._items: Iterator[Any] | None = None if skip is not None else iter(sampler)
+        self._items: Iterator[Any] | None = None
 
     def __iter__(self) -> _Drawing:
         return self
@@ -81,19 +82,23 @@ class _Drawing:
     def __next__(self) -> Any:
         self.prime()
         item = self._drawn()
-        count = len(item) if isinstance(item, (list, tuple)) else 1
-        if self._seed is None:
+        seed = self._indices.seed
+        if seed is None:
             return item
-        first = self._samples - count
         if not isinstance(item, (list, tuple)):
-            return (sample_seed(self._seed, first), item)
-        return [(sample_seed(self._seed, first + offset), index) for offset, index in enumerate(item)]
+            return (sample_seed(seed, self._samples - 1), item)
+        first = self._samples - len(item)
+        return [(sample_seed(seed, first + offset), index) for offset, index in enumerate(item)]
 
     def prime(self) -> None:
         """Draw and drop what the run that died had used."""
-        if self._skip is None:
+        if self._items is not None:
             return
-        (count, before), self._skip = self._skip, None
+        skip = self._indices.taken_skip()
+        if skip is None:
+            self._items = iter(self._sampler)
+            return
+        count, before = skip
         before()
         self._items = iter(self._sampler)
         for done in range(count):

@@ -6,12 +6,12 @@ import random
 import sys
 from typing import Any
 
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from ipyrescue.training import streams
 
 
-class SeededDataset(Dataset[Any]):
+class SeededDataset:
     """*dataset*, asked for pairs of a seed and an index.
 
     In a worker the streams stay as the sample has left them, so that a random `collate_fn` is as exact as the samples;

@@ -1,4 +1,4 @@
-"""`batches`: after a restore come the batches that would have come, and every random stream goes on as it would have."""
+"""`batches`: after a restore come the batches that would have come, and every random stream goes on as it would."""
 
 import random
 
@@ -18,6 +18,7 @@ from torch.utils.data import (
 )
 
 import ipyrescue
+from ipyrescue.errors import RescueError
 from ipyrescue.training import streams
 
 SAMPLES = 23
@@ -194,3 +195,137 @@ def test_every_map_style_loader_goes_on_exactly_from_every_batch(make, drawing):
 @pytest.mark.parametrize("data", [Numbers(drawing=True), Fetching(drawing=True)], ids=["one by one", "many at once"])
 def test_samples_with_seeds_of_their_own_go_on_exactly(data):
     assert_goes_on_exactly(lambda: DataLoader(data, batch_size=4, shuffle=True), seed_samples=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_workers": 2},
+        {"num_workers": 2, "persistent_workers": True},
+        {"num_workers": 1, "prefetch_factor": 3, "seed": 4},
+    ],
+    ids=["two", "kept", "one, far ahead"],
+)
+def test_with_workers_the_order_is_exact_and_samples_with_seeds_of_their_own_are(options):
+    def make(seed=None, **others):
+        generator = None if seed is None else seeded(seed)
+        return DataLoader(Numbers(drawing=True), batch_size=4, shuffle=True, generator=generator, **others)
+
+    assert_goes_on_exactly(lambda: make(**options), seed_samples=True, every=4)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_samplers_that_draw_as_they_go_are_exact_with_workers_too(kept):
+    def make():
+        return DataLoader(Numbers(), batch_size=4, sampler=OwnGenerators(), num_workers=2, persistent_workers=kept)
+
+    with pytest.warns(UserWarning, match="order of the samples is exact"):
+        assert_goes_on_exactly(make, every=5)
+
+
+def test_seeded_samples_do_not_depend_on_the_number_of_workers():
+    def samples(workers):
+        torch.manual_seed(0)
+        loader = DataLoader(Numbers(drawing=True), batch_size=4, shuffle=True, num_workers=workers)
+        return [batch.tolist() for batch in ipyrescue.batches(loader, seed_samples=True)]
+
+    assert samples(0) == samples(2)
+
+
+def test_what_was_done_is_not_read_again():
+    data = Numbers()
+    setup = setup_for(lambda: DataLoader(data, batch_size=4, shuffle=True))
+    snapshot = run_until(TRAINING, ("seen",), 4, {**setup, "seen": []})
+    data.read.clear()
+
+    run_again(TRAINING, snapshot, setup)
+
+    assert len(data.read) == SAMPLES - 4 * 4 + SAMPLES
+
+
+@pytest.mark.parametrize("make", [*list(MAP_LOADERS.values())[:6], *list(MAP_LOADERS.values())[-5:]])
+def test_batches_changes_nothing_of_a_run_that_nobody_kills(make):
+    torch.manual_seed(0)
+    plain = [str(batch) for _ in range(2) for batch in make(Numbers(drawing=True))]
+    end = torch.get_rng_state()
+    torch.manual_seed(0)
+
+    watched = [str(batch) for _ in range(2) for batch in ipyrescue.batches(make(Numbers(drawing=True)))]
+
+    assert len(watched) == len(plain)
+    assert torch.equal(torch.get_rng_state(), end)
+
+
+def test_an_order_that_cannot_be_found_again_is_refused():
+    setup = setup_for(lambda: DataLoader(Numbers(), batch_size=4, sampler=WhileTraining()))
+    snapshot = run_until(TRAINING, ("seen",), 3, {**setup, "seen": []})
+
+    with pytest.raises(RescueError, match="order of BatchSampler cannot be found again"):
+        run_again(TRAINING, snapshot, setup)
+
+
+@pytest.mark.parametrize(
+    ("other", "refusal"),
+    [
+        (
+            lambda: DataLoader(Numbers(), batch_size=5),
+            "it was over DataLoader of 23 samples of length 6; now .* length 5",
+        ),
+        (lambda: DataLoader(range(24), batch_size=4), "now it is over DataLoader of 24 samples"),
+        (lambda: [1, 2, 3], "now it is over list of length 3"),
+        (
+            lambda: DataLoader(Numbers(), batch_size=4, num_workers=2, in_order=False),
+            "hands out batches in no fixed order",
+        ),
+    ],
+    ids=["batch size", "dataset", "a list", "no order"],
+)
+def test_another_loader_is_refused_and_can_be_put_right(other, refusal):
+    setup = setup_for(lambda: DataLoader(Numbers(), batch_size=4))
+    snapshot = run_until(TRAINING, ("seen",), 3, {**setup, "seen": []})
+    whole = run(TRAINING, {**setup, "seen": [], "checkpoint": lambda: None})["seen"]
+
+    with pytest.raises(RescueError, match=refusal):
+        run_again(TRAINING, snapshot, setup_for(other))
+
+    assert run_again(TRAINING, snapshot, setup)["seen"] == whole
+
+
+def test_a_stream_is_read_again_and_that_is_said():
+    with pytest.warns(UserWarning, match="read again and thrown away"):
+        assert_goes_on_exactly(lambda: DataLoader(Stream(), batch_size=4))
+
+
+def test_a_stream_that_knows_where_it_is_goes_on_by_itself():
+    assert_goes_on_exactly(lambda: DataLoader(KnowingStream(), batch_size=4))
+
+
+def test_a_stream_in_workers_is_the_same_again():
+    with pytest.warns(UserWarning, match="read again and thrown away"):
+        assert_goes_on_exactly(lambda: DataLoader(Stream(), batch_size=4, num_workers=2), every=7)
+
+
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata asks torch for it
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_that_knows_where_it_is_goes_on_by_itself(workers):
+    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+
+    def make():
+        return torchdata.StatefulDataLoader(Numbers(), batch_size=4, shuffle=True, num_workers=workers)
+
+    assert_goes_on_exactly(make, every=1 if workers == 0 else 5)
+
+
+def test_anything_else_is_a_loop():
+    assert_goes_on_exactly(lambda: [torch.tensor(1), torch.tensor(2), torch.tensor(3)])
+
+
+@pytest.mark.parametrize("loader", [DataLoader(Stream()), [1, 2]], ids=["stream", "list"])
+def test_only_samples_of_map_style_loaders_can_be_seeded(loader):
+    with pytest.raises(ValueError, match="seed_samples=True seeds the samples of a torch DataLoader"):
+        ipyrescue.batches(loader, seed_samples=True)
+
+
+def test_it_has_the_length_of_the_loader():
+    assert len(ipyrescue.batches(DataLoader(Numbers(), batch_size=4))) == 6
+    assert len(list(ipyrescue.batches(DataLoader(Stream(), batch_size=4)))) == 6

@@ -152,15 +152,6 @@ PROGRAMS = {
             done.append(n)
             checkpoint()
         """,
-    "one after the other": """
-        for n in ipyrescue.loop(range(3)):
-            done.append(n)
-            checkpoint()
-        done.append("between") if "between" not in done else None
-        for n in ipyrescue.loop(range(3)):
-            done.append(n)
-            checkpoint()
-        """,
     "one function, twice": """
         def train(name):
             for n in ipyrescue.loop(range(3), name=name):
