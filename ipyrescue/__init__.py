@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from ipyrescue.kernel.session import checkpoint, frames, restore, snapshots
     from ipyrescue.manifest import Skipped, Snapshot
     from ipyrescue.restoring import Restored
+    from ipyrescue.training.batches import batches
+    from ipyrescue.training.loop import loop
 
     __version__: str
 
@@ -44,8 +46,10 @@ __all__ = [
     "StoreFormatError",
     "UntrustedError",
     "__version__",
+    "batches",
     "checkpoint",
     "frames",
+    "loop",
     "restore",
     "snapshots",
 ]
@@ -54,8 +58,10 @@ _HOME = {
     "Restored": "ipyrescue.restoring",
     "Skipped": "ipyrescue.manifest",
     "Snapshot": "ipyrescue.manifest",
+    "batches": "ipyrescue.training.batches",
     "checkpoint": "ipyrescue.kernel.session",
     "frames": "ipyrescue.kernel.session",
+    "loop": "ipyrescue.training.loop",
     "restore": "ipyrescue.kernel.session",
     "snapshots": "ipyrescue.kernel.session",
 }

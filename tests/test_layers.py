@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "server": NOUNS | {"store", "incarnations", "runs"},
     "cli": NOUNS | {"store", "incarnations", "runs"},
     "__main__": {"cli"},
-    "__init__": {"errors", "manifest", "restoring", "kernel", "server"},  # lazily, one name at a time
+    "__init__": {"errors", "manifest", "restoring", "kernel", "training", "server"},  # lazily, one name at a time
 }
 
 # A module that is not ours -> the units that may import it. Asking `sys.modules` whether it is there is free to all.
