@@ -38,8 +38,10 @@ class Stepped:
 
     def stepped_in(self, loop: Loop) -> bool:
         """Whether the last step came from the body of *loop*."""
-        pairs = zip(self.chain[::2], self.chain[1::2], strict=True)
-        return any(code is loop.code and loop.encloses(_line(code, offset)) for code, offset in pairs)
+        for code, offset in zip(self.chain[::2], self.chain[1::2], strict=True):
+            if code is loop.code and loop.encloses(_line(loop.code, offset)):
+                return True
+        return False
 
 
 class Steps:
@@ -117,7 +119,9 @@ class Steps:
         return known
 
 
-def _line(code: CodeType | int, offset: CodeType | int) -> int:
-    assert isinstance(code, CodeType)
+def _line(code: CodeType, offset: CodeType | int) -> int:
     assert isinstance(offset, int)
-    return next((line for start, end, line in code.co_lines() if start <= offset < end and line), 0)
+    for start, end, line in code.co_lines():
+        if start <= offset < end and line:
+            return line
+    return 0
