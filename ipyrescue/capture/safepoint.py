@@ -26,7 +26,7 @@ from typing import Any
 
 from ipyrescue.capture.headers import Loop, Position, Syntax, in_linecache
 from ipyrescue.capture.stacks import Stacks, Standing
-from ipyrescue.capture.steps import Chain, Stepped, Steps
+from ipyrescue.capture.steps import Chain, Stepped, Steps, chain_of
 from ipyrescue.capture.tracing import Tracing
 
 PATIENCE_SECONDS = 10.0
@@ -88,7 +88,7 @@ class SafePoints:
     _line_since: float | None
     _traced_since: float | None
     _aims: list[_Aim]
-    _stepped_from: dict[int, Chain]
+    _since_header: dict[int, Chain]
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class SafePoints:
         self._clock = clock
         self._syntax = Syntax(source)
         self._stacks = Stacks(is_cell, self._syntax)
-        self._steps = Steps(is_cell)
+        self._steps = Steps()
         self._tracing = Tracing(self)
         self._main = threading.main_thread().ident or 0
         self._process = os.getpid()
@@ -180,7 +180,8 @@ class SafePoints:
     def _begin_request(self) -> None:
         self._asked = self._clock()
         self._aims = []
-        self._stepped_from = {}
+        self._since_header = {}
+        self._steps.forget_chains()
         self._line_since = None
         self._traced_since = None
         self._visits = 0
@@ -256,7 +257,7 @@ class SafePoints:
 
     def _waits_for_a_step(self) -> bool:
         now, times = self._clock(), self._steps.times
-        patience = max(PATIENCE_SECONDS, PATIENCE_INTERVALS * self._steps.interval_seconds)
+        patience = max(PATIENCE_SECONDS, PATIENCE_INTERVALS * self._steps.round_seconds)
         if now - self._asked > patience:
             return False
         unseen = self._watching_since is not None and now - self._watching_since < patience
@@ -264,7 +265,7 @@ class SafePoints:
 
     def _trace_no_longer_than_it_pays(self) -> None:
         """After a step comes the header soon, or else an evaluation that would be slowed down; a step comes again."""
-        longest = max(TRACING_SECONDS, TRACING_INTERVALS * self._steps.interval_seconds)
+        longest = max(TRACING_SECONDS, TRACING_INTERVALS * self._steps.round_seconds)
         if self._traced_since is not None and self._clock() - self._traced_since > longest:
             self._stop()
 
@@ -300,10 +301,9 @@ class SafePoints:
         """Note that *optimizer* has just made a step; torch's global post-step hook."""
         if not self._cells or threading.get_ident() != self._main:
             return
-        frame = sys._getframe(1)
-        step = self._steps.note(optimizer, frame, self._clock())
+        step = self._steps.note(optimizer, self._clock())
         if self.pending and os.getpid() == self._process:
-            _shielded(partial(self._step_while_pending, optimizer, step, frame))
+            _shielded(partial(self._step_while_pending, step, sys._getframe(1)))
 
     def iteration_ends(self) -> None:
         """Say that an iteration of a library is complete: a boundary. For bridges to trainers; on the main thread."""
@@ -313,11 +313,12 @@ class SafePoints:
         if not self._is_taken(frames):
             self._fire(Place("boundary", frames[0] if frames else None, None))
 
-    def _step_while_pending(self, optimizer: object, step: Stepped, frame: FrameType) -> None:
+    def _step_while_pending(self, step: Stepped, frame: FrameType) -> None:
         frames = self._stacks.cell_frames(frame)
         if self._is_taken(frames):
             return
-        if self._is_run_by_a_library(optimizer, step, frames):
+        step.chain = chain_of(frames)
+        if self._is_run_by_a_library(step, frames):
             self._fire(Place("in_hook", frames[0] if frames else None, None))
             return
         if self._waits_for_a_step():
@@ -326,12 +327,12 @@ class SafePoints:
         if self._aims:
             self._trace(frames)
 
-    def _is_run_by_a_library(self, optimizer: object, step: Stepped, frames: list[FrameType]) -> bool:
+    def _is_run_by_a_library(self, step: Stepped, frames: list[FrameType]) -> bool:
         """Whether the same step came again and no header of the cell's own loops was reached in between."""
         if not frames:
             return True
-        again = self._stepped_from.get(id(optimizer)) == step.chain
-        self._stepped_from[id(optimizer)] = step.chain
+        again = self._since_header.get(id(step)) == step.chain
+        self._since_header[id(step)] = step.chain
         return again and self._stacks.standing(frames[0]) is not Standing.SHUT and self._steps.completes(step)
 
     def _aims_around(self, frames: list[FrameType]) -> list[_Aim]:
@@ -372,7 +373,7 @@ class SafePoints:
         while self._aims and self._aims[0].frame is frame:
             aim = self._aims[0]
             if aim.loop.reached(before, now):
-                self._stepped_from = {}
+                self._since_header = {}
                 if aim.usable:
                     return Place("boundary" if aim.standing is Standing.CLEAN else "in_hook", frame, now.line)
             elif aim.loop.holds(now.line):
