@@ -109,7 +109,7 @@ class MapSource(Source):
         """Make the loader's iterator over *indices*; they are remembered where the loader keeps its iterator."""
         self._indices = indices
         indices.seed = seed_of(self._begun["streams"]["torch"]) if self._seed_samples else None
-        replaced = {_sampler_name(self.loader): indices}
+        replaced: dict[str, Any] = {_sampler_name(self.loader): indices}
         if self._seed_samples:
             from ipyrescue.training.seeding import SeededDataset
 
