@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         StoreFormatError,
         UntrustedError,
     )
-    from ipyrescue.kernel.session import checkpoint, restore, snapshots
+    from ipyrescue.kernel.session import checkpoint, frames, restore, snapshots
     from ipyrescue.manifest import Skipped, Snapshot
     from ipyrescue.restoring import Restored
     from ipyrescue.training.batches import batches
@@ -48,6 +48,7 @@ __all__ = [
     "__version__",
     "batches",
     "checkpoint",
+    "frames",
     "loop",
     "restore",
     "snapshots",
@@ -59,6 +60,7 @@ _HOME = {
     "Snapshot": "ipyrescue.manifest",
     "batches": "ipyrescue.training.batches",
     "checkpoint": "ipyrescue.kernel.session",
+    "frames": "ipyrescue.kernel.session",
     "loop": "ipyrescue.training.loop",
     "restore": "ipyrescue.kernel.session",
     "snapshots": "ipyrescue.kernel.session",

@@ -25,6 +25,7 @@ PUBLIC_NAMES = [
     "__version__",
     "batches",
     "checkpoint",
+    "frames",
     "loop",
     "restore",
     "snapshots",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ipyrescue.cgroups import MACHINE, control_groups
 from ipyrescue.errors import StoreError
 from ipyrescue.incarnations.deaths import Death
 from ipyrescue.store import atomic, layout, lives
@@ -18,7 +19,9 @@ from ipyrescue.store.lives import Life
 
 TRACE_LIMIT_BYTES = 256 << 10
 _LAST_WORDS_SECONDS = 2.0
-_MACHINE = Path("/")
+_FAREWELL_SECONDS = 10.0
+"""A kernel that saves before it dies of a signal has 8 seconds, and may touch its record while it does."""
+
 SIGNALS = ("SIGTERM", "SIGHUP")
 """The signals whose arrival a kernel's own handler notes before it dies of them."""
 
@@ -59,7 +62,7 @@ def gather(root: Path, death: Death) -> Evidence:
     )
 
 
-def oom_kills(machine: Path = _MACHINE) -> int | None:
+def oom_kills(machine: Path = MACHINE) -> int | None:
     """How many processes of this process's control group the kernel's OOM killer has ended. None: not known.
 
     From `memory.events` (cgroup v2) or `memory.oom_control` (v1); see cgroups(7). *machine* is where /proc and /sys
@@ -68,30 +71,14 @@ def oom_kills(machine: Path = _MACHINE) -> int | None:
     return next((count for _, count in _oom_counters(machine)), None)
 
 
-def oom_group(machine: Path = _MACHINE) -> str | None:
+def oom_group(machine: Path = MACHINE) -> str | None:
     """The control group that `oom_kills` is about: counts of two groups say nothing of each other."""
     return next((str(folder) for folder, _ in _oom_counters(machine)), None)
 
 
-def machine_oom_kills(machine: Path = _MACHINE) -> int | None:
+def machine_oom_kills(machine: Path = MACHINE) -> int | None:
     """How many processes of the whole machine the OOM killer has ended since it was booted (proc(5), vmstat)."""
     return _counter(machine / "proc/vmstat", "oom_kill")
-
-
-def control_groups(machine: Path = _MACHINE) -> list[Path]:
-    """The folders of this process's memory control group and of those around it, innermost first."""
-    try:
-        lines = (machine / "proc/self/cgroup").read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        _, _, of = line.partition(":")
-        controllers, _, group = of.partition(":")
-        if controllers == "" or "memory" in controllers.split(","):
-            mount = machine / "sys/fs/cgroup" / ("memory" if controllers else "")
-            own = Path(os.path.normpath(f"{mount}/{group}"))
-            return [folder for folder in (own, *own.parents) if folder.is_relative_to(mount)]
-    return []
 
 
 def _oom_counters(machine: Path) -> Iterator[tuple[Path, int]]:
@@ -118,7 +105,8 @@ def _last_words(root: Path, death: Death, what: str) -> str:
     """A trace that the kernel left as it died. One that it outlived, by its heartbeat, is a forked child's."""
     try:
         path = layout.trace_path(root, death.life.incarnation, what)
-        outlived = death.last_seen - path.lstat().st_mtime > _LAST_WORDS_SECONDS
+        patience_seconds = _FAREWELL_SECONDS if what in SIGNALS else _LAST_WORDS_SECONDS
+        outlived = death.last_seen - path.lstat().st_mtime > patience_seconds
         return "" if outlived else atomic.read_file(path, TRACE_LIMIT_BYTES).decode("utf-8", "replace")
     except (OSError, StoreError):
         return ""

@@ -22,8 +22,10 @@ from typing import Any
 
 import psutil
 
+from ipyrescue.capture.signals import GRACE_SECONDS, Farewell
 from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
+from ipyrescue.incarnations.protection import protection
 from ipyrescue.kernel.memory import MemoryWatch
 from ipyrescue.kernel.traces import Traces
 from ipyrescue.redaction import redacted, shows_a_secret
@@ -33,8 +35,12 @@ from ipyrescue.store.upkeep import bury_unsaved
 
 HEARTBEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0
-_JOIN_SECONDS = 5.0
 """How often the memory is looked at, and written down when it has changed by a twentieth."""
+
+BEFORE_END_SECONDS = 2.0
+"""A Jupyter server that asks a kernel to end sends SIGTERM after 2.5 seconds, and SIGKILL after 5."""
+
+_JOIN_SECONDS = 5.0
 
 _CHANGED = 0.05
 _CELL_IDS = 20
@@ -47,8 +53,19 @@ _KERNEL_ID = re.compile(r"kernel-(.+)\.json")
 class LifeRecorder:
     """Keeps the life record of this kernel process. Call `begin` once the notebook is known, again when it changes."""
 
-    def __init__(self, incarnation: str, *, kernel: Any = None, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
-        """Make a recorder that has written nothing; *kernel* is ipykernel's, if there is one."""
+    def __init__(
+        self,
+        incarnation: str,
+        *,
+        kernel: Any = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        before_end: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make a recorder that has written nothing; *kernel* is ipykernel's, if there is one.
+
+        *before_end* is called with `shutdown` or `restart` before a kernel ends as it was asked to, on the thread that
+        was asked; it has `BEFORE_END_SECONDS` and is not waited for any longer.
+        """
         self.incarnation = incarnation
         self.warning: str | None = None
         self.memory = MemoryWatch()
@@ -62,7 +79,7 @@ class LifeRecorder:
         self._stopped = threading.Event()
         self._heart: threading.Thread | None = None
         self._heartbeat_seconds = heartbeat_seconds
-        self._shutdown = _ShutdownHook(kernel, self.ends) if kernel is not None else None
+        self._shutdown = _ShutdownHook(kernel, self.ends, before_end) if kernel is not None else None
 
     @property
     def life(self) -> Life | None:
@@ -105,6 +122,7 @@ class LifeRecorder:
             cell_running=True,
             cell_ids=ids[-_CELL_IDS:],
             error=None,
+            inside=None,
             memory=self.memory.cell_begins(),
         )
 
@@ -113,6 +131,8 @@ class LifeRecorder:
         said = f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else None
         self._change(
             cell_running=False,
+            cell_ended=_now(),
+            inside=None,
             error=_noted(said) if said is not None else None,
             memory=self.memory.cell_ends(number, source),
         )
@@ -122,15 +142,69 @@ class LifeRecorder:
         known = self._life
         again = known is not None and known.every_seconds is not None and every_seconds is not None
         armed_at = known.armed_at if again and known is not None else _now() if every_seconds is not None else None
-        self._change(every_seconds=every_seconds, armed_at=armed_at, failure=None)
+        since = (known.protected_since if again and known is not None else None) or _now()
+        self._change(
+            every_seconds=every_seconds,
+            armed_at=armed_at,
+            failure=None,
+            interval_seconds=every_seconds,
+            inside=None,
+            protected_since=since if every_seconds is not None and known is not None and known.saved_at else None,
+        )
 
-    def saves(self, created: str) -> None:
-        """Note the last snapshot that is durable; attempts that failed before it are past."""
-        self._change(saved_at=created, failure=None)
+    def saves(
+        self,
+        created: str,
+        *,
+        waited: bool = False,
+        interval_seconds: float | None = None,
+        pause_seconds: float | None = None,
+    ) -> None:
+        """Note the last snapshot that is durable; attempts that failed before it are past.
+
+        *waited*: the program did nothing since it was *created*, as with a command. *interval_seconds* is the interval
+        from now on, where it was stretched or is that no more.
+        """
+        known = self._life
+        armed, since = known is not None and known.every_seconds is not None, None
+        if known is not None and armed:
+            since = known.protected_since if protection(known, time.time()).state == "protected" else None
+        said: dict[str, Any] = {"interval_seconds": interval_seconds, "pause_seconds": pause_seconds}
+        self._change(
+            saved_at=created,
+            saved_through=_now() if waited else created,
+            failure=None,
+            inside=None,
+            protected_since=(since or _now()) if armed else None,
+            **{name: value for name, value in said.items() if value is not None},
+        )
+
+    def slows(self, slowdown_seconds: float, interval_seconds: float) -> None:
+        """Note how much training lost beside the pause of the last snapshot, and the interval that follows from it."""
+        self._change(slowdown_seconds=slowdown_seconds, interval_seconds=interval_seconds)
+
+    def obstructs(self, reason: str | None) -> None:
+        """Note why no snapshot can be made inside the running cell just now; None: nothing stands in the way."""
+        if self._life is not None and self._life.inside != reason:
+            self._change(inside=redacted(reason)[:_NOTED_CHARACTERS] if reason is not None else None)
 
     def fails(self, failure: str) -> None:
         """Note why the last attempt to save failed."""
-        self._change(failure=redacted(failure)[:1000])
+        self._change(failure=redacted(failure)[:1000], protected_since=None)
+
+    def writes(self, pid: int | None) -> None:
+        """Note which process of ours is writing a snapshot; None when none is. The next kernel waits for it."""
+        started = lives.process_facts(pid).start_ticks if pid is not None else None
+        self._change(writer_pid=pid, writer_start_ticks=started)
+
+    def is_written_here(self) -> None:
+        """In a forked child that writes a snapshot: say so in the record, which spares the kernel the time."""
+        if self._life is not None and self._root is not None:
+            pid = os.getpid()
+            started = lives.process_facts(pid).start_ticks
+            known = dataclasses.replace(self._life, writer_pid=pid, writer_start_ticks=started)
+            with self._swallowed():
+                lives.write(self._root, known, durable=False)
 
     @contextlib.contextmanager
     def restores(self, snapshot_id: str, device: str | None) -> Iterator[None]:
@@ -147,6 +221,10 @@ class LifeRecorder:
             self._change(durable=True, ended=how, ended_at=_now())
             if self._mine():
                 self._traces.end()
+
+    def farewell(self, save: Callable[[str], None], *, grace_seconds: float = GRACE_SECONDS) -> Farewell:
+        """One that calls *save* before SIGTERM and SIGHUP end this kernel; the stack is written before that."""
+        return Farewell(save, grace_seconds=grace_seconds, arrived=self._traces.arrived, aside=self._traces.aside)
 
     def stop(self) -> None:
         """Watch no longer: no heartbeat, no hook at exit, the kernel's own `do_shutdown`. The record stays as it is."""
@@ -226,9 +304,12 @@ class LifeRecorder:
 class _ShutdownHook:
     """Hears of a shutdown or a restart that was asked for, on whatever thread the kernel handles it."""
 
-    def __init__(self, kernel: Any, ends: Callable[[str], None]) -> None:
+    def __init__(
+        self, kernel: Any, ends: Callable[[str], None], before_end: Callable[[str], None] | None = None
+    ) -> None:
         self._kernel = kernel
         self._ends = ends
+        self._before_end = before_end
         self._active = False
         self._wrapper: Any = None
 
@@ -238,11 +319,28 @@ class _ShutdownHook:
 
         def do_shutdown(restart: bool) -> Any:  # noqa: FBT001 - the kernel calls it so
             if self._active:
-                self._ends("restart" if restart else "shutdown")
+                how = "restart" if restart else "shutdown"
+                self._take_leave(how)
+                self._ends(how)
             return original(restart)
 
         self._wrapper, self._active = do_shutdown, True
         self._kernel.do_shutdown = do_shutdown
+
+    def _take_leave(self, how: str) -> None:
+        """Call `before_end`, and wait for it only as long as the end can wait."""
+        before_end = self._before_end
+        if before_end is None:
+            return
+
+        def call() -> None:
+            with contextlib.suppress(BaseException):  # whatever it raises, the kernel was asked to end
+                before_end(how)
+
+        leave = threading.Thread(target=call, name="ipyrescue-leave", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread to be had: then nothing is saved any more
+            leave.start()
+            leave.join(BEFORE_END_SECONDS)
 
     def remove(self) -> None:
         """Step aside; where somebody else has wrapped us since, only fall silent."""

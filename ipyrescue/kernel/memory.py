@@ -6,22 +6,20 @@ and CUDA only when the user's program has begun to use it.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 
-from ipyrescue.incarnations.evidence import control_groups, machine_oom_kills, oom_group, oom_kills
+from ipyrescue import cgroups
+from ipyrescue.incarnations.evidence import machine_oom_kills, oom_group, oom_kills
 from ipyrescue.settings import format_size
 from ipyrescue.store.lives import Memory
 
 _GROWN_RUNS = 3
 _GROWN_SHARE = 0.01
 _GROWN_BYTES = 20 << 20
-_UNLIMITED = 1 << 60
 
 
 class MemoryWatch:
@@ -117,12 +115,8 @@ class _Kills(NamedTuple):
 
 def memory_limit() -> int | None:
     """How much this process may hold, in bytes: the least of its control groups' limits and the machine's memory."""
-    limits = [psutil.virtual_memory().total]
-    for folder in control_groups():
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            with contextlib.suppress(OSError, ValueError):
-                limits.append(int((Path(folder) / name).read_text("ascii")))
-    return min((limit for limit in limits if 0 < limit < _UNLIMITED), default=None)
+    limits = [psutil.virtual_memory().total, *(room.limit_bytes for room in cgroups.rooms())]
+    return min((limit for limit in limits if limit > 0), default=None)
 
 
 def free_memory() -> int:

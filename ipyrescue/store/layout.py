@@ -28,6 +28,7 @@ _SNAPSHOT = re.compile(r"([0-9]{10})-([0-9a-f]{16})\.json")
 _PACK = re.compile(r"([0-9a-f]{16})\.pack")
 _LIFE = re.compile(r"([0-9a-f]{16})\.json")
 _TRACE = re.compile(r"([0-9a-f]{16})\.(?:fault|SIG[A-Z]+)")
+_MAIL = re.compile(r"([0-9a-f]{16})\.(?:request|answer)")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 _MAX_SEQUENCE = 10**10 - 1
 
@@ -98,6 +99,16 @@ def trace_path(root: Path, incarnation: str, what: str) -> Path:
     return kernels(root) / f"{_checked(incarnation)}.{what}"
 
 
+def request_path(root: Path, incarnation: str) -> Path:
+    """Where a request to this kernel waits. Raises CorruptError for what is no id."""
+    return kernels(root) / f"{_checked(incarnation)}.request"
+
+
+def answer_path(root: Path, incarnation: str) -> Path:
+    """Where this kernel's last answer to a request stands. Raises CorruptError for what is no id."""
+    return kernels(root) / f"{_checked(incarnation)}.answer"
+
+
 def pin_path(root: Path, snapshot_id: str) -> Path:
     """Where the pin of this snapshot stands. Raises CorruptError for what is no id."""
     return pins(root) / _checked(snapshot_id)
@@ -105,11 +116,20 @@ def pin_path(root: Path, snapshot_id: str) -> Path:
 
 def traces(root: Path) -> list[tuple[Path, str]]:
     """Every trace of a kernel, with the incarnation whose it is."""
+    return _of_kernels(root, _TRACE)
+
+
+def mail(root: Path) -> list[tuple[Path, str]]:
+    """Every request to a kernel and every answer of one, with the incarnation whose it is."""
+    return _of_kernels(root, _MAIL)
+
+
+def _of_kernels(root: Path, pattern: re.Pattern[str]) -> list[tuple[Path, str]]:
     try:
         names = os.listdir(kernels(root))
     except OSError:
         return []
-    return [(kernels(root) / name, match[1]) for name in names if (match := _TRACE.fullmatch(name))]
+    return [(kernels(root) / name, match[1]) for name in names if (match := pattern.fullmatch(name))]
 
 
 def snapshot_name(sequence: int, identifier: str) -> str:

@@ -116,7 +116,7 @@ def bury(store: Store) -> None:
     """Remove the records of lives that are over, when a week has passed and no snapshot of theirs is left."""
     remembered = {snapshot.incarnation for snapshot in store.snapshots()}
     _bury(store.root, (life for life in read_all(store.root) if life.incarnation not in remembered))
-    _sweep_traces(store.root)
+    _sweep(store.root)
 
 
 def bury_unsaved(root: Path) -> None:
@@ -132,13 +132,18 @@ def _bury(root: Path, lives: Iterable[Life]) -> None:
                 layout.life_path(root, life.incarnation).unlink()
 
 
-def _sweep_traces(root: Path) -> None:
-    """Remove the traces of lives that have no record any more, and those in which a dead kernel wrote nothing."""
+def _sweep(root: Path) -> None:
+    """Remove what dead kernels left beside their records: traces without one or without a word, requests, answers."""
     known = {life.incarnation: life for life in read_all(root)}
     for path, incarnation in layout.traces(root):
         life = known.get(incarnation)
         with contextlib.suppress(OSError):
             if life is None or (path.lstat().st_size == 0 and _is_over(root, life)):
+                path.unlink()
+    for path, incarnation in layout.mail(root):
+        life = known.get(incarnation)
+        with contextlib.suppress(OSError):
+            if life is None or _is_over(root, life):
                 path.unlink()
 
 

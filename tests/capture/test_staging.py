@@ -4,8 +4,9 @@ import ctypes
 
 import pytest
 
+from ipyrescue import cgroups
 from ipyrescue.capture import staging
-from ipyrescue.capture.staging import PAGE_BYTES, StagingArea
+from ipyrescue.capture.staging import PAGE_BYTES, StagingArea, available_memory_bytes
 from ipyrescue.errors import CheckpointError
 
 
@@ -156,13 +157,13 @@ def test_reserve_makes_room_once():
     assert area.size_bytes == size_bytes >= 100 << 20
 
 
-def test_a_container_limit_counts_with_its_file_cache_as_room(tmp_path):
-    (tmp_path / "memory.max").write_text("1000\n")
-    (tmp_path / "memory.current").write_text("900\n")
-    (tmp_path / "memory.stat").write_text("anon 500\ninactive_file 300\n")
+def test_what_a_container_leaves_is_all_that_is_available(monkeypatch):
+    rooms = [cgroups.Room(600, 1000), cgroups.Room(900, 2000)]
+    monkeypatch.setattr(cgroups, "rooms", lambda: iter(rooms))
+    assert available_memory_bytes() == 400
 
-    assert staging._container_room_bytes(tmp_path) == 400
-    assert staging._container_room_bytes(tmp_path / "absent") > 1 << 40
+    rooms.clear()
+    assert available_memory_bytes() > 1 << 20
 
 
 def test_a_big_copy_is_whole_where_no_thread_can_start(monkeypatch):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from ipyrescue.cgroups import control_groups
 from ipyrescue.incarnations import evidence
 from ipyrescue.incarnations.deaths import Death
-from ipyrescue.incarnations.evidence import control_groups, gather, machine_oom_kills, oom_group, oom_kills
+from ipyrescue.incarnations.evidence import gather, machine_oom_kills, oom_group, oom_kills
 from ipyrescue.store import layout
 from ipyrescue.store.lives import Memory, process_facts
 from tests.incarnations.samples import a_life, bury, here, trace
