@@ -113,7 +113,7 @@ def render(scale: float, measured: Mapping[str, Sequence[Round]]) -> str:
     head = ["", *measured, f"{OURS} / {REFERENCE}", "target"]
     lines = [_line(row, table, list(measured)) for row in ROWS]
     title = f"{scale:g} GB of model and Adam, a DataFrame, a list of dicts, 50 small variables; medians of {rounds}"
-    return f"{title}\n\n" + _aligned([head, *lines])
+    return f"{title}\n\n" + aligned([head, *lines])
 
 
 def _line(row: Row, table: Medians, names: list[str]) -> list[str]:
@@ -139,7 +139,7 @@ def _verdict(row: Row, table: Medians) -> str:
     return f"{'met' if ours <= limit else 'NOT MET'}: {target.words}"
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def aligned(lines: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for line in lines:
