@@ -26,7 +26,7 @@ WRITERS: dict[str, str] = {
 }
 """What `--writers` compares, by `module:Class` or the name of a contender; prototypes are added by `--adapter`."""
 
-_QUICK: dict[str, Any] = {"rounds": 1, "snapshots": 1, "cycles": 1, "every": 0.2, "long_every": 0.4}
+_QUICK: dict[str, Any] = {"rounds": 1, "snapshots": 1, "cycles": 1, "every": 0.1, "long_every": 0.15}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,9 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, typed: str) -> int:
     start, machine = time.monotonic(), _machine()
     print(machine, end="\n\n")
-    documents, whole = [], True
+    documents, whole, processes = [], True, rounds.Processes()
     for scale in options.scale:
-        measured = rounds.measure(scale, options)
+        measured = rounds.measure(scale, options, processes)
         whole = not _report_failures(measured) and whole
         succeeded = {n: r for n, r in measured["contenders"].items() if n not in measured["failed"]}
         ours = [name for name in options.ours if name in succeeded]

@@ -14,7 +14,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import psutil
@@ -32,7 +32,7 @@ def adopt_orphans() -> None:
 def cpu_seconds() -> float:
     """CPU time of this process, of the children that it has waited for, and of all descendants that still exist."""
     own, waited_for = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    existing = sum(map(_seconds_of, psutil.Process().children(recursive=True)))
+    existing = sum(map(_seconds_of, descendants()))
     return own.ru_utime + own.ru_stime + waited_for.ru_utime + waited_for.ru_stime + existing
 
 
@@ -49,13 +49,17 @@ def _seconds_of(process: psutil.Process) -> float:
     return 0.0
 
 
-def end_descendants() -> None:
-    """Kill what this process has started and what that has left, and wait for the end of it."""
-    descendants = psutil.Process().children(recursive=True)
-    for process in descendants:
+def descendants() -> set[psutil.Process]:
+    """What this process has started, and what that has left."""
+    return set(psutil.Process().children(recursive=True))
+
+
+def end(processes: Collection[psutil.Process]) -> None:
+    """Kill *processes*, and wait for the end of them."""
+    for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(descendants, timeout=10)
+    psutil.wait_procs(list(processes), timeout=10)
 
 
 @dataclass

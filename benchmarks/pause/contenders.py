@@ -195,7 +195,7 @@ class DcpThread(Contender):
     shared_memory = False
 
     def load_libraries(self) -> None:
-        import torch.distributed.checkpoint
+        import torch.distributed.checkpoint  # noqa: F401
 
         join_group_of_one()
 

@@ -19,8 +19,11 @@ _WRITE_BYTES = 8 << 20
 
 
 def measure(training: Training, folder: Path, repeats: int) -> dict[str, Any]:
-    """Seconds of each, *repeats* times: a copy into warm memory by torch's threads, a raw write of that copy past the
-    page cache with one fsync, blake3 by all cores."""
+    """Seconds of each, *repeats* times.
+
+    A copy into warm memory by torch's threads; a raw write of that copy past the page cache with one fsync; blake3 by
+    all cores.
+    """
     tensors = list(training.tensors().values())
     memory, copies = _warm_copies(tensors)
     copied, written, hashed = [], [], []

@@ -1,4 +1,4 @@
-"""One contender, one process: `python -m benchmarks.pause.measure '{"contender": ..., ...}'` prints JSON.
+"""What one process does for one contender: save beside a training, or restore; from a spec to plain numbers.
 
 A process of its own, because memory that an earlier contender left warm, a daemon that it started or a module that it
 imported would be counted for the next one.
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import random
-import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -195,7 +193,3 @@ def _unverified() -> Iterator[None]:
         yield
     finally:
         blobs.read_checked = checked
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(json.loads(sys.argv[1]))))

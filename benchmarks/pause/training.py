@@ -19,7 +19,7 @@ class Training:
 
     def __init__(self, scale: float) -> None:
         torch.manual_seed(0)
-        width = 2048 if scale >= 0.1 else 512 if scale >= 0.03 else 128
+        width = 2048 if scale >= 0.1 else 256
         depth = max(1, round(scale * 1e9 / 12 / (width * width)))
         layers = [layer for _ in range(depth) for layer in (torch.nn.Linear(width, width, bias=False), torch.nn.ReLU())]
         self.model = torch.nn.Sequential(*layers)

@@ -1,0 +1,10 @@
+"""Imports what every measured process needs and starts nothing: they are forked from one that did this."""
+
+import psutil  # noqa: F401
+import safetensors.torch  # noqa: F401
+import torch
+import torch.distributed.checkpoint
+
+from ipyrescue import checkpointing, restoring  # noqa: F401
+
+torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # the first optimizer imports a good part of torch
