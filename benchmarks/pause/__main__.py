@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace, typed: str) -> int:
     start, machine = time.monotonic(), _machine()
     print(machine, end="\n\n")
-    documents, whole, processes = [], True, rounds.Processes()
+    documents, whole, processes = [], True, rounds.Processes(options.folder)
     for scale in options.scale:
         measured = rounds.measure(scale, options, processes)
         whole = not _report_failures(measured) and whole

@@ -90,7 +90,8 @@ class Processes:
     On Linux they are forked from one that has imported the libraries and done nothing else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._context = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
         if sys.platform == "linux":
             self._context.set_forkserver_preload(["benchmarks.pause.libraries"])
@@ -99,7 +100,7 @@ class Processes:
 
     def run(self, spec: dict[str, Any]) -> dict[str, Any]:
         """Return what the process measured. Raises `FailedError`."""
-        with scratch(Path(tempfile.gettempdir())) as folder:
+        with scratch(self._folder) as folder:
             running = self._context.Process(target=child, args=(spec, folder))
             try:
                 running.start()
