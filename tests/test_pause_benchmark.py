@@ -9,74 +9,114 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.document import write_section
-from benchmarks.pause import room
-from benchmarks.pause.contenders import CONTENDERS, DCP, OURS
+from benchmarks.pause import accounting, room
+from benchmarks.pause.contenders import CONTENDERS, DCP, OURS, TorchSave
 from benchmarks.pause.samples import of_saves
 from benchmarks.pause.table import ABSENT, Target, rows, targets
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "benchmarks.pause", "--scale", "0.004", "--quick"]
 # One thread each: what the threads of torch do to each other on a busy machine is not looked at here.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
 ONLY_OURS = {"restore, nothing hashed (ms)"}
 NOT_OF_UNPROTECTED = {"training time lost per snapshot (ms)", "steps/s, no snapshot near (/s)"}
 
 
+class Torn(TorchSave):
+    """Looks at the tensors when the training has long gone on."""
+
+    def save(self):
+        return Late(super().save)
+
+
+class Late:
+    def __init__(self, save):
+        self.result = save
+
+    def done(self):
+        return bool(self.result())
+
+
+class Broken(TorchSave):
+    """Never gets as far as a snapshot."""
+
+    def begin(self, training):
+        raise OSError("no such luck")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One quick run of all contenders and of two bad ones: what it said, measured, wrote, and left in its folder."""
+
+    finished: subprocess.CompletedProcess
+    size: dict
+    document: str
+    left: list
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """One quick run of all contenders: its output, its numbers, its document, what it left in its folder."""
     folder = tmp_path_factory.mktemp("pause")
     (folder / "scratch").mkdir()
     places = ["--folder", str(folder / "scratch"), "--json", str(folder / "numbers.json"), "--write", str(folder)]
-    finished = subprocess.run([*COMMAND, *places], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout + finished.stderr
+    bad = ["--adapter", f"torn={__name__}:Torn", f"broken={__name__}:Broken"]
+    finished = subprocess.run([*COMMAND, *places, *bad], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert finished.returncode == 1, finished.stdout + finished.stderr
     (size,) = json.loads((folder / "numbers.json").read_text())["sizes"]
-    return finished.stdout, size, (folder / "BENCHMARKS.md").read_text(), [*(folder / "scratch").iterdir()]
+    return Run(finished, size, (folder / "BENCHMARKS.md").read_text(), [*(folder / "scratch").iterdir()])
 
 
 @pytest.mark.slow
 def test_every_cell_of_the_table_is_there(run):
-    _, size, document, _ = run
-    lines = [line for line in size["text"].splitlines() if line.startswith("| ")]
+    lines = [line for line in run.size["text"].splitlines() if line.startswith("| ")]
     head, *table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
-    assert head[1:] == list(CONTENDERS)
+    assert head[1:] == [*CONTENDERS, "torn"]
     shown = {line[0]: dict(zip(head[1:], line[1:], strict=True)) for line in table if len(line) == len(head)}
-    for row in rows(size["every_seconds"], size["long_seconds"]):
+    for row in rows(run.size["every_seconds"], run.size["long_seconds"]):
         title = f"{row.title} ({row.unit})" if row.unit else row.title
-        for name, cell in shown[title].items():
+        for name in CONTENDERS:
+            cell = shown[title][name]
             if title in ONLY_OURS and name not in OURS:
                 assert cell == ABSENT
             elif name != "unprotected" or "speed" in title or title in NOT_OF_UNPROTECTED:
                 assert cell not in ("", ABSENT), (title, name)
     for target in targets(DCP):
         assert any(line[0] == target.words for line in table), target.words
-    assert size["text"] in document
+    assert run.size["text"] in run.document
+    assert run.size["text"] in run.finished.stdout
 
 
 @pytest.mark.slow
 def test_every_contender_brings_back_the_state_of_its_moment(run):
-    _, size, _, _ = run
-
-    for name, rounds in size["contenders"].items():
-        if name == "unprotected":
-            continue
-        saved, restored = rounds["saved"][0]["digests"], rounds["restored"][0]["digests"]
-        assert {"model.0.weight", "optimizer.state.0.exp_avg", "optimizer.state.0.step"} <= saved.keys()
-        assert restored == saved, name
-    (told,) = [line for line in size["text"].splitlines() if "those of the moment" in line]
+    for name in CONTENDERS:
+        rounds = run.size["contenders"][name]
+        if name != "unprotected":
+            saved, restored = rounds["saved"][0]["digests"], rounds["restored"][0]["digests"]
+            assert {"model.0.weight", "optimizer.state.0.exp_avg", "optimizer.state.0.step"} <= saved.keys()
+            assert restored == saved, name
+    (told,) = [line for line in run.size["text"].splitlines() if "those of the moment" in line]
     assert told.split().count("yes") == len(CONTENDERS) - 1
 
 
 @pytest.mark.slow
+def test_bad_contenders_are_found_out_and_the_others_measured(run):
+    assert "torn did not bring back: model.0.weight" in run.finished.stderr
+    assert "broken failed:" in run.finished.stderr
+    assert "OSError: no such luck" in run.finished.stderr
+    assert "broken" not in run.size["text"]
+
+
+@pytest.mark.slow
 def test_nothing_is_left(run):
-    assert run[3] == []
+    assert run.left == []
 
 
 @pytest.mark.slow
@@ -102,6 +142,27 @@ def test_an_interrupt_ends_the_processes_and_removes_their_files(tmp_path):
     assert told.endswith("Stopped. The processes were ended, their files removed.\n")
     assert psutil.wait_procs(started, timeout=60)[1] == []
     assert [*tmp_path.iterdir()] == []
+
+
+def test_cpu_time_and_memory_of_processes_count_while_they_live_and_after():
+    """A child that has used a quarter of a second of CPU and 64 MB and lives on, then has ended."""
+    work = "import time; held = b'x' * (64 << 20)\nwhile time.process_time() < 0.25: pass\nprint(); input()"
+    before = accounting.cpu_seconds()
+    with accounting.watched_memory() as plain:
+        pass
+    with (
+        accounting.watched_memory() as peak,
+        subprocess.Popen(
+            [sys.executable, "-c", work], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as child,
+    ):
+        child.stdout.readline()
+        living = accounting.cpu_seconds()
+        child.communicate("\n")
+
+    assert living - before >= 0.25
+    assert accounting.cpu_seconds() >= living
+    assert peak.size_bytes - plain.size_bytes > 60 << 20
 
 
 def test_a_size_that_does_not_fit_is_refused_with_the_numbers(tmp_path):

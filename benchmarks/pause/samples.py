@@ -41,9 +41,7 @@ def _beside(raw: Raw, every_seconds: float) -> Iterator[tuple[str, float]]:
     for block in plain:
         yield "rate", rate(block)
     for block in protected:
-        lost = lost_seconds(block, usual)
-        yield "lost", lost
-        yield "long-estimate", 1.0 - max(lost, 0.0) / 60.0
+        yield "lost", lost_seconds(block, usual)
         yield "speed", rate(block) * usual
         if saves:
             extra = sum(block["steps"][:_NEXT_STEPS]) - _NEXT_STEPS * usual

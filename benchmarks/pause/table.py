@@ -116,6 +116,8 @@ def medians(measured: Mapping[str, Any]) -> Medians:
         samples["unverified"] = [one["seconds"] for one in rounds["unverified"]]
         for quantity, column in table.items():
             column[name] = middle(samples.get(quantity))
+        lost = table["lost"][name]
+        table["long-estimate"][name] = None if lost is None else 1.0 - max(lost, 0.0) / 60.0
         table["right"][name] = None if not rounds["restored"] else float(not differing(rounds))
     for limit in ("memcpy", "write", "hash"):
         numbers = [number for one in measured["limits"] for number in one[limit]]
@@ -145,7 +147,7 @@ def render(measured: Mapping[str, Any], ours: Sequence[str], rivals: Sequence[st
     return "\n\n".join(
         (
             f"### {measured['scale']:g} GB of model and fused Adam; medians of {rounds} processes each",
-            aligned([["", *names], *lines]),
+            aligned([["", *names], *lines], words=[0]),
             _limits_in_words(table, measured),
             aligned([["ratio", "target", *ours], *_target_lines(table, targets(rivals), ours)]),
         )
