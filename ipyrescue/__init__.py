@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         StoreFormatError,
         UntrustedError,
     )
-    from ipyrescue.kernel.session import checkpoint, restore, snapshots
+    from ipyrescue.kernel.session import checkpoint, frames, restore, snapshots
     from ipyrescue.manifest import Skipped, Snapshot
     from ipyrescue.restoring import Restored
 
@@ -45,6 +45,7 @@ __all__ = [
     "UntrustedError",
     "__version__",
     "checkpoint",
+    "frames",
     "restore",
     "snapshots",
 ]
@@ -54,6 +55,7 @@ _HOME = {
     "Skipped": "ipyrescue.manifest",
     "Snapshot": "ipyrescue.manifest",
     "checkpoint": "ipyrescue.kernel.session",
+    "frames": "ipyrescue.kernel.session",
     "restore": "ipyrescue.kernel.session",
     "snapshots": "ipyrescue.kernel.session",
 }

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {
     "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
-    "redaction",
+    "redaction", "addresses", "stack",
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
@@ -19,6 +19,7 @@ VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "check
 # A unit (a folder or a top-level module) -> the units it may import.
 MAY_IMPORT = {
     "errors": set(),
+    "addresses": set(),
     "settings": {"errors"},
     "manifest": {"errors"},
     "environment": {"gpus"},
@@ -27,6 +28,7 @@ MAY_IMPORT = {
     "identity": set(),
     "comparing": {"manifest"},
     "cells": {"errors"},
+    "stack": set(),
     "credentials": set(),
     "redaction": {"credentials"},
     "store": NOUNS,

@@ -24,6 +24,7 @@ PUBLIC_NAMES = [
     "UntrustedError",
     "__version__",
     "checkpoint",
+    "frames",
     "restore",
     "snapshots",
 ]

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ipyrescue import gpus
+from ipyrescue import gpus, manifest, wording
 from ipyrescue.comparing import compare
 from ipyrescue.environment import Difference
 from ipyrescue.finding import Scope
@@ -175,7 +175,7 @@ def test_one_snapshot_is_shown_with_cells_imports_and_what_is_missing():
     told = repr(REPORTS[4])
 
     assert told.startswith("Snapshot 3f9c12ab of train.ipynb: 2 variables, 1.3 GB, made 3 min ago on lab.")
-    assert "Cut: cell_end, cell [7]." in told
+    assert "Cut: cell_end, at the end of a cell, cell [7]." in told
     assert "Imports: np" in told
     assert "Left out: gen" in told
     assert "[3]" in told
@@ -209,11 +209,42 @@ def test_two_equal_snapshots_are_one_sentence():
     assert "1 the same" in told
 
 
+@pytest.mark.parametrize(
+    ("pauses", "slowdown_seconds", "writer", "line"),
+    [
+        ((0.041,), None, None, "It paused the cell 41 ms."),
+        ((0.041, 2.0), 0.0, "a child process",
+         "The last 2 pauses: 41 ms, 2 s; while it was written training lost nothing that was measured. "
+         "Written by a child process."),
+        ((0.041,), 1.2, "a thread",
+         "It paused the cell 41 ms; while it was written training lost 1.2 s. Written by a thread."),
+    ],
+)  # fmt: skip
+def test_status_says_what_snapshots_cost(pauses, slowdown_seconds, writer, line):
+    report = StatusReport(
+        ARMED, "/s", 10**9, NOW, snapshot(cut="boundary"), writing=True, pauses=pauses,
+        slowdown_seconds=slowdown_seconds, writer=writer, protection="Protected: so and so.", judged="protected",
+    )  # fmt: skip
+
+    told = repr(report).splitlines()
+
+    assert told[1] == "Protected: so and so."
+    assert "cut between two iterations of your loop" in told[2]
+    assert told[3] == line
+    assert told[4].startswith("A snapshot is being written right now")
+    assert "var(--jp-success-color0" in report._repr_html_()
+
+
+def test_every_cut_has_its_words():
+    assert wording.CUTS.keys() == set(manifest.CUTS)
+
+
 def test_status_claims_no_more_than_the_last_snapshot():
     told = repr(REPORTS[5])
 
     assert "at most every 5 min" in told
-    assert "Last snapshot: 3f9c12ab, 3 min ago (2 variables, 1.3 GB); 3 snapshots by this kernel." in told
+    assert "Last snapshot: 3f9c12ab, 3 min ago (2 variables, 1.3 GB, cut at the end of a cell)" in told
+    assert "; 3 snapshots by this kernel." in told
     assert "NOT PROTECTED. 1 attempt in a row failed. disk full" in told
 
 
