@@ -20,11 +20,12 @@ from benchmarks.pause import accounting, room, rounds
 from benchmarks.pause.contenders import CONTENDERS, DCP, OURS
 from benchmarks.pause.table import differing, render
 
-WRITERS: dict[str, str] = {
+WRITERS: dict[str, str | None] = {
     "forked writer": "ipyrescue (fork)",
+    "standing writer": None,
     "thread": "ipyrescue (portable)",
 }
-"""What `--writers` compares, by `module:Class` or the name of a contender; prototypes are added by `--adapter`."""
+"""What `--writers` compares, by the names of contenders; one without is a prototype that `--adapter` gives."""
 
 _QUICK: dict[str, Any] = {"rounds": 1, "snapshots": 1, "cycles": 1, "every": 0.1, "long_every": 0.15}
 
@@ -114,17 +115,15 @@ def _settle_defaults(options: argparse.Namespace) -> None:
 
 def _choose_contenders(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Fill in `contenders` by name, `ours` whose targets are shown, and `long`."""
-    known = {**(WRITERS if options.writers else {name: name for name in CONTENDERS})}
-    known = {name: means for name, means in known.items() if ":" in means or means in CONTENDERS}
     added = dict(adapter.split("=", 1) for adapter in options.adapter)
-    options.contenders = {**known, **added}
-    unknown = set(options.only or ()) - set(options.contenders)
+    known = {**(WRITERS if options.writers else {name: name for name in CONTENDERS}), **added}
+    unknown = sorted(set(options.only or ()) - known.keys())
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are: {', '.join(options.contenders)}")
-    if options.only:
-        options.contenders = {name: options.contenders[name] for name in options.only}
-    ours = [*WRITERS, *OURS, *added]
-    options.ours = [name for name in options.contenders if name in ours]
+        parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(known)}")
+    options.contenders = {name: known[name] for name in options.only or known if known[name]}
+    for name in known.keys() - options.contenders.keys() if not options.only else ():
+        print(f"{name} is not here. To have it: --adapter '{name}=MODULE:CLASS'", file=sys.stderr)
+    options.ours = [name for name in options.contenders if name in (*WRITERS, *OURS, *added)]
     if options.long is None:
         options.long = list(options.contenders) if options.quick else options.ours[:1]
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -147,6 +148,32 @@ class PortableIpyrescue(Contender):
         return Store.open(self.folder / "store", signing.load_key(create=True), create=True)
 
 
+class ForkingIpyrescue(PortableIpyrescue):
+    """What the kernel does on Linux: `checkpointing.freeze` and a fork in the pause, all the rest in the child."""
+
+    def begin(self, training: Training) -> None:
+        from ipyrescue.capture.forking import ForkingWriter
+
+        super().begin(training)
+        self._forking = ForkingWriter()
+
+    def save(self) -> Pending:
+        from ipyrescue.checkpointing import freeze
+
+        staged = freeze(self._names, self._store, self._area, **self._said)
+        return self._forking.submit(partial(self._in_child, staged), absent=staged.spans)
+
+    def _in_child(self, staged: Any) -> bytes:
+        from ipyrescue.checkpointing import thaw, write
+
+        fence = self._fence if self._fence.available else None
+        return write(thaw(staged, fence, lacks_memory=True), self._store).id.encode()
+
+    def end(self) -> None:
+        self._forking.close()
+        super().end()
+
+
 class _OneFile(Contender):
     """One file, fsync, rename; the training waits until the end."""
 
@@ -257,6 +284,7 @@ class DcpProcess(DcpThread):
 
 CONTENDERS: dict[str, type[Contender]] = {
     "unprotected": Unprotected,
+    "ipyrescue (fork)": ForkingIpyrescue,
     "ipyrescue (portable)": PortableIpyrescue,
     "torch.save + fsync": TorchSave,
     "safetensors + fsync": Safetensors,
