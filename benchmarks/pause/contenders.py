@@ -12,12 +12,14 @@ import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from benchmarks.contenders import save_file
-from benchmarks.pause.training import Training, tensors_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.pause.training import Training
 
 
 class Pending(Protocol):
@@ -69,6 +71,8 @@ class Contender:
 
     def tensors(self, restored: Any) -> Mapping[str, torch.Tensor]:
         """The tensors of what `restore` returned, by dotted names."""
+        from benchmarks.pause.training import tensors_of
+
         return dict(tensors_of(restored))
 
     def end(self) -> None:
@@ -134,6 +138,8 @@ class PortableIpyrescue(Contender):
         return namespace
 
     def tensors(self, restored: Any) -> Mapping[str, torch.Tensor]:
+        from benchmarks.pause.training import tensors_of
+
         moments = {str(number): tensors for number, tensors in restored["optimizer"].state_dict()["state"].items()}
         state = {"model": restored["model"].state_dict(), "optimizer": {"state": moments}}
         return dict(tensors_of(state))
@@ -193,9 +199,13 @@ class TorchSave(_OneFile):
     """`torch.save` of the state dicts."""
 
     def _write(self, path: Path) -> None:
+        import torch
+
         torch.save(self.training.state(), path)
 
     def restore(self) -> Any:
+        import torch
+
         return torch.load(self._file)
 
 
@@ -260,6 +270,8 @@ class DcpThread(Contender):
 
     def make_ready(self, scale: float) -> None:
         """DCP loads into tensors that are there; making them is not charged to it."""
+        from benchmarks.pause.training import Training
+
         self._live = Training(scale)
 
     def restore(self) -> Any:

@@ -7,6 +7,7 @@ import safetensors.torch  # noqa: F401
 import torch
 import torch.distributed.checkpoint
 
+from benchmarks.pause import measure  # noqa: F401
 from ipyrescue import checkpointing, restoring  # noqa: F401
 
 torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # the first optimizer imports a good part of torch

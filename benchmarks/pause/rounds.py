@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pause import accounting
-from benchmarks.pause.contenders import OURS
-from benchmarks.pause.measure import main as measuring
 
 _PATIENCE_SECONDS = 900.0
 
@@ -65,9 +63,9 @@ def _one_turn(
         into["saved"].append(processes.run({**spec, "do": "save", "snapshots": options.snapshots, "blocks": blocks}))
         if "quiet" not in into["saved"][-1]:
             return
-        if number == 0 or name in (*OURS, "torch.save + fsync"):
+        if number == 0 or name in (*options.ours, "torch.save + fsync"):
             into["restored"].append(processes.run({**spec, "do": "restore"}))
-        if name in OURS:
+        if name in options.ours:
             into["unverified"].append(processes.run({**spec, "do": "restore unverified"}))
 
 
@@ -116,6 +114,8 @@ class Processes:
 
 def child(spec: dict[str, Any], folder: Path) -> None:
     """What a process does: measure, and leave the result in *folder*, and there what it says while it does."""
+    from benchmarks.pause.measure import main as measuring  # torch, which the harness itself has no need of
+
     os.setsid()  # Ctrl-C reaches the harness alone, and that ends us
     told = os.open(folder / "told", os.O_WRONLY | os.O_CREAT)
     os.dup2(told, 1)
