@@ -116,20 +116,18 @@ def _why_none(root: Path, notebook: str, of_it: list[Life]) -> str:
 def _wait(root: Path, life: Life, patience_seconds: float) -> str:
     """The id of the snapshot that the kernel made. Raises NoAnswerError, NoKernelError."""
     deadline = time.monotonic() + patience_seconds
+    wanted = Request.new(patience_seconds=patience_seconds)
     with _spinner(life) as told:
-        while True:
-            request = requests.ask(root, life.incarnation, patience_seconds=patience_seconds)
-            try:
-                answer = _answer(root, life, request, deadline, told)
-            finally:
-                if not request.joined:
-                    requests.withdraw(root, life.incarnation, request)
-            if answer is not None:
-                break
-            if time.monotonic() >= deadline:
-                raise NoAnswerError(
-                    _no_answer(_again(root, life), patience_seconds, seen=_is_seen(root, life, request))
-                )
+        try:
+            answer = None
+            while answer is None:
+                waiting = requests.ask(root, life.incarnation, wanted)  # or somebody else's, which it may join
+                answer = _answer(root, life, waiting, deadline, told)
+                if answer is None and time.monotonic() >= deadline:
+                    seen = _is_seen(root, life, waiting)
+                    raise NoAnswerError(_no_answer(_again(root, life), patience_seconds, seen=seen))
+        finally:
+            requests.withdraw(root, life.incarnation, wanted)
     if answer.snapshot_id is not None:
         return answer.snapshot_id
     raise NoAnswerError(f"The kernel made no snapshot: {answer.refusal}")
