@@ -23,9 +23,11 @@ if TYPE_CHECKING:
         StoreFormatError,
         UntrustedError,
     )
-    from ipyrescue.kernel.session import checkpoint, restore, snapshots
+    from ipyrescue.kernel.session import checkpoint, frames, restore, snapshots
     from ipyrescue.manifest import Skipped, Snapshot
     from ipyrescue.restoring import Restored
+    from ipyrescue.training.batches import batches
+    from ipyrescue.training.loop import loop
 
     __version__: str
 
@@ -44,7 +46,10 @@ __all__ = [
     "StoreFormatError",
     "UntrustedError",
     "__version__",
+    "batches",
     "checkpoint",
+    "frames",
+    "loop",
     "restore",
     "snapshots",
 ]
@@ -53,7 +58,10 @@ _HOME = {
     "Restored": "ipyrescue.restoring",
     "Skipped": "ipyrescue.manifest",
     "Snapshot": "ipyrescue.manifest",
+    "batches": "ipyrescue.training.batches",
     "checkpoint": "ipyrescue.kernel.session",
+    "frames": "ipyrescue.kernel.session",
+    "loop": "ipyrescue.training.loop",
     "restore": "ipyrescue.kernel.session",
     "snapshots": "ipyrescue.kernel.session",
 }

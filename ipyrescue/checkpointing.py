@@ -1,57 +1,58 @@
 """checkpoint: a namespace becomes a snapshot, in five stages.
 
     select -> stage -> encode -> put -> commit
-    `----- the cell waits ----'   `- the writer, beside it
+    `----- the cell waits ----'   `- the writer, beside it          a thread: `capture`, then `write`
+    `- the cell waits -'   `- a forked child, which sees all -'     a child: `freeze`, then `thaw`, then `write`
 
-`capture` is the part that must see a quiet namespace; what it returns touches no live object. `write` is the part
-that may run in another thread.
+`capture` and `freeze` are the parts that must see a quiet namespace. What `capture` returns touches no live object;
+what `freeze` returns is of use in a forked child only, where no object changes any more.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any
 
 from ipyrescue import cells, environment
 from ipyrescue.binding import borrowed_names
 from ipyrescue.errors import CheckpointError
-from ipyrescue.manifest import FORMAT_VERSION, Settings, Skipped, Snapshot, Variable
+from ipyrescue.manifest import FORMAT_VERSION, PROGRESS, Frame, Settings, Skipped, Snapshot, Variable
 from ipyrescue.pickling import randomness
-from ipyrescue.pickling.buffers import Copies
+from ipyrescue.pickling.buffers import Area, Copies, OnDevice, Reference
 from ipyrescue.pickling.cutting import Cutter, cut_group
 from ipyrescue.pickling.encode import Encoded, EncodedGroup, encode
 from ipyrescue.pickling.fenced import Fence
 from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.roots import Frozen
 from ipyrescue.pickling.sources import source_of
-from ipyrescue.pickling.tensors import named, storage_reference
+from ipyrescue.pickling.tensors import gradient, is_trained, named, storage_reference
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion, Origin, Selection, select
 from ipyrescue.store import Store, blobs
 from ipyrescue.wording import type_name
 
 
-class Area(Protocol):
-    """Where copies of live memory go; see `ipyrescue.capture.staging`."""
-
-    def reset(self) -> None:
-        """Forget the copies of the snapshot before."""
-
-    def hold(self, address: int, size_bytes: int) -> memoryview:
-        """Copy raw memory to where user code cannot change it."""
-
-
 @dataclass(frozen=True)
 class Staged:
-    """A selection whose training state has been copied, so that encoding it is cheap and sees one moment."""
+    """A selection whose training state has been copied, so that encoding it is cheap and sees one moment.
+
+    *started* is when the pause began, in seconds of `time.perf_counter`, which children share.
+    """
 
     selection: Selection
     frozen: Frozen
+    created: str
+    started: float
+
+    @property
+    def spans(self) -> list[tuple[int, int]]:
+        """The memory that was copied, (address, size_bytes): a child can do without."""
+        return self.frozen.copies.spans()
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,51 @@ def capture(
     """
     started = time.perf_counter()
     selection = select(namespace, store.next_sequence(), origin, occasion, settings)
-    draft = draft_of(stage(selection, area), fence)
-    return replace(draft, snapshot=replace(draft.snapshot, pause_seconds=time.perf_counter() - started))
+    return draft_of(stage(selection, area, started), fence)
+
+
+def freeze(
+    namespace: dict[str, Any], store: Store, area: Area, *, origin: Origin, occasion: Occasion, settings: Settings
+) -> Staged:
+    """The pause before a fork: select, and copy what training writes to. The rest is frozen by the fork itself."""
+    started = time.perf_counter()
+    selection = select(namespace, store.next_sequence(), origin, occasion, settings)
+    return stage(selection, area, started, trained_only=True)
+
+
+def thaw(staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> Draft:
+    """In a forked child: encode what stands still here. Memory is referred to where it is.
+
+    With *lacks_memory* what was copied is not there itself, so code of unknown manners is not run. Raises
+    `NotInAChild`.
+    """
+    staged.frozen.copies.rest()
+    pause_seconds = time.perf_counter() - staged.started
+    try:
+        draft = draft_of(staged, _NoFence(fence) if lacks_memory and fence is not None else fence)
+    except OnDevice:
+        raise NotInAChild("devices") from None
+    return replace(draft, snapshot=replace(draft.snapshot, pause_seconds=pause_seconds))
+
+
+class NotInAChild(Exception):  # noqa: N818 - not an error: another way will do
+    """A snapshot is not for this child, which *lacks* `devices`, or `memory` that unknown code may want."""
+
+    @property
+    def lacks(self) -> str:
+        """What the child lacks."""
+        return str(self.args[0])
+
+
+class _NoFence:
+    """Stands for a fence where code of unknown manners must not run at all."""
+
+    def __init__(self, fence: Fence) -> None:
+        self.denied = fence.denied
+
+    def run(self, work: Callable[[Any], Sequence[Any]]) -> Any:
+        """Refuse."""
+        raise NotInAChild("memory")
 
 
 def write(draft: Draft, store: Store) -> Snapshot:
@@ -115,25 +159,32 @@ def write(draft: Draft, store: Store) -> Snapshot:
 # --- stage and encode -------------------------------------------------------------------------------------------
 
 
-def stage(selection: Selection, area: Area) -> Staged:
-    """Copy the memory of every tensor that has an obvious path; later finds are copied as they are met."""
+def stage(selection: Selection, area: Area, started: float, *, trained_only: bool = False) -> Staged:
+    """Copy the memory of every tensor that has an obvious path; later finds are copied as they are met.
+
+    With *trained_only* what training does not write to is left to whoever freezes it otherwise, by a fork.
+    """
+    created = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
     area.reset()
-    copies = Copies(area.hold)
+    copies = Copies(area)
     names: dict[int, str] = {}
+    references: list[Reference] = []
     for name, value in selection.values.items():
         # Memory that a tensor no longer has may raise anything; encode decides about it.
         with suppress(Exception):
-            _stage_one(name, value, names, copies)
+            _note_one(name, value, names, references, trained_only=trained_only)
+    copies.take_all(references)
     frozen = Frozen(selection.values, selection.namespace, copies, names, randomness.capture())
-    return Staged(selection, frozen)
+    return Staged(selection, frozen, created, started)
 
 
-def _stage_one(name: str, value: Any, names: dict[int, str], copies: Copies) -> None:
+def _note_one(name: str, value: Any, names: dict[int, str], references: list[Reference], *, trained_only: bool) -> None:
     for dotted, tensor in named(name, value):
         names.setdefault(id(tensor), dotted)
-        reference = storage_reference(tensor)
-        if reference is not None:
-            copies.take(reference)
+        for trained in (tensor, gradient(tensor)) if not trained_only or is_trained(value, tensor) else ():
+            reference = storage_reference(trained) if trained is not None else None
+            if reference is not None:
+                references.append(reference)
 
 
 def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
@@ -147,7 +198,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         sequence=selection.sequence,
         notebook=selection.origin.notebook,
         incarnation=selection.origin.incarnation,
-        created=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        created=staged.created,
         label=selection.occasion.label,
         trigger=selection.occasion.trigger,
         cut=selection.occasion.cut,
@@ -163,7 +214,8 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         groups=(),
         blobs=(),
         new_bytes=0,
-        pause_seconds=0.0,
+        pause_seconds=time.perf_counter() - staged.started,
+        frames=tuple(_frames(selection, encoded)),
     )
     return Draft(snapshot, encoded.groups, encoded.sizes, selection.origin.history)
 
@@ -171,7 +223,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
 def _refused(selection: Selection, encoded: Encoded) -> tuple[Skipped, ...]:
     made_by = selection.origin.cells
     return tuple(
-        Skipped(name, type_name(selection.values[name]), _told(reason), made_by.get(name))
+        Skipped(name, _type(name, selection.values[name]), _told(reason), made_by.get(name))
         for name, reason in encoded.refused.items()
     )
 
@@ -206,12 +258,30 @@ def _insist_on_tagged(selection: Selection, refused: tuple[Skipped, ...]) -> Non
 
 def _variables(selection: Selection, encoded: Encoded) -> Iterator[Variable]:
     origin, values = selection.origin, selection.values
+    made_by = {**origin.cells, **_cells_of_locals(selection)}
     # A class without methods tells no place in the code; the cell that made it is asked.
     ran = cells.from_bytes(origin.history) if any(_is_class(values[n]) for n in encoded.sizes) else ()
     for name, size_bytes in sorted(encoded.sizes.items()):
-        value, cell = values[name], origin.cells.get(name)
+        value, cell = values[name], made_by.get(name)
         source = source_of(value) or (cells.class_source(ran, cell, name) if _is_class(value) else None)
-        yield Variable(name, type_name(value), size_bytes, cell, redacted(source) if source else None)
+        yield Variable(name, _type(name, value), size_bytes, cell, redacted(source) if source else None)
+
+
+def _cells_of_locals(selection: Selection) -> dict[str, int]:
+    """The cell of each local is that of its function."""
+    frames = selection.occasion.frames
+    return {frame.pseudo_name(name): frame.cell for frame in frames for name in frame.locals if frame.cell is not None}
+
+
+def _frames(selection: Selection, encoded: Encoded) -> Iterator[Frame]:
+    """The functions that ran, with those of their locals that are saved."""
+    for frame in selection.occasion.frames:
+        names = map(frame.pseudo_name, frame.locals)
+        yield Frame(frame.function, frame.cell, frame.line, tuple(name for name in names if name in encoded.sizes))
+
+
+def _type(name: str, value: Any) -> str:
+    return "progress" if name == PROGRESS else type_name(value)
 
 
 def _is_class(value: Any) -> bool:

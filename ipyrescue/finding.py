@@ -44,6 +44,11 @@ class Scope:
         names = frozenset(self.chosen(snapshot))
         return frozenset(n for n in names if self.prefix + n not in namespace) if self.keep_existing else names
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether all names are wanted, each in its place: what else a snapshot holds comes back with them only."""
+        return not (self.names or self.keep_existing or self.prefix)
+
     def moves(self, groups: Iterable[Group]) -> tuple[str, ...]:
         """The devices whose tensors *groups* hold and that *device* replaces."""
         devices = {storage.device for group in groups for storage in group.storages}
@@ -106,7 +111,7 @@ def refuse_to_separate(snapshot: Snapshot, scope: Scope) -> None:
             raise RestoreError(f"Snapshot {snapshot.id[:8]} has no variable {name}. {_instead(name, snapshot)}")
     chosen = scope.chosen(snapshot)
     for group in snapshot.groups:
-        torn = set(group.names) - set(chosen)
+        torn = set(group.names) - set(chosen) - snapshot.pseudo_names
         if not scope.force and group.kind == "data" and torn and set(chosen) & set(group.names):
             together = [*chosen, *(n for n in group.names if n in torn)]
             raise RestoreError(

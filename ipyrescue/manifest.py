@@ -27,6 +27,11 @@ BLOB_SIZE_BYTES = 1 << 20
 CUTS = ("boundary", "cell_end", "await", "line", "in_hook", "interrupted")
 """Where in the program a snapshot was taken. All but the last are consistent."""
 
+PROGRESS = "ipyrescue.progress"
+"""The pseudo-name of what the loops of the session were at."""
+
+_LOCAL = re.compile(r".+\(\)(?:#[1-9][0-9]*)?\.([^.]+)", re.DOTALL)
+
 _MAX_INTEGER = (1 << 63) - 1
 
 Hash = Annotated[str, re.compile(r"[0-9a-f]{64}")]
@@ -136,6 +141,25 @@ class Variable:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """A function of a cell that ran: its name, the cell that defined it, the line where it stood, and its locals.
+
+    *names* are the pseudo-names under which these travel.
+    """
+
+    function: str
+    cell: int | None
+    line: int
+    names: tuple[str, ...]
+
+
+def local_name(name: str) -> str | None:
+    """The variable that a pseudo-name stands for (`step` of `train().step`); None for what is a variable itself."""
+    found = _LOCAL.fullmatch(name)
+    return found[1] if found and found[1].isidentifier() else None
+
+
+@dataclass(frozen=True)
 class Skipped:
     """A variable that was left out, with its type, the reason and, where known, the cell that makes it again."""
 
@@ -169,7 +193,8 @@ class Snapshot:
 
     *sequence* orders snapshots within a store (clocks do not); *incarnation* is the kernel process that made it;
     *groups* stand in an order in which they can be decoded; *cells* are the blobs that hold what the session ran,
-    as text (see `ipyrescue.cells`).
+    as text (see `ipyrescue.cells`); *frames* are the functions that ran, outermost first. Their locals are among the
+    *variables* under pseudo-names, as is `ipyrescue.progress`: these travel with the others and are never bound.
     """
 
     format: int
@@ -195,6 +220,7 @@ class Snapshot:
     new_bytes: int
     pause_seconds: float
     cells: tuple[int, ...] = ()
+    frames: tuple[Frame, ...] = ()
 
     @property
     def consistent(self) -> bool:
@@ -207,9 +233,31 @@ class Snapshot:
         return sum({blob.hash: blob.size_bytes for blob in self.blobs}.values())
 
     @property
+    def pseudo_names(self) -> frozenset[str]:
+        """The names that no restore binds: of locals, and `ipyrescue.progress` where that is known."""
+        progress = (v.name for v in self.variables if v.name == PROGRESS)
+        return frozenset(progress).union(*(frame.names for frame in self.frames))
+
+    @property
+    def globals(self) -> tuple[Variable, ...]:
+        """The variables of the namespace."""
+        pseudo_names = self.pseudo_names
+        return tuple(v for v in self.variables if v.name not in pseudo_names)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every name that a full restore binds."""
-        return tuple(v.name for v in self.variables) + tuple(i.name for i in self.imports)
+        return tuple(v.name for v in self.globals) + tuple(i.name for i in self.imports)
+
+    @property
+    def lost(self) -> tuple[Skipped, ...]:
+        """What the user named and it does not hold. A local is what was named where no variable has its name."""
+        return tuple(
+            skipped
+            for skipped in self.skipped
+            if skipped.name in self.settings.tagged
+            or (local_name(skipped.name) in self.settings.tagged and local_name(skipped.name) not in self.names)
+        )
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, ASCII, no NaN."""
@@ -228,6 +276,7 @@ class Snapshot:
             )
         snapshot: Snapshot = _build(cls, fields, "manifest")
         _check_references(snapshot)
+        _check_frames(snapshot)
         return snapshot
 
 
@@ -313,6 +362,14 @@ def _check_references(snapshot: Snapshot) -> None:
         good = good and all(0 <= t.storage < len(group.storages) for t in group.tensors)
     if not good:
         raise CorruptError("A manifest refers to bytes that it does not list.")
+
+
+def _check_frames(snapshot: Snapshot) -> None:
+    """Every local is a variable under a pseudo-name, of one frame only."""
+    names = [name for frame in snapshot.frames for name in frame.names]
+    known = {variable.name for variable in snapshot.variables} - {i.name for i in snapshot.imports}
+    if len(names) != len(set(names)) or not known.issuperset(names) or None in map(local_name, names):
+        raise CorruptError("A manifest has locals that are no variables of it.")
 
 
 def _within_blobs(buffer: Buffer, sizes: list[int]) -> bool:

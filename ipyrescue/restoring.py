@@ -10,6 +10,7 @@ under a journal that is rolled back whole when anything unforeseen happens.
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,13 +21,14 @@ from ipyrescue.binding import Before, Journal
 from ipyrescue.environment import WORKING_DIRECTORY
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, find, refuse_to_separate
-from ipyrescue.manifest import BlobRef, Group, Skipped, Snapshot
+from ipyrescue.manifest import PROGRESS, BlobRef, Group, Skipped, Snapshot
 from ipyrescue.pickling import collector, devices, in_place, randomness
 from ipyrescue.pickling import decode as decoding
 from ipyrescue.pickling.decode import Decoded, Memory, Placed
 from ipyrescue.pickling.sources import remember_source, source_of
 from ipyrescue.redaction import redacted
 from ipyrescue.settings import format_size
+from ipyrescue.stack import Running
 from ipyrescue.store import Store
 
 __all__ = ["Before", "Restored", "Scope", "find", "restore"]
@@ -40,7 +42,9 @@ class Restored:
 
     *kept* are names that were there and stayed, *replaced* those that were bound to something else; *full*: every name,
     so the old life goes on. All of *names* begin with *prefix*. *before* takes it back, until the kernel keeps that.
-    *differences* are what matters of this session that was otherwise in the snapshot's.
+    *differences* are what matters of this session that was otherwise in the snapshot's. Only a full restore has
+    *frames*, the functions that ran, outermost first, with their locals; and *progress*, what the loops were at.
+    *waited_seconds* is how long a process of a dead kernel was waited for that was writing, if one was.
     """
 
     snapshot: Snapshot
@@ -53,6 +57,9 @@ class Restored:
     prefix: str = ""
     before: Before | None = field(default=None, repr=False, compare=False)
     differences: tuple[environment.Difference, ...] = ()
+    frames: tuple[Running, ...] = ()
+    progress: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    waited_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,7 @@ class Got:
     """Verified bytes of the wanted groups, by position: the packed stream and filled memory.
 
     *damaged* are groups whose bytes are bad, *homeless* those whose memory belongs to a library that is not here.
+    *beside* are pseudo-names: wanted too, and not to be bound.
     """
 
     snapshot: Snapshot
@@ -67,6 +75,7 @@ class Got:
     parts: dict[int, tuple[bytes, list[Memory]]]
     damaged: dict[int, str]
     homeless: dict[int, str] = field(default_factory=dict)
+    beside: frozenset[str] = frozenset()
 
 
 def restore(
@@ -86,7 +95,10 @@ def restore(
     `RestoreError` when nothing could be bound; everything is then as it was.
     """
     refuse_to_separate(snapshots[0], scope)
-    got, passed_over = get_first_good(store, snapshots, scope, namespace if into is None else into)
+    with_frames = scope.is_everything and into is None
+    got, passed_over = get_first_good(
+        store, snapshots, scope, namespace if into is None else into, with_frames=with_frames
+    )
     placed, warnings = place(got, scope)
     with Journal(namespace, prefix=scope.prefix, into=into) as journal, collector.held_off():
         own, told = own_classes(namespace, got) if scope.keep_classes else ({}, [])
@@ -105,7 +117,7 @@ def restore(
         ]
         if _is_full(journal, scope):
             warnings += rewind(placed, journal, scope)
-        remember_sources(journal, got)
+        remember_sources(journal, got, bound)
     return _report(journal, got, bound, warnings, scope, session)
 
 
@@ -118,36 +130,44 @@ def _is_full(journal: Journal, scope: Scope) -> bool:
 
 
 def get_first_good(
-    store: Store, snapshots: Sequence[Snapshot], scope: Scope, namespace: Collection[str]
+    store: Store, snapshots: Sequence[Snapshot], scope: Scope, namespace: Collection[str], *, with_frames: bool = False
 ) -> tuple[Got, list[str]]:
     """Read the first snapshot whose bytes are all good, naming those passed over.
 
-    The only one there is, or one that the user named, is read as far as it is good.
+    The only one there is, or one that the user named, is read as far as it is good; *with_frames* also what is beside
+    the variables.
     """
     passed_over: list[str] = []
     for snapshot in snapshots[:-1]:
-        got = get(store, snapshot, scope.wanted(snapshot, namespace))
+        got = get(store, snapshot, scope.wanted(snapshot, namespace), _beside(snapshot, with_frames=with_frames))
         if not got.damaged:
             return got, passed_over
         reason = next(iter(got.damaged.values()))
         passed_over.append(f"Snapshot {snapshot.id[:8]} ({snapshot.created}) is damaged and was passed over: {reason}")
     last = snapshots[-1]
-    got = get(store, last, scope.wanted(last, namespace))
+    got = get(store, last, scope.wanted(last, namespace), _beside(last, with_frames=with_frames))
     if got.damaged and not got.parts:
         raise RestoreError(f"Nothing of snapshot {last.id[:8]} is readable: {next(iter(got.damaged.values()))}")
     return got, passed_over
 
 
-def get(store: Store, snapshot: Snapshot, wanted: frozenset[str]) -> Got:
-    """Read and verify the groups that hold *wanted* names, those they depend on, and the random streams."""
-    needed = _needed(snapshot, wanted)
+def _beside(snapshot: Snapshot, *, with_frames: bool) -> frozenset[str]:
+    return snapshot.pseudo_names if with_frames else frozenset()
+
+
+def get(store: Store, snapshot: Snapshot, wanted: frozenset[str], beside: frozenset[str] = frozenset()) -> Got:
+    """Read and verify the groups that hold *wanted* names, those they depend on, and the random streams.
+
+    *beside* are pseudo-names that are wanted too.
+    """
+    needed = _needed(snapshot, wanted | beside)
     homeless = decoding.homeless({position: snapshot.groups[position] for position in needed})
     positions = [position for position in needed if position not in homeless]
     try:
         got = Got(snapshot, wanted, _read(store, snapshot, positions), {})
     except CorruptError:
         got = _get_one_by_one(store, snapshot, wanted, positions)
-    return replace(got, homeless=homeless)
+    return replace(got, homeless=homeless, beside=beside)
 
 
 def _needed(snapshot: Snapshot, wanted: frozenset[str]) -> list[int]:
@@ -273,11 +293,14 @@ def own_classes(namespace: dict[str, Any], got: Got) -> tuple[dict[str, type], l
     own: dict[str, type] = {}
     told = []
     for group in (got.snapshot.groups[position] for position in got.parts):
-        live = {name: namespace[name] for name in group.names if _is_class(namespace.get(name))}
-        if group.kind == "class" and len(live) == len(group.names):
+        names = _bindable(got, group)
+        live = {name: namespace[name] for name in names if _is_class(namespace.get(name))}
+        if group.kind == "class" and len(live) == len(names):
             own.update(live)
-        elif live and len(group.names) > 1:
-            others = ", ".join(name for name in group.names if name not in live) or "variables"
+            if len({id(cls) for cls in live.values()}) == 1:  # `cls = Net` in a function is the same class
+                own.update(dict.fromkeys(_beside_of(got, group), next(iter(live.values()))))
+        elif live and len(names) > 1:
+            others = ", ".join(name for name in names if name not in live) or "variables"
             told.append(f"{', '.join(live)} was saved together with {others}, and is the snapshot's now, not yours.")
     return own, told
 
@@ -293,12 +316,16 @@ def decode(got: Got, placed: Sequence[Placed], namespace: dict[str, Any], own: M
 
 @dataclass(frozen=True)
 class Bound:
-    """How names came back: what did not, what was loaded into a live object, what a live class stands for; the rest."""
+    """How names came back: what did not, what was loaded into a live object, what a live class stands for; the rest.
+
+    *beside* are the values of pseudo-names, which are not bound.
+    """
 
     skipped: list[Skipped] = field(default_factory=list)
     in_place: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
+    beside: dict[str, Any] = field(default_factory=dict)
 
 
 def bind(journal: Journal, got: Got, decoded: Iterable[Decoded], own: Mapping[str, type], scope: Scope) -> Bound:
@@ -307,10 +334,12 @@ def bind(journal: Journal, got: Got, decoded: Iterable[Decoded], own: Mapping[st
     _bind_imports(journal, got, bound)
     for group in decoded:
         wanted = _wanted_names(got, group.group)
+        beside = _beside_of(got, group.group)
         if group.failure:
-            bound.skipped.extend(_not_restored(got.snapshot, name, group.failure) for name in wanted)
+            bound.skipped.extend(_not_restored(got.snapshot, name, group.failure) for name in (*wanted, *beside))
             continue
-        may_load = scope.force and len(wanted) < len(group.group.names) and not journal.is_beside
+        bound.beside.update({name: group.values[name] for name in beside})
+        may_load = scope.force and len(wanted) < len(_bindable(got, group.group)) and not journal.is_beside
         for name in wanted:
             if name in own:
                 bound.kept.append(name)
@@ -319,7 +348,8 @@ def bind(journal: Journal, got: Got, decoded: Iterable[Decoded], own: Mapping[st
             else:
                 journal.bind(name, group.values[name])
     for position, reason in {**got.damaged, **got.homeless}.items():
-        names = _wanted_names(got, got.snapshot.groups[position])
+        lost = got.snapshot.groups[position]
+        names = (*_wanted_names(got, lost), *_beside_of(got, lost))
         bound.skipped.extend(_not_restored(got.snapshot, name, reason) for name in names)
     return bound
 
@@ -345,6 +375,16 @@ def _bind_imports(journal: Journal, got: Got, bound: Bound) -> None:
 
 def _wanted_names(got: Got, group: Group) -> list[str]:
     return [name for name in group.names if name in got.wanted]
+
+
+def _beside_of(got: Got, group: Group) -> list[str]:
+    return [name for name in group.names if name in got.beside]
+
+
+def _bindable(got: Got, group: Group) -> list[str]:
+    """The variables of a group: nobody could ask for a local of a function that ran."""
+    pseudo_names = got.snapshot.pseudo_names
+    return [name for name in group.names if name not in pseudo_names]
 
 
 def _not_restored(snapshot: Snapshot, name: str, reason: str) -> Skipped:
@@ -429,8 +469,9 @@ def separated(got: Got, bound: Bound, scope: Scope) -> Iterator[str]:
     for group in got.snapshot.groups:
         wanted = _wanted_names(got, group)
         apart = [name for name in wanted if name not in bound.in_place]
-        if group.kind == "data" and apart and len(wanted) < len(group.names):
-            others = ", ".join(name for name in group.names if name not in got.wanted)
+        bindable = _bindable(got, group)
+        if group.kind == "data" and apart and len(wanted) < len(bindable):
+            others = ", ".join(name for name in bindable if name not in got.wanted)
             fate = "kept" if scope.keep_existing else "not restored"
             yield f"{', '.join(apart)} shared objects with {others}, which was {fate}: they are separate now."
 
@@ -442,7 +483,7 @@ def of_another_python(got: Got, bound: Bound) -> Iterator[str]:
     needy = [g for g in groups if g.kind != "class" and lost.intersection(g.names) and _classes(groups, g) & lost]
     if made_by not in (None, here) and needy:
         classes = sorted({name for group in needy for name in _classes(groups, group) & lost})
-        names = [name for group in needy for name in group.names]
+        names = [name for group in needy for name in _bindable(got, group)]
         yield (
             f"{', '.join(classes)} cannot come from {made_by} to {here}, what belongs to them can. Run their cells, "
             f"then: %restore_vars {' '.join(names)} from={got.snapshot.id[:8]} --keep-classes"
@@ -454,11 +495,12 @@ def _classes(groups: Sequence[Group], group: Group) -> set[str]:
     return {name for position in group.depends if groups[position].kind == "class" for name in groups[position].names}
 
 
-def remember_sources(journal: Journal, got: Got) -> None:
+def remember_sources(journal: Journal, got: Got, bound: Bound) -> None:
     """Let tracebacks through restored functions and classes show their lines."""
+    restored = {**journal.bound, **bound.beside}
     for variable in got.snapshot.variables:
-        if variable.source is not None and variable.name in journal.bound:
-            remember_source(journal.bound[variable.name], variable.source)
+        if variable.source is not None and variable.name in restored:
+            remember_source(restored[variable.name], variable.source)
 
 
 def _report(
@@ -486,4 +528,15 @@ def _report(
         prefix=scope.prefix,
         before=journal.before,
         differences=environment.differences(then, now),
+        frames=tuple(_frames(got, bound)) if got.beside else (),
+        progress=bound.beside.get(PROGRESS, {}),
     )
+
+
+def _frames(got: Got, bound: Bound) -> Iterator[Running]:
+    """The functions that ran, with those of their locals that came back."""
+    seen: Counter[str] = Counter()
+    for frame in got.snapshot.frames:
+        seen[frame.function] += 1
+        found = {name.rpartition(".")[2]: bound.beside[name] for name in frame.names if name in bound.beside}
+        yield Running(frame.function, frame.cell, frame.line, found, seen[frame.function])

@@ -9,13 +9,14 @@ import fnmatch
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipyrescue import cells
 from ipyrescue.credentials import is_credential
-from ipyrescue.manifest import Import, Settings, Skipped
+from ipyrescue.manifest import PROGRESS, Import, Settings, Skipped, local_name
+from ipyrescue.stack import Running
 from ipyrescue.wording import type_name
 
 _IPYTHON_NAME = re.compile(r"_|__|___|_i{1,3}|_i?\d+|_[dios]h|_exit_code|__\w+__|In|Out|exit|quit|get_ipython")
@@ -42,12 +43,18 @@ class Origin:
 
 @dataclass(frozen=True)
 class Occasion:
-    """Why and where in the program a snapshot is taken."""
+    """Why and where in the program a snapshot is taken.
+
+    *frames* are the functions that run there, *progress* is what the loops of the session are at; both are saved beside
+    the variables, under pseudo-names.
+    """
 
     trigger: str = "command"
     cut: str = "cell_end"
     reason: str | None = None
     label: str | None = None
+    frames: tuple[Running, ...] = ()
+    progress: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,19 +75,30 @@ class Selection:
 def select(
     namespace: dict[str, Any], sequence: int, origin: Origin, occasion: Occasion, settings: Settings
 ) -> Selection:
-    """Choose the names that the user made; modules become imports, secrets and excluded names are Skipped."""
-    mine = made_by_user(namespace, origin.hidden)
-    tagged = expand(settings.tagged, mine)
-    wanted = {name: value for name, value in mine.items() if not settings.only or name in tagged}
-    values, imports, skipped = {}, [], [*_missing(settings.tagged, mine), *_nameless(namespace)]
-    for name, value in wanted.items():
-        reason = _reason_to_leave_out(name, value, settings)
+    """Choose the names that the user made; modules become imports, secrets and excluded names are Skipped.
+
+    Locals of running functions obey the rules for their own names, and come with them, but for globs that tag.
+    """
+    mine, taken = _without_taken(made_by_user(namespace, origin.hidden), occasion.frames)
+    local = list(_locals(occasion.frames))
+    tagged = (*expand(settings.tagged, mine), *_tagged_locals(settings.tagged, local))
+    values, imports = {}, []
+    skipped = [*_missing(settings.tagged, {*mine, *(c.own_name for c in local)}), *_nameless(namespace), *taken]
+    for candidate in (*(_Candidate(name, name, value) for name, value in mine.items()), *local):
+        name, value = candidate.name, candidate.value
+        if settings.only and name not in tagged:
+            continue
+        reason = _reason_to_leave_out(candidate.own_name, value, settings)
         if reason:
             skipped.append(Skipped(name, type_name(value), reason, origin.cells.get(name)))
-        elif (module := _imported(value)) is not None:
+        elif name in mine and (module := _imported(value)) is not None:
             imports.append(Import(name, module))
         else:
             values[name] = value
+    if occasion.progress:
+        values[PROGRESS] = dict(occasion.progress)
+    # A variable of that name is what was meant.
+    tagged = tuple(name for name in tagged if name in mine or local_name(name) not in mine)
     # What a pattern means is what is left; who types a name whole means that very one.
     left_out = {s.name for s in skipped} - set(settings.tagged)
     tagged = tuple(name for name in tagged if name not in left_out)
@@ -95,6 +113,36 @@ def select(
         tuple(skipped),
         tagged,
     )
+
+
+class _Candidate(NamedTuple):
+    """What may be saved under *name*; of a local that is its pseudo-name, *own_name* is what its function calls it."""
+
+    name: str
+    own_name: str
+    value: Any
+
+
+def _locals(frames: Iterable[Running]) -> Iterator[_Candidate]:
+    for frame in frames:
+        for name, value in frame.locals.items():
+            yield _Candidate(frame.pseudo_name(name), name, value)
+
+
+def _tagged_locals(tagged: Iterable[str], local: Iterable[_Candidate]) -> Iterator[str]:
+    """The locals whose very names are tagged: a glob means variables."""
+    return (candidate.name for candidate in local if candidate.own_name in tagged)
+
+
+def _without_taken(mine: dict[str, Any], frames: Sequence[Running]) -> tuple[dict[str, Any], list[Skipped]]:
+    """The namespace without what `globals()["train().step"] = 1` made, which a snapshot could not tell from a local."""
+    pseudo_names = {PROGRESS, *(candidate.name for candidate in _locals(frames))}
+    taken = [
+        Skipped(name, type_name(value), "ipyrescue saves something else under this name")
+        for name, value in mine.items()
+        if name in pseudo_names
+    ]
+    return {name: value for name, value in mine.items() if name not in pseudo_names}, taken
 
 
 def made_by_user(namespace: Mapping[str, Any], hidden: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +207,7 @@ def expand(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _missing(tagged: Iterable[str], names: Mapping[str, Any]) -> Iterator[Skipped]:
+def _missing(tagged: Iterable[str], names: Collection[str]) -> Iterator[Skipped]:
     for name in tagged:
         if not re.search(r"[*?\[]", name) and name not in names:
             yield Skipped(name, "", "tagged, but not in the namespace")

@@ -24,7 +24,11 @@ _SECONDS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0}
 _SIZE = re.compile(r"(?P<number>[\d.]+) ?(?P<unit>[kmgtp]?)(?P<binary>i?)b?", re.ASCII)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
+_SHARE = re.compile(r"(?P<number>[\d.]+) ?(?P<percent>%?)", re.ASCII)
 
+
+WRITERS = ("auto", "process", "thread")
+"""Who may write snapshots beside the cell; `auto` takes a process where there can be one."""
 
 POLICIES = ("offer", "restore", "never")
 """What a new kernel does when the last one died: offer its snapshot, restore it before the first cell, or nothing."""
@@ -64,11 +68,30 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_share(text: str) -> float:
+    """Turn `1%` or `0.01` into 0.01; raise `ValueError` for the rest, and for 1, which may be meant as either."""
+    match = _SHARE.fullmatch(text.strip())
+    if not match or not _NUMBER.fullmatch(match["number"]):
+        raise ValueError(f"`{text}` is no share. Write it like 1% or 0.01.")
+    share = float(match["number"]) / (100 if match["percent"] else 1)
+    if not 0 < share <= 1 or (share == 1 and not match["percent"]):
+        raise ValueError(f"`{text}` is no usable share: it must be above zero, at most 100%. Write it like 1% or 0.01.")
+    return share
+
+
 def parse_policy(text: str) -> str:
     """Take one of the words that say what happens after a death; raise `ValueError` for the rest."""
     word = text.strip().lower()
     if word not in POLICIES:
         raise ValueError(f"`{text}` is no policy. Write one of {', '.join(POLICIES)}.")
+    return word
+
+
+def parse_writer(text: str) -> str:
+    """Take one of the words that say who writes; raise `ValueError` for the rest."""
+    word = text.strip().lower()
+    if word not in WRITERS:
+        raise ValueError(f"`{text}` is no writer. Write one of {', '.join(WRITERS)}.")
     return word
 
 
@@ -114,6 +137,15 @@ def format_age(seconds: float) -> str:
     return "just now" if seconds < 3 else f"{_largest(round(seconds))} ago"
 
 
+def coarse_age(seconds: float) -> str:
+    """Say how long ago in steps that are worth a redrawing: `less than 1 min ago`, `4 min ago`, `25 min ago`."""
+    if -60 <= seconds < 60:
+        return "less than 1 min ago"
+    steps = ((60, 300), (300, 3600), (3600, 86_400))
+    step = next((step for step, end in steps if seconds < end), 86_400)
+    return format_age(seconds - seconds % step if seconds > 0 else seconds)
+
+
 def _split(seconds: int) -> tuple[int, int, int, int]:
     minutes, second = divmod(seconds, 60)
     hours, minute = divmod(minutes, 60)
@@ -157,6 +189,10 @@ class Configuration:
     long_cell_seconds: float = field(
         default=60.0, metadata=_knob(parse_duration, "a cell that ran this long is followed by a snapshot")
     )
+    max_share: float = field(
+        default=0.01,
+        metadata=_knob(parse_share, "the most of run time that snapshots may take before they become rarer"),
+    )
     pickle_deadline_seconds: float = field(
         default=10.0,
         metadata=_knob(parse_duration, "an object whose own code takes longer to hand itself over is left out"),
@@ -166,6 +202,10 @@ class Configuration:
     )
     check_timeout_seconds: float = field(
         default=120.0, metadata=_knob(parse_duration, "how long one variable may take to load in --check")
+    )
+    writer: str = field(
+        default="auto",
+        metadata=_knob(parse_writer, "who writes snapshots beside the cell: a process of its own, or a thread"),
     )
     on_death: str = field(
         default="offer",

@@ -7,6 +7,16 @@ from typing import Any
 
 from ipyrescue.settings import format_age
 
+CUTS = {
+    "boundary": "between two iterations of your loop",
+    "cell_end": "at the end of a cell",
+    "await": "at an await",
+    "line": "at a line of your cell",
+    "in_hook": "after an optimizer step of a library's loop, whose scheduler may be one step behind",
+    "interrupted": "in the middle of a step",
+}
+"""Where in the program a snapshot was taken, for people."""
+
 
 def clean(text: str) -> str:
     """Make a text from outside fit for one line of a terminal: no line breaks, no control or escape characters."""

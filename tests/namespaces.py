@@ -6,13 +6,13 @@ import linecache
 import secrets
 import sys
 import types
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ipyrescue import checkpointing, restoring
+from ipyrescue import checkpointing, restoring, stack
 from ipyrescue.capture.fence import Fence
 from ipyrescue.capture.staging import StagingArea
 from ipyrescue.manifest import Settings, Snapshot
@@ -65,6 +65,19 @@ class Life:
         found = restoring.find(self.store, source, notebook=self.notebook, incarnation=self.incarnation)
         with self.as_main():
             return restoring.restore(self.names, self.store, found, Scope(names, **scope), into=into)
+
+    def checkpoint_inside(self, source: str, progress: Mapping[str, Any] | None = None, **settings: Any) -> Snapshot:
+        """Run *source*, and make the snapshot where it calls `here()`, with the locals of the functions that run."""
+        made: list[Snapshot] = []
+
+        def here() -> None:
+            frames = stack.running(sys._getframe(1), lambda code: code.co_filename.startswith("<cell"), lambda code: 1)
+            del self.names["here"]
+            made.append(self.checkpoint(Occasion(frames=frames, progress=progress or {}), **settings))
+
+        self.names["here"] = here
+        self.run(source)
+        return made[0]
 
     @contextmanager
     def as_main(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {
     "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
-    "redaction", "cgroups",
+    "redaction", "addresses", "stack", "cgroups",
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
@@ -19,6 +19,7 @@ VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "check
 # A unit (a folder or a top-level module) -> the units it may import.
 MAY_IMPORT = {
     "errors": set(),
+    "addresses": set(),
     "settings": {"errors"},
     "manifest": {"errors"},
     "environment": {"gpus"},
@@ -27,6 +28,7 @@ MAY_IMPORT = {
     "identity": set(),
     "comparing": {"manifest"},
     "cells": {"errors"},
+    "stack": set(),
     "credentials": set(),
     "redaction": {"credentials"},
     "cgroups": set(),
@@ -40,14 +42,14 @@ MAY_IMPORT = {
     "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
     "checking": NOUNS | {"store", "pickling", "restoring"},
     "incarnations": NOUNS | {"store", "finding"},
-    "kernel": NOUNS | VERBS | {"store", "capture", "incarnations"},
+    "kernel": NOUNS | VERBS | {"store", "capture", "incarnations", "training"},
     "training": NOUNS | VERBS | {"store", "capture"},
     # What follows never unpickles, so it never gets near what could.
     "runs": NOUNS | {"store", "incarnations"},
     "server": NOUNS | {"store", "incarnations", "runs"},
     "cli": NOUNS | {"store", "incarnations", "runs"},
     "__main__": {"cli"},
-    "__init__": {"errors", "manifest", "restoring", "kernel", "server"},  # lazily, one name at a time
+    "__init__": {"errors", "manifest", "restoring", "kernel", "training", "server"},  # lazily, one name at a time
 }
 
 # A module that is not ours -> the units that may import it. Asking `sys.modules` whether it is there is free to all.

@@ -23,7 +23,10 @@ PUBLIC_NAMES = [
     "StoreFormatError",
     "UntrustedError",
     "__version__",
+    "batches",
     "checkpoint",
+    "frames",
+    "loop",
     "restore",
     "snapshots",
 ]

@@ -63,6 +63,17 @@ def test_a_bad_size_is_refused_with_examples(text):
         settings.parse_size(text)
 
 
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), ("0.01", 0.01), ("2.5 %", 0.025), ("100%", 1), (".5", 0.5)])
+def test_shares_are_read_as_people_write_them(text, share):
+    assert settings.parse_share(text) == share
+
+
+@pytest.mark.parametrize("text", ["", "%", "0", "0%", "1", "2", "101%", "-1%", "one", "1%%", "1.2.3"])
+def test_a_bad_share_is_refused_with_examples(text):
+    with pytest.raises(ValueError, match=r"like 1% or 0\.01"):
+        settings.parse_share(text)
+
+
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "ten", "1" * 12, "²"])
 def test_a_bad_count_is_refused(text):
     with pytest.raises(ValueError, match="like 10"):
@@ -132,6 +143,24 @@ def test_sizes_are_told_with_two_digits(size_bytes, text):
 )
 def test_ages_are_told_in_one_unit(seconds, text):
     assert settings.format_age(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "less than 1 min ago"),
+        (59.9, "less than 1 min ago"),
+        (60, "1 min ago"),
+        (299, "4 min ago"),
+        (599, "5 min ago"),
+        (3599, "55 min ago"),
+        (7199, "1 h ago"),
+        (200_000, "2 d ago"),
+        (-600, "10 min ahead of this clock"),
+    ],
+)
+def test_coarse_ages_change_seldom(seconds, text):
+    assert settings.coarse_age(seconds) == text
 
 
 def test_environment_beats_traitlets_beats_default():

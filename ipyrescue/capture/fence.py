@@ -7,27 +7,21 @@ threads copies locks as they stand, so a child may hang through no fault of what
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import faulthandler
 import io
 import mmap
 import os
 import select
-import signal
 import struct
 import sys
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from ipyrescue.capture import children
 from ipyrescue.capture.staging import available_memory_bytes
 
 if sys.platform != "win32":
-    import fcntl
     import resource
 
 Buffer = bytes | bytearray | memoryview
@@ -35,11 +29,7 @@ Buffer = bytes | bytearray | memoryview
 _LOOK_EVERY_SECONDS = 0.05
 _IN_ALL = 6
 _OF_OURS = 3
-_PATIENCE_SECONDS = (0.001, 0.004, 0.02, 0.1, 0.3, 0.6)
 _SPARE_BYTES = 1 << 30
-_STACK_BYTES = 256 << 20
-_DEPTH = 100_000
-_PR_SET_PDEATHSIG = 1
 _LENGTH = struct.Struct("<Q")
 _MARK = struct.Struct("<QqQH")
 _MARK_BYTES = 4096
@@ -103,7 +93,7 @@ class Fence:
     @property
     def available(self) -> bool:
         """Whether there are children to be had: macOS forbids its frameworks in them, Windows has none."""
-        return sys.platform == "linux"
+        return children.available()
 
     def run(self, work: Callable[[Marks], Sequence[Buffer]]) -> list[memoryview] | Ended:
         """Run *work* in a child; return the buffers that it handed over, or how it ended. Raises `OSError`."""
@@ -118,7 +108,7 @@ class Fence:
     def _run(self, life: _Child, pipe: io.FileIO) -> tuple[bytes, str]:
         child, said, how = -1, b"", "did not end"
         try:
-            with _no_warning_of_threads():
+            with children.no_warning_of_threads():
                 child = os.fork()
             if child == 0:
                 life.live()
@@ -129,7 +119,7 @@ class Fence:
                 os._exit(1)  # never into the code of the kernel
             raise
         finally:
-            how = _end(child, how) if child > 0 else how
+            how = children.end(child, how) if child > 0 else how
         return said, how
 
     def _listen(self, child: int, pipe: io.FileIO, marks: Marks) -> tuple[bytes, str]:
@@ -137,7 +127,7 @@ class Fence:
         started = progressed = time.monotonic()
         seen, said = marks.count, b""
         while True:
-            ended = _has_ended(child)
+            ended = children.has_ended(child)
             while select.select([pipe], [], [], 0 if ended else _LOOK_EVERY_SECONDS)[0]:
                 part = pipe.read(1 << 16)
                 if not part:
@@ -153,47 +143,6 @@ class Fence:
             for since, seconds in ((progressed, patience), (started, in_all)):
                 if now - since > seconds:
                     return b"", f"did not end within {seconds:g} s"
-
-
-# --- the parent's side ------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _no_warning_of_threads() -> Iterator[None]:
-    """3.12 warns of forks in processes with threads; the module's docstring says how this one is fenced."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
-
-
-def _has_ended(child: int) -> bool:
-    with contextlib.suppress(ChildProcessError):  # somebody here waits for children of all kinds
-        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    return True
-
-
-def _end(child: int, how: str) -> str:
-    """See that *child* and its children are gone; say *how* it ended: given, all are killed at once."""
-    for pause_seconds in () if how else _PATIENCE_SECONDS:
-        if _has_ended(child):
-            break
-        time.sleep(pause_seconds)
-    else:
-        how = how or "did not end"
-    for kill in (os.killpg, os.kill):  # it is the leader of its group, and not yet waited for
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(child, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):
-        status = os.waitpid(child, 0)[1]
-        return how or _in_words(status)
-    return how or "did not end"
-
-
-def _in_words(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"crashes the process ({signal.Signals(number).name if number in set(signal.Signals) else number})"
-    return f"ends the process (exit status {os.waitstatus_to_exitcode(status)})"
 
 
 def _read_lengths(said: bytes) -> list[int] | None:
@@ -227,7 +176,6 @@ class _Child:
         self.marks = marks
         self._file = file
         self.verdict = verdict
-        self._libc = ctypes.CDLL(None)
         self._parent = os.getpid()
         self._room_bytes = _room_bytes()
 
@@ -236,68 +184,25 @@ class _Child:
         status = 1
         try:
             self._fence_in()
-            buffers = _on_a_deep_stack(lambda: self._work(self.marks))
+            buffers = children.on_a_deep_stack(lambda: self._work(self.marks))
             self.marks.leave(NOWHERE)
             for buffer in buffers:
-                _write(self._file, memoryview(buffer).cast("B"))
+                children.write_all(self._file, memoryview(buffer).cast("B"))
                 self.marks.leave(NOWHERE)
             lengths = [len(buffers), *(memoryview(buffer).nbytes for buffer in buffers)]
-            _write(self.verdict, memoryview(b"".join(map(_LENGTH.pack, lengths))))
+            children.write_all(self.verdict, memoryview(b"".join(map(_LENGTH.pack, lengths))))
             status = 0
         finally:
             os._exit(status)
 
     def _fence_in(self) -> None:
-        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != self._parent:  # it died before the line above
-            os._exit(1)
-        os.setsid()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
-            signal.signal(number, signal.SIG_DFL)
-        faulthandler.disable()
-        _let_go({self._file.fileno(), self.verdict.fileno()})
-        _limit_memory(self._room_bytes + _STACK_BYTES)
-
-
-def _let_go(kept: set[int]) -> None:
-    """Write nowhere but to *kept*: buffers were forked too, and what is flushed here would stand in files twice.
-
-    What is printed would stand in the cell's output, or wait for a thread that was not forked.
-    """
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for name in os.listdir("/proc/self/fd"):
-        descriptor = int(name)
-        with contextlib.suppress(OSError):  # the one that listed them is closed
-            writes = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
-            if writes and descriptor not in kept and descriptor != nowhere:
-                os.dup2(nowhere, descriptor)
-    sys.stdout = sys.stderr = io.TextIOWrapper(io.FileIO(nowhere, "w"), encoding="utf-8", errors="replace")
-
-
-def _on_a_deep_stack(work: Callable[[], Sequence[Buffer]]) -> Sequence[Buffer]:
-    """Run *work* where it may recurse as deep as a list of lists goes; what it raises ends the child."""
-    done: list[Sequence[Buffer]] = []
-
-    def run() -> None:
-        torch: Any = sys.modules.get("torch")
-        if hasattr(torch, "set_num_threads"):
-            torch.set_num_threads(1)  # OpenMP's threads are not forked; torch's own DataLoader workers do the same
-        done.append(work())
-
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEPTH))
-    threading.stack_size(_STACK_BYTES)
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    return done[0]
+        children.die_with(self._parent)
+        children.leave_the_kernel({self._file.fileno(), self.verdict.fileno()})
+        _limit_memory(self._room_bytes + children.STACK_BYTES)
 
 
 def _limit_memory(room_bytes: int) -> None:
-    """Let the child, and not the kernel, be what fails or is killed when memory runs out."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Let the child, and not the kernel, be what fails when memory runs out."""
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = _size_bytes()[0] + room_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
@@ -313,8 +218,3 @@ def _size_bytes() -> tuple[int, int]:
     with open("/proc/self/statm", encoding="ascii") as file:
         size, resident, *_ = (int(pages) * mmap.PAGESIZE for pages in file.read().split())
     return size, resident
-
-
-def _write(file: io.FileIO, data: memoryview) -> None:
-    while data:
-        data = data[file.write(data) or 0 :]

@@ -12,8 +12,10 @@ import mmap
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from ipyrescue import cgroups
+from ipyrescue.capture import cuda
 from ipyrescue.errors import CheckpointError
 from ipyrescue.settings import format_size
 
@@ -29,6 +31,25 @@ _HEADROOM_BYTES = 128 << 20
 
 _Move = tuple[int, int, int]
 """To this address, from that one, so many bytes."""
+
+
+class NoMemory(CheckpointError):  # noqa: N818 - the error is that no snapshot was made
+    """There is too little memory for copies."""
+
+
+class LiveArea:
+    """No copies at all: views of live memory, for a snapshot that is written before anything of it can change."""
+
+    def reset(self) -> None:
+        """Nothing is kept."""
+
+    def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
+        """See ranges of memory, (address, size_bytes), where they are."""
+        return [_seen(start, size_bytes) for start, size_bytes in spans]
+
+    def hold_from_devices(self, storages: list[Any]) -> list[memoryview]:
+        """Copy torch storages of devices: files can be written from no other memory than the host's."""
+        return [_seen(host.data_ptr(), host.nbytes(), owner=host) for host in (storage.cpu() for storage in storages)]
 
 
 class StagingArea:
@@ -55,27 +76,38 @@ class StagingArea:
         return sum(segment.used_bytes for segment in self._segments)
 
     def hold(self, address: int, size_bytes: int) -> memoryview:
-        """Copy *size_bytes* of live memory from *address* on; return a read-only view of the copy.
-
-        The caller vouches that the memory is readable. From 64 KiB on the copy begins at a multiple of `PAGE_BYTES`,
-        and what is left of its last page is zero.
-        """
+        """Copy *size_bytes* of live memory from *address* on, as `hold_all` does."""
         return self.hold_all([(address, size_bytes)])[0]
 
     def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
-        """Copy many (address, size_bytes) at once, as `hold` does each: two threads share the work evenly."""
-        views: list[memoryview] = []
-        moves: list[_Move] = []
-        for address, size_bytes in spans:
-            if size_bytes <= 0:
-                views.append(memoryview(b""))
-                continue
-            segment = self._with_room(size_bytes)
-            start = segment.take(size_bytes)
-            moves.append((segment.address + start, address, size_bytes))
-            views.append(segment.view(start, size_bytes))
+        """Copy ranges of live memory, (address, size_bytes); return read-only views of the copies.
+
+        The caller vouches that the memory is readable. From 64 KiB on a copy begins at a multiple of `PAGE_BYTES`,
+        and what is left of its last page is zero. Two threads share the work evenly.
+        """
+        wanted = list(spans)
+        rooms = [self._room(size_bytes) for _, size_bytes in wanted]
+        moves = [(room.address, address, size) for room, (address, size) in zip(rooms, wanted, strict=True) if size > 0]
         _move_all(moves)
-        return views
+        return [room.view for room in rooms]
+
+    def hold_from_devices(self, storages: list[Any]) -> list[memoryview]:
+        """Copy torch storages that lie on CUDA devices; return read-only views of the copies.
+
+        Each device copies on a stream of its own, behind what it was told to compute, into pages that are pinned once.
+        """
+        rooms = [self._room(storage.nbytes()) for storage in storages]
+        for segment in self._segments if storages else ():
+            segment.pin()
+        cuda.copy_to_host([(storage, room.address) for storage, room in zip(storages, rooms, strict=True)])
+        return [room.view for room in rooms]
+
+    def _room(self, size_bytes: int) -> _Room:
+        if size_bytes <= 0:
+            return _Room(0, memoryview(b""))
+        segment = self._with_room(size_bytes)
+        start = segment.take(size_bytes)
+        return _Room(segment.address + start, segment.view(start, size_bytes))
 
     def reserve(self, size_bytes: int) -> None:
         """Make sure that *size_bytes* more fit, or raise `CheckpointError` before a single byte is copied."""
@@ -108,23 +140,31 @@ class StagingArea:
         needed = _round_up(max(size_bytes, _SEGMENT_BYTES), _HUGE_PAGE_BYTES)
         available = self._available_bytes()
         if needed + _HEADROOM_BYTES > available:
-            raise CheckpointError(_no_memory(size_bytes, available))
+            raise NoMemory(_no_memory(size_bytes, available))
         try:
             segment = _Segment(needed)
         except (OSError, MemoryError) as error:
-            raise CheckpointError(_no_memory(size_bytes, available)) from error
+            raise NoMemory(_no_memory(size_bytes, available)) from error
         self._segments.append(segment)
         return segment
 
 
+class _Room(NamedTuple):
+    """Where a copy goes, and the view of it."""
+
+    address: int
+    view: memoryview
+
+
 class _Segment:
-    """One anonymous private mapping, filled from its start."""
+    """One mapping, filled from its start. On Linux forked children share it: what they read of it is never copied."""
 
     def __init__(self, size_bytes: int) -> None:
         self._memory = _map(size_bytes)
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
         self.size_bytes = size_bytes
         self.used_bytes = 0
+        self._pinned = False
         self._references_when_idle = sys.getrefcount(self._memory)
 
     @property
@@ -135,6 +175,16 @@ class _Segment:
     def viewed(self) -> bool:
         """Whether somebody still has a view: each, and all slices of it together, holds one reference to the map."""
         return sys.getrefcount(self._memory) > self._references_when_idle
+
+    def pin(self) -> None:
+        """Have the CUDA driver copy into this memory directly, from now on until it is unmapped."""
+        if not self._pinned:
+            cuda.pin(self.address, self.size_bytes)
+            self._pinned = True
+
+    def __del__(self) -> None:
+        if getattr(self, "_pinned", False):
+            cuda.unpin(self.address)
 
     def fits(self, size_bytes: int) -> bool:
         return self._start(size_bytes) + size_bytes <= self.size_bytes
@@ -167,7 +217,7 @@ def available_memory_bytes() -> int:
 def _map(size_bytes: int) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(-1, size_bytes)
-    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
     advice = getattr(mmap, "MADV_HUGEPAGE", None)
     if advice is not None:
         with contextlib.suppress(OSError):  # A kernel without huge pages: slower, no worse.
@@ -212,6 +262,12 @@ def _halves(moves: list[_Move]) -> tuple[list[_Move], list[_Move]]:
 
 def _round_up(number: int, step: int) -> int:
     return -(-number // step) * step
+
+
+def _seen(address: int, size_bytes: int, owner: Any = None) -> memoryview:
+    memory = (ctypes.c_char * size_bytes).from_address(address)
+    memory._owner = owner  # type: ignore[attr-defined]
+    return memoryview(memory).cast("B").toreadonly()
 
 
 def _no_memory(needed_bytes: int, available_bytes: int) -> str:

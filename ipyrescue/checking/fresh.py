@@ -66,7 +66,7 @@ def follow(order: Order, teller: _Teller) -> None:
             if decoded.failure is not None:
                 teller.tell(at=position, failed=decoded.failure)
                 continue
-            values = dict(decoded.values)
+            values = {name: value for name, value in decoded.values.items() if name not in snapshot.pseudo_names}
             namespace.values.update({name: value for name, value in values.items() if name})
             namespace.know_classes(values)
             if position not in order.checked:

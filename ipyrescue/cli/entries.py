@@ -160,7 +160,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "reason": s and s.reason,
         "cell": s and s.cell,
         "host": s and s.host,
-        "variable_count": s and len(s.variables),
+        "variable_count": s and len(s.globals),
         "import_count": s and len(s.imports),
         "skipped_count": s and len(s.skipped),
         "size_bytes": s and s.size_bytes,

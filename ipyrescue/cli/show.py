@@ -11,9 +11,10 @@ from ipyrescue.cli.entries import EXITS, Entry, age, choose, open_store, summary
 from ipyrescue.cli.output import Column, printable, say, write, write_json, write_table
 from ipyrescue.cli.verb import JsonOption, StoreOption, finish
 from ipyrescue.environment import in_order
-from ipyrescue.manifest import Snapshot
+from ipyrescue.manifest import Frame, Snapshot
 from ipyrescue.settings import format_duration, format_size
 from ipyrescue.store import Store
+from ipyrescue.wording import CUTS
 
 
 def show(
@@ -69,6 +70,7 @@ def _contents(s: Snapshot) -> dict[str, Any]:
         "imports": [dataclasses.asdict(i) for i in s.imports],
         "skipped": [dataclasses.asdict(item) for item in s.skipped],
         "warnings": list(s.warnings),
+        "frames": [dataclasses.asdict(frame) for frame in s.frames],
         "groups": [list(group.names) for group in s.groups if group.names],
         "tensors": [
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for g in s.groups for t in g.tensors if t.name
@@ -85,7 +87,7 @@ def _write(entry: Entry, s: Snapshot) -> None:
         "label": s.label or "",
         "pinned": f"until ipyrescue pin {s.id[:8]} --off" if entry.pinned else "",
         "made": f"{s.created} ({age(s)}) on {s.host}",
-        "cut": f"{s.cut}, {s.trigger}" + (f", {s.reason}" if s.reason else ""),
+        "cut": f"{s.cut}, {CUTS[s.cut]}, {s.trigger}" + (f", {s.reason}" if s.reason else ""),
         "cell": f"[{s.cell}]" if s.cell is not None else "",
         "size": f"{format_size(s.size_bytes)}, {format_size(s.new_bytes)} of it new",
         "paused": format_duration(s.pause_seconds),
@@ -99,12 +101,17 @@ def _write(entry: Entry, s: Snapshot) -> None:
         [(v.name, v.type, format_size(v.size_bytes), _cell(v.cell)) for v in s.variables]
         + [(i.name, f"module {i.module}", "", "") for i in s.imports],
     )
+    _write_list("Ran then:", [_frame(frame) for frame in s.frames])
     together = [group.names for group in s.groups if group.kind == "data" and len(group.names) > 1]
     _write_list("Share objects:", [", ".join(names) for names in together])
     _write_list("Left out:", [str(item) for item in s.skipped])
     _write_list("Warnings:", list(s.warnings))
     width = max(map(len, s.environment), default=0)
     _write_list("Made with:", [f"{key:<{width}}  {value}" for key, value in in_order(s.environment)])
+
+
+def _frame(frame: Frame) -> str:
+    return f"{frame.function}(), line {frame.line}" + (f" of cell {_cell(frame.cell)}" if frame.cell else "")
 
 
 def _cell(cell: int | None) -> str:

@@ -299,7 +299,7 @@ def _snapshot(one: Autopsy) -> str:
     torn = "" if s.consistent else ", cut in the middle of a step: it may be torn"
     made, died = seconds_of(s.created), one.death.at
     before = f", {format_duration(died - made)} before it died" if made is not None and died - made >= 1 else ""
-    contents = f"{count(len(s.variables), 'variable')}, {format_size(s.size_bytes)}"
+    contents = f"{count(len(s.globals), 'variable')}, {format_size(s.size_bytes)}"
     return f"{s.id[:8]}{whose}{before}: {contents}{torn}"
 
 

@@ -142,7 +142,7 @@ def _before(snapshot: Snapshot, death: Death) -> str:
 
 def _contents(snapshot: Snapshot, *, between: str = " and ") -> str:
     """`model, opt and 14 more, 1.3 GB`: tagged names first."""
-    names = [v.name for v in snapshot.variables]
+    names = [v.name for v in snapshot.globals]
     first = [n for n in snapshot.settings.tagged if n in names]
     shown = [shortened(clean(n), 20) for n in (*first, *(n for n in names if n not in first))][:_NAMES]
     rest = len(names) - len(shown)

@@ -202,7 +202,9 @@ def _refuse_beside(said: dict[str, object], option: str, *, allowed: set[str]) -
 _CHECKPOINT = Grammar(
     "checkpoint_vars",
     (
-        Option("every", "arm: a snapshot after cells, at most this often (30s 5m 1h30m)", parse_duration, "e", "5m"),
+        Option(
+            "every", "arm: snapshots after and inside cells, at most so often (5m 1h30m)", parse_duration, "e", "5m"
+        ),
         Option("keep", "how many of the last snapshots stay", parse_count, "k", "10"),
         Option("max-size", "how large the store may grow (500MB 2GiB)", parse_size, metavar="20GB"),
         Option("label", "a name for this snapshot, to find it again", parse_label, metavar="before-lr"),
@@ -276,11 +278,11 @@ _UNBUILT_VERBS = {
 CELL_MAGIC = "`%%checkpoint_vars` is not built yet. Write `%checkpoint_vars ...` with one % on a line of its own."
 """What to answer to the cell magic."""
 
-CHECKPOINT_HELP = f"""Make a snapshot of this notebook's variables; with every=, go on making them after cells.
+CHECKPOINT_HELP = f"""Make a snapshot of this notebook's variables; with every=, go on making them, also inside cells.
 
     %checkpoint_vars                          a snapshot now, durable when the line returns
     %checkpoint_vars model opt                the same; these names must be in it (patterns like model* too)
-    %checkpoint_vars model opt every=5m       and from now on a new one after cells, at most every 5 minutes
+    %checkpoint_vars model opt every=5m       and from now on a new one, also inside cells, at most every 5 minutes
     %checkpoint_vars --check                  a snapshot now, and the proof that it loads and is what you have
 
 A snapshot holds every variable that can be saved, unless --only is said. `every=5m`, `--every 5m` and `-e 5m` are

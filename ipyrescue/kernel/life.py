@@ -25,6 +25,7 @@ import psutil
 from ipyrescue.capture.signals import GRACE_SECONDS, Farewell
 from ipyrescue.errors import RescueError
 from ipyrescue.identity import Identity
+from ipyrescue.incarnations.protection import protection
 from ipyrescue.kernel.memory import MemoryWatch
 from ipyrescue.kernel.traces import Traces
 from ipyrescue.redaction import redacted, shows_a_secret
@@ -121,6 +122,7 @@ class LifeRecorder:
             cell_running=True,
             cell_ids=ids[-_CELL_IDS:],
             error=None,
+            inside=None,
             memory=self.memory.cell_begins(),
         )
 
@@ -129,6 +131,8 @@ class LifeRecorder:
         said = f"{type(error).__name__}: {error}".splitlines()[0] if error is not None else None
         self._change(
             cell_running=False,
+            cell_ended=_now(),
+            inside=None,
             error=_noted(said) if said is not None else None,
             memory=self.memory.cell_ends(number, source),
         )
@@ -138,15 +142,69 @@ class LifeRecorder:
         known = self._life
         again = known is not None and known.every_seconds is not None and every_seconds is not None
         armed_at = known.armed_at if again and known is not None else _now() if every_seconds is not None else None
-        self._change(every_seconds=every_seconds, armed_at=armed_at, failure=None)
+        since = (known.protected_since if again and known is not None else None) or _now()
+        self._change(
+            every_seconds=every_seconds,
+            armed_at=armed_at,
+            failure=None,
+            interval_seconds=every_seconds,
+            inside=None,
+            protected_since=since if every_seconds is not None and known is not None and known.saved_at else None,
+        )
 
-    def saves(self, created: str) -> None:
-        """Note the last snapshot that is durable; attempts that failed before it are past."""
-        self._change(saved_at=created, failure=None)
+    def saves(
+        self,
+        created: str,
+        *,
+        waited: bool = False,
+        interval_seconds: float | None = None,
+        pause_seconds: float | None = None,
+    ) -> None:
+        """Note the last snapshot that is durable; attempts that failed before it are past.
+
+        *waited*: the program did nothing since it was *created*, as with a command. *interval_seconds* is the interval
+        from now on, where it was stretched or is that no more.
+        """
+        known = self._life
+        armed, since = known is not None and known.every_seconds is not None, None
+        if known is not None and armed:
+            since = known.protected_since if protection(known, time.time()).state == "protected" else None
+        said: dict[str, Any] = {"interval_seconds": interval_seconds, "pause_seconds": pause_seconds}
+        self._change(
+            saved_at=created,
+            saved_through=_now() if waited else created,
+            failure=None,
+            inside=None,
+            protected_since=(since or _now()) if armed else None,
+            **{name: value for name, value in said.items() if value is not None},
+        )
+
+    def slows(self, slowdown_seconds: float, interval_seconds: float) -> None:
+        """Note how much training lost beside the pause of the last snapshot, and the interval that follows from it."""
+        self._change(slowdown_seconds=slowdown_seconds, interval_seconds=interval_seconds)
+
+    def obstructs(self, reason: str | None) -> None:
+        """Note why no snapshot can be made inside the running cell just now; None: nothing stands in the way."""
+        if self._life is not None and self._life.inside != reason:
+            self._change(inside=redacted(reason)[:_NOTED_CHARACTERS] if reason is not None else None)
 
     def fails(self, failure: str) -> None:
         """Note why the last attempt to save failed."""
-        self._change(failure=redacted(failure)[:1000])
+        self._change(failure=redacted(failure)[:1000], protected_since=None)
+
+    def writes(self, pid: int | None) -> None:
+        """Note which process of ours is writing a snapshot; None when none is. The next kernel waits for it."""
+        started = lives.process_facts(pid).start_ticks if pid is not None else None
+        self._change(writer_pid=pid, writer_start_ticks=started)
+
+    def is_written_here(self) -> None:
+        """In a forked child that writes a snapshot: say so in the record, which spares the kernel the time."""
+        if self._life is not None and self._root is not None:
+            pid = os.getpid()
+            started = lives.process_facts(pid).start_ticks
+            known = dataclasses.replace(self._life, writer_pid=pid, writer_start_ticks=started)
+            with self._swallowed():
+                lives.write(self._root, known, durable=False)
 
     @contextlib.contextmanager
     def restores(self, snapshot_id: str, device: str | None) -> Iterator[None]:

@@ -11,9 +11,9 @@ from ipyrescue.comparing import Difference, left_out
 from ipyrescue.environment import in_order
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line, Table
-from ipyrescue.manifest import Snapshot
+from ipyrescue.manifest import Frame, Snapshot
 from ipyrescue.settings import format_age, format_size
-from ipyrescue.wording import age, clock, count, seconds_of
+from ipyrescue.wording import CUTS, age, clock, count, seconds_of
 
 _CHANGED = "Changed means that the saved bytes differ; variables that share objects count as changed together."
 
@@ -51,7 +51,7 @@ class SnapshotRow:
             cut=snapshot.cut,
             size_bytes=snapshot.size_bytes,
             new_bytes=snapshot.new_bytes,
-            variables=len(snapshot.variables),
+            variables=len(snapshot.globals),
             mark=mark or ("" if snapshot.consistent else "interrupted"),
             pinned=pinned,
         )
@@ -114,11 +114,14 @@ class SnapshotReport(Report):
         """Say what it is, when and where it was made, and how to take it."""
         snapshot = self.snapshot
         label = f" `{snapshot.label}`" if snapshot.label else ""
-        size = f"{count(len(snapshot.variables), 'variable')}, {format_size(snapshot.size_bytes)}"
+        size = f"{count(len(snapshot.globals), 'variable')}, {format_size(snapshot.size_bytes)}"
         made = f"{age(snapshot.created, now=self.now)} on {snapshot.host}"
         told = [Line(f"Snapshot {snapshot.id[:8]}{label} of {snapshot.notebook}: {size}, made {made}.")]
-        told.append(Line(f"Trigger: {snapshot.trigger}. Cut: {snapshot.cut}{_because(snapshot)}."))
+        told.append(
+            Line(f"Trigger: {snapshot.trigger}. Cut: {snapshot.cut}, {CUTS[snapshot.cut]}{_because(snapshot)}.")
+        )
         told += [Line(f"Pinned: it stays until %snapshots unpin {snapshot.id[:8]}")] if self.pinned else []
+        told += [Line(f"Ran then: {_frame(frame)}") for frame in snapshot.frames]
         told += [Line(f"Imports: {', '.join(i.name for i in snapshot.imports)}")] if snapshot.imports else []
         told += [Line(f"Left out: {skipped}", "warning") for skipped in snapshot.skipped]
         told += [Line(f"Warning: {warning}", "warning") for warning in snapshot.warnings]
@@ -213,7 +216,12 @@ def snapshot_as_json(snapshot: Snapshot) -> dict[str, Any]:
     numbers = ("size_bytes", "new_bytes", "pause_seconds")
     fields = {name: getattr(snapshot, name) for name in (*kept, *numbers)}
     variables = [dataclasses.asdict(variable) for variable in snapshot.variables]
-    return {**fields, "environment": snapshot.environment, "variables": variables}
+    frames = [dataclasses.asdict(frame) for frame in snapshot.frames]
+    return {**fields, "environment": snapshot.environment, "variables": variables, "frames": frames}
+
+
+def _frame(frame: Frame) -> str:
+    return f"{frame.function}(), line {frame.line}" + (f" of cell {_cell(frame.cell)}" if frame.cell else "")
 
 
 def _because(snapshot: Snapshot) -> str:

@@ -78,6 +78,8 @@ class RescueMagics(Magics):
         if wanted.every_seconds is not None:
             self._recorder.arm(settings)
         saved = reporting.saved(self._recorder, snapshot, armed=wanted.every_seconds is not None)
+        if wanted.every_seconds is not None and not wanted.json:
+            self._recorder.show_panel()
         return reporting.checked(self._recorder, snapshot, saved) if wanted.check else saved
 
     def _settings(self, wanted: CheckpointArguments) -> Settings:

@@ -8,34 +8,39 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from ipyrescue import cells, checkpointing, environment, identity, restoring
+from ipyrescue import cells, checkpointing, environment, identity, restoring, stack
 from ipyrescue.capture.fence import Fence
-from ipyrescue.capture.staging import StagingArea
+from ipyrescue.capture.staging import LiveArea, StagingArea
 from ipyrescue.cells import Cell, History
 from ipyrescue.checking import supervising
 from ipyrescue.checking.verdicts import Checked
-from ipyrescue.checkpointing import Draft
+from ipyrescue.checkpointing import Draft, Staged
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import Difference, working_directory
 from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
+from ipyrescue.incarnations.writers import Waited, wait_for_writers
 from ipyrescue.kernel import surroundings
+from ipyrescue.kernel.cell_code import CellCode
+from ipyrescue.kernel.frames import Frames
 from ipyrescue.kernel.memory import free_memory
 from ipyrescue.kernel.repository import Repository
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
-from ipyrescue.settings import Configuration, format_size
+from ipyrescue.settings import Configuration, format_duration, format_size
 from ipyrescue.store import Store, lives, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.upkeep import tidy, used_bytes
+from ipyrescue.training import progress
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,24 @@ class _Undo:
     cells: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Spot:
+    """Where the program stands: at the innermost *frame*, which may be ours, and at the *header* of a loop of a cell's.
+
+    *raised* is the exception that has just ended the cell.
+    """
+
+    frame: FrameType | None = field(default=None, repr=False)
+    header: int | None = None
+    raised: BaseException | None = field(default=None, repr=False)
+
+
 class Notebook:
     """One kernel's namespace and the store that its snapshots go to.
 
     *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running, *history*
-    all that were run. *has_restored*: a snapshot was bound in this kernel, all of it or a part.
+    all that were run. *has_restored*: a snapshot was bound in this kernel, all of it or a part. *code* tells the code
+    of cells, *frames* are the functions that ran when what was restored last was saved.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
@@ -62,6 +80,8 @@ class Notebook:
         self.area = StagingArea()
         self.fence = Fence()
         self.has_restored = False
+        self.code = CellCode(shell, self.cells)
+        self.frames = Frames()
         self._shell = shell
         self._configuration = configuration
         self._started_in = Path(working_directory())
@@ -71,6 +91,7 @@ class Notebook:
         self._undo: _Undo | None = None
         self._asked: Repository | None = None
         self._continued = {self.incarnation}
+        self._waited: Waited | None = None
 
     @property
     def configuration(self) -> Configuration:
@@ -128,12 +149,74 @@ class Notebook:
         """The variables of the user."""
         return made_by_user(self._shell.user_ns, self._shell.user_ns_hidden)
 
-    def capture(self, occasion: Occasion, wanted: Settings, *, create: bool = True) -> Draft:
+    def capture(
+        self,
+        occasion: Occasion,
+        wanted: Settings,
+        *,
+        create: bool = True,
+        spot: Spot | None = None,
+        area: LiveArea | None = None,
+    ) -> Draft:
         """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`.
 
-        Without *create* no store and no key is made, for a draft that is not to be written.
+        Without *create* no store and no key is made, for a draft that is not to be written. *spot* is where the program
+        stands: the functions of cells from there outwards are saved with their locals. Copies go to *area*, if it is
+        not to be the one that is kept.
         """
-        origin = Origin(
+        with self._at(spot or Spot(), occasion) as occasion:
+            return checkpointing.capture(
+                self._shell.user_ns,
+                self.store(create=create),
+                self.area if area is None else area,
+                origin=self._origin(),
+                occasion=occasion,
+                settings=wanted,
+                fence=self.fence_for(occasion, wanted),
+            )
+
+    def freeze(self, occasion: Occasion, wanted: Settings, spot: Spot) -> Staged:
+        """The pause before a fork, as short as can be; `complete` goes on in the child. Raises as `capture` does."""
+        with self._at(spot, occasion) as occasion:
+            return checkpointing.freeze(
+                self._shell.user_ns,
+                self.store(create=True),
+                self.area,
+                origin=self._origin(),
+                occasion=occasion,
+                settings=wanted,
+            )
+
+    def complete(self, staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> Snapshot:
+        """In a forked child: all the rest of a checkpoint. Raises `CheckpointError`, `StoreError`, `NotInAChild`."""
+        return self.write(checkpointing.thaw(staged, fence, lacks_memory=lacks_memory))
+
+    @contextlib.contextmanager
+    def _at(self, spot: Spot, occasion: Occasion) -> Iterator[Occasion]:
+        """The *occasion* with the functions of cells that run, and with what loops stand at."""
+        frame = spot.frame
+        try:
+            yield replace(
+                occasion,
+                frames=stack.running(frame, self.code.is_cell, self.code.number),
+                progress=progress.states(stack.innermost(frame, self.code.is_cell), spot.header, raised=spot.raised),
+            )
+        finally:
+            # Whoever stands in a trace function of *frame* must not have it touched; see `let_go`.
+            stack.let_go(frame.f_back if frame is not None else None, self.code.is_cell)
+
+    def let_go(self, frame: FrameType) -> bool:
+        """Let go of the locals that `capture` left at *frame*; False in a trace function, where it has to wait.
+
+        Until then a `del` in that function frees nothing that was bound when the snapshot was taken.
+        """
+        if stack.in_trace_function():
+            return False
+        stack.let_go(frame, self.code.is_cell)
+        return True
+
+    def _origin(self) -> Origin:
+        return Origin(
             notebook=self.identity.notebook,
             incarnation=self.incarnation,
             host=socket.gethostname(),
@@ -143,17 +226,8 @@ class Notebook:
             history=self.history.to_bytes(),
             session=surroundings.worth_keeping(surroundings.facts(self._shell)),
         )
-        return checkpointing.capture(
-            self._shell.user_ns,
-            self.store(create=create),
-            self.area,
-            origin=origin,
-            occasion=occasion,
-            settings=wanted,
-            fence=self._fence(occasion, wanted),
-        )
 
-    def _fence(self, occasion: Occasion, wanted: Settings) -> Fence | None:
+    def fence_for(self, occasion: Occasion, wanted: Settings) -> Fence | None:
         """Where children can be had, the fence; what ended one is tried again when the user names what to save."""
         if occasion.trigger == "command" and wanted.tagged:
             self.fence.denied.clear()
@@ -203,8 +277,11 @@ class Notebook:
         """The snapshots that *source* means, best first; see `ipyrescue.finding`.
 
         A console is known only by its directory, so another console's snapshots are offered, never taken unasked.
+        Where the newest is meant, a process of a dead kernel that still writes it is waited for.
         """
         where = self.identity
+        if source is None or source.startswith("latest"):
+            self.wait_for_writers()
         found = restoring.find(
             self.store(), source, notebook=where.notebook, incarnation=self.incarnation, device=device
         )
@@ -217,6 +294,13 @@ class Notebook:
                 f"If that is the one you want, say so: %restore_vars from={found[0].id[:8]}"
             )
         return mine
+
+    def wait_for_writers(self) -> bool:
+        """Wait until what dead kernels of this notebook were writing is there; return whether there was something."""
+        where = self.identity
+        waited = wait_for_writers(where.store_root, where.notebook, self.incarnation)
+        self._waited = waited or self._waited
+        return waited is not None
 
     def restore(self, found: list[Snapshot], scope: Scope, *, into: MutableMapping[str, Any] | None = None) -> Restored:
         """Bind the variables of the first of *found* that can be read, in the namespace or *into* a mapping.
@@ -233,15 +317,30 @@ class Notebook:
             class_source=self._class_source,
             session=self._session,
         )
+        restored = self._with_waiting(restored)
         self.has_restored = self.has_restored or into is None
         if restored.full:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self._go_on_with_history(restored.snapshot)
+            self.frames = Frames(restored.frames)
+            progress.resume(restored.progress)
         if into is None and restored.before is not None and not restored.before.is_empty:
             self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
             self.cells.update({name: made[name] for name in restored.names if name in made})
         return replace(restored, before=None)
+
+    def _with_waiting(self, restored: Restored) -> Restored:
+        """Note how long a dead kernel's writer was waited for, and warn where that did not help."""
+        waited, self._waited = self._waited, None
+        if waited is None:
+            return restored
+        late = (
+            f"Process {waited.unfinished} of a dead kernel is still writing after {format_duration(waited.seconds)}: "
+            "there may be a newer snapshot soon. See: %snapshots"
+        )
+        told = (*restored.warnings, late) if waited.unfinished is not None else restored.warnings
+        return replace(restored, waited_seconds=waited.seconds, warnings=told)
 
     def _go_on_with_history(self, snapshot: Snapshot) -> None:
         """What the session of *snapshot* ran stands before what this one did, once."""

@@ -106,6 +106,8 @@ class Offering:
             self.waits = True
             return []
         if policy == "restore" and offer.snapshot is not None and offer.note is None:
+            if self._notebook.wait_for_writers():
+                offer = self._offer() or offer
             return self._restore_now(offer)
         self._bury(offer)
         return [obituary.describe(offer, time.time())]

@@ -1,7 +1,7 @@
-"""The Recorder: the object in a kernel that checkpoints after cells. One per kernel.
+"""The Recorder: the object in a kernel that checkpoints on command and, once armed, by itself. One per kernel.
 
-It asks the schedule after each cell of the user, captures in the pause, and lets the writer put and commit.
-Nothing of it ever raises into a cell: what fails is told once, in one line, at the end of a cell.
+It follows the cells of the user, keeps the life record, and holds what a kernel that saves by itself consists of (see
+`ipyrescue.kernel.armed`). Nothing of it ever raises into a cell.
 """
 
 from __future__ import annotations
@@ -12,40 +12,29 @@ import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any
 
 from IPython.core.error import UsageError
 
-from ipyrescue.capture.schedule import Schedule, due
-from ipyrescue.capture.writer import Ticket, Writer
+from ipyrescue import stack
 from ipyrescue.cells import Cell
 from ipyrescue.checkpointing import imagine
 from ipyrescue.errors import RescueError
+from ipyrescue.kernel.armed import Armed, say
 from ipyrescue.kernel.life import LifeRecorder
-from ipyrescue.kernel.notebook import Notebook
+from ipyrescue.kernel.notebook import Notebook, Spot
+from ipyrescue.kernel.panel import Panel
+from ipyrescue.kernel.saving import WAYS, Saver
 from ipyrescue.manifest import Settings, Snapshot
-from ipyrescue.redaction import redacted, shows_a_secret
+from ipyrescue.redaction import redacted
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion
 from ipyrescue.settings import Configuration
+from ipyrescue.training import progress
 
 _DRAIN_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
-
-
-@dataclass
-class Armed:
-    """How the kernel is protected: with which settings, since when, and how the last attempts went.
-
-    *since* and *last* are seconds of the monotonic clock.
-    """
-
-    settings: Settings
-    schedule: Schedule
-    since: float
-    last: float
-    failures: int = 0
-    failure: str | None = None
 
 
 @dataclass
@@ -64,14 +53,15 @@ class Recorder:
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
         self.notebook = Notebook(shell, configuration)
-        self.life = LifeRecorder(self.notebook.incarnation, kernel=getattr(shell, "kernel", None))
+        self.life = LifeRecorder(
+            self.notebook.incarnation, kernel=getattr(shell, "kernel", None), before_end=self._before_end
+        )
         self.armed: Armed | None = None
         self.last_snapshot: Snapshot | None = None
+        self.panel = Panel(shell)
         self._shell = shell
-        self._writer = Writer()
-        self._ticket: Ticket[Snapshot] | None = None
+        self._saver = Saver(self.notebook, self.life.is_written_here)
         self._cell: _Cell | None = None
-        self._told: str | None = None
         self._unasked = False
         self._listeners: list[Callable[[str], None]] = []
 
@@ -100,28 +90,38 @@ class Recorder:
             with contextlib.suppress(ValueError):  # an interrupted start had not come so far
                 self._shell.events.unregister(event, hook)
         atexit.unregister(self._finish_writing)
-        self._writer.close(_CLOSE_SECONDS)
+        self._saver.close(_CLOSE_SECONDS)
         self.notebook.area.release()
         self.life.ends("unload")
         self.life.stop()
 
+    def _before_end(self, how: str) -> None:
+        if self.armed is not None:
+            self.armed.before_end(how)
+
     def _finish_writing(self) -> None:
-        self._writer.drain(_CLOSE_SECONDS)
+        self._saver.drain(_CLOSE_SECONDS)
 
     # On command: durable when the call returns, and exceptions reach the caller.
 
     def checkpoint(self, occasion: Occasion, wanted: Settings) -> Snapshot:
         """Make a snapshot now. Raises `CheckpointError` or `StoreError`; older snapshots are intact then."""
         self._begin_life()
-        with self._quiet_area():
-            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted))
-        self.life.saves(self.last_snapshot.created)
+        here = self._here(sys._getframe())
+        with self._quiet_area(kept=wanted.every_seconds is not None):
+            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, spot=here))
+        self.life.saves(self.last_snapshot.created, waited=True, pause_seconds=self.last_snapshot.pause_seconds)
         return self.last_snapshot
+
+    def _here(self, frame: FrameType) -> Spot:
+        """Where a command stands: as the last statement of a loop's body, at the header that comes next."""
+        called_from = stack.innermost(frame, self.notebook.code.is_cell)
+        return Spot(frame, progress.header_of_tail(called_from) if called_from is not None else None)
 
     def plan(self, wanted: Settings) -> Any:
         """Capture without writing: a draft that says what a snapshot would hold."""
         with self._quiet_area():
-            return self.notebook.capture(Occasion(trigger="dry run"), wanted)
+            return self.notebook.capture(Occasion(trigger="dry run"), wanted, spot=self._here(sys._getframe()))
 
     def imagine(self, names: Iterable[str]) -> Snapshot:
         """What a snapshot of these names would be now, to compare it with another; nothing is kept of it."""
@@ -139,7 +139,7 @@ class Recorder:
             self._leave_cells_of(restored.names)
         if restored.full:
             # What is live now is what that snapshot holds.
-            self.life.saves(restored.snapshot.created)
+            self.life.saves(restored.snapshot.created, waited=True)
         if restored.full and restored.snapshot.settings.every_seconds is not None:
             self.arm(restored.snapshot.settings)
         return restored
@@ -169,33 +169,52 @@ class Recorder:
         return _merged(self.armed.settings, said) if self.armed is not None else said
 
     def arm(self, wanted: Settings) -> None:
-        """Checkpoint from now on after cells, as *wanted* says."""
-        every = wanted.every_seconds
-        assert every is not None
-        now = time.monotonic()
-        long_cell = min(self.notebook.configuration.long_cell_seconds, every)
-        self.armed = Armed(wanted, Schedule(every, long_cell), since=now, last=now)
-        self._told = None
+        """Checkpoint from now on after cells and inside them, as *wanted* says."""
         self._begin_life()
-        self.life.arms(every)
+        if self.armed is None:
+            self.armed = Armed(self.notebook, self.life, self.panel, self._saver, wanted)
+            self.armed.start(running=self._cell is not None)
+        else:
+            self.armed.adjust(wanted)
+        self.armed.last_snapshot = self.last_snapshot
+        self.life.arms(wanted.every_seconds)
+
+    def show_panel(self) -> None:
+        """Show how well the work is protected, where it stays true; in a cell."""
+        if self.armed is not None:
+            self.panel.show(self.armed.panel_state())
 
     def disarm(self) -> None:
         """Checkpoint no more by itself; snapshots stay."""
-        self.armed = None
+        armed, self.armed = self.armed, None
+        if armed is not None:
+            armed.stop()
+            self._saver.drain(_DRAIN_SECONDS)
+            armed.collect()
+            self.last_snapshot = armed.last_snapshot
         self.life.arms(None)
+        if armed is not None:
+            self.panel.update(armed.panel_state())
+            self.notebook.area.release()
 
     def drain(self) -> None:
         """Wait for the snapshot that is being written, and take its verdict."""
-        self._writer.drain(_DRAIN_SECONDS)
-        self._collect()
+        self._saver.drain(_DRAIN_SECONDS)
+        if self.armed is not None:
+            self.armed.collect()
 
     @property
     def writing(self) -> bool:
         """Whether a snapshot is being written beside the kernel."""
-        return self._writer.busy
+        return self._saver.writing
 
-    def _quiet_area(self) -> _QuietArea:
-        return _QuietArea(self)
+    @property
+    def way(self) -> str:
+        """Who writes the snapshots that this kernel makes by itself, in words."""
+        return WAYS[self._saver.way]
+
+    def _quiet_area(self, *, kept: bool = False) -> _QuietArea:
+        return _QuietArea(self, kept=kept)
 
     # After cells: nothing of this raises.
 
@@ -214,6 +233,8 @@ class Recorder:
             self.notebook.history.add([Cell(self._cell.number, source)])
             self._follow_identity()
             self.life.cell_begins(self._cell.number, source, getattr(info, "cell_id", None))
+            if self.armed is not None:
+                self.armed.cell_begins()
             for listener in self._listeners:
                 listener(typed)
         except Exception as error:  # noqa: BLE001 - a hook: it must not break the user's cell
@@ -245,8 +266,8 @@ class Recorder:
         try:
             self._note_names(cell)
             self.life.cell_ends(cell.number, cell.source, result.error_in_exec)
-            self._collect()
-            self._checkpoint_if_due(cell, result)
+            if self.armed is not None:
+                self.armed.cell_ends(started=cell.started, error=_error_of_the_user(result))
         except BaseException as error:  # noqa: BLE001 - a hook: it must not break the user's cell
             self._fail(error)
 
@@ -255,77 +276,22 @@ class Recorder:
             if cell.before.get(name) != id(value):
                 self.notebook.cells[name] = cell.number
 
-    def _checkpoint_if_due(self, cell: _Cell, result: Any) -> None:
-        armed = self.armed
-        if armed is None:
-            return
-        now, error = time.monotonic(), _error_of_the_user(result)
-        decision = due(
-            armed.schedule,
-            now=now,
-            last=armed.last,
-            cell_seconds=now - max(cell.started, armed.since),
-            raised=error is not None,
-            failures=armed.failures,
-        )
-        if decision is None or self._writer.busy:
-            return
-        armed.last = now
-        draft = self.notebook.capture(_occasion(decision.trigger, error), armed.settings)
-        self._ticket = self._writer.submit(lambda: self.notebook.write(draft))
-
-    def _collect(self) -> None:
-        """Take the writer's verdict, on the main thread: nothing prints from another."""
-        ticket = self._ticket
-        if ticket is None or not ticket.done():
-            return
-        self._ticket = None
-        try:
-            self.last_snapshot = ticket.result()
-        except BaseException as error:  # noqa: BLE001 - what the thread met is told, whatever it was
-            self._fail(error)
-        else:
-            self._succeed(self.last_snapshot)
-
-    def _succeed(self, snapshot: Snapshot) -> None:
-        self.life.saves(snapshot.created)
-        if self.armed is not None:
-            failed_before = self.armed.failure is not None
-            self.armed.failures, self.armed.failure = 0, None
-            if failed_before:
-                _say(f"Saving works again: snapshot {snapshot.id[:8]}.")
-        self._tell_of_lost_tags(snapshot)
-
     def _fail(self, error: BaseException) -> None:
-        text = str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}"
-        if self.armed is None:
-            _say(text)
-            return
-        first = self.armed.failure is None
-        self.armed.failures += 1
-        self.armed.failure = text
-        self.life.fails(text)
-        if first:
-            _say(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
-
-    def _tell_of_lost_tags(self, snapshot: Snapshot) -> None:
-        lost = "; ".join(str(s) for s in snapshot.skipped if s.name in snapshot.settings.tagged)
-        if lost and lost != self._told:
-            _say(f"Tagged, but not in snapshot {snapshot.id[:8]}: {lost}")
-        self._told = lost or None
+        say(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
 
 
 class _QuietArea:
-    """The staging area for a command: nobody writes from it meanwhile, and unless armed its memory is given back."""
+    """The staging area for a command: nobody writes from it meanwhile. A kernel that is armed has its memory *kept*."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, *, kept: bool) -> None:
         self._recorder = recorder
+        self._kept = kept
 
     def __enter__(self) -> None:
         self._recorder.drain()
 
     def __exit__(self, *_: object) -> None:
-        if self._recorder.armed is None:
+        if self._recorder.armed is None and not self._kept:
             self._recorder.notebook.area.release()
 
 
@@ -351,16 +317,3 @@ def _error_of_the_user(result: Any) -> BaseException | None:
     """What the cell raised; a magic's own complaint is no failure of the user's program."""
     error: BaseException | None = result.error_in_exec
     return None if isinstance(error, (UsageError, RescueError)) else error
-
-
-def _occasion(trigger: str, error: BaseException | None) -> Occasion:
-    if error is None:
-        return Occasion(trigger=trigger)
-    reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:300]
-    if shows_a_secret(reason):
-        reason = type(error).__name__
-    return Occasion(trigger=trigger, cut="interrupted", reason=reason)
-
-
-def _say(text: str) -> None:
-    print(f"ipyrescue: {text}", file=sys.stderr, flush=True)  # noqa: T201 - on the main thread, in a cell

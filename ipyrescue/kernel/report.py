@@ -13,10 +13,10 @@ from ipyrescue.binding import Before
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import snapshot_as_json
 from ipyrescue.kernel.tables import Line, Table
-from ipyrescue.manifest import Settings, Skipped, Snapshot
+from ipyrescue.manifest import Settings, Skipped, Snapshot, local_name
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Memory
-from ipyrescue.wording import age, count, listed
+from ipyrescue.wording import CUTS, age, count, listed
 
 _SHOWN_SKIPPED = 5
 _SHOWN_LARGEST = 3
@@ -63,7 +63,7 @@ class SavedReport(Report):
     def lines(self) -> list[Line]:
         """Say what was saved, what was not, and what happens from now on."""
         snapshot = self.snapshot
-        loud = [skipped for skipped in snapshot.skipped if _tagged(skipped.name, snapshot.settings.tagged)]
+        loud = [skipped for skipped in snapshot.skipped if _is_tagged(skipped, snapshot)]
         quiet = [skipped for skipped in snapshot.skipped if skipped not in loud]
         told = [Line(_saved(snapshot) + _left_out(quiet, snapshot.id))]
         told += [Line(f"NOT SAVED, although you named it: {skipped}", "error") for skipped in loud]
@@ -99,8 +99,9 @@ class RestoredRow:
 class RestoredReport(Report):
     """Names were bound. *kept* are those that stayed as they were, *replaced* those that `--undo` brings back.
 
-    *rows* say what became of each; *sources* hold, by name, the text that makes again what did not come back;
-    *differences* are what matters of this session that was otherwise in the snapshot's.
+    *frames* are the functions whose locals came with them; *rows* say what became of each; *sources* hold, by name, the
+    text that makes again what did not come back; *differences* are what matters of this session that was otherwise in
+    the snapshot's.
     """
 
     names: tuple[str, ...]
@@ -115,6 +116,8 @@ class RestoredReport(Report):
     rows: tuple[RestoredRow, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     differences: tuple[environment.Difference, ...] = ()
+    frames: tuple[str, ...] = ()
+    waited_seconds: float | None = None
 
     def lines(self) -> list[Line]:
         """Say what is back, what is not, and what happens from now on."""
@@ -122,8 +125,12 @@ class RestoredReport(Report):
         whence = f"from snapshot {self.snapshot_id[:8]}, made {format_age(self.age_seconds)}"
         left_out = _left_out(self.skipped, self.snapshot_id)
         told = [Line(f"Restored {count(len(self.names), 'variable')}{took} {whence}.{left_out}")]
+        if self.waited_seconds is not None:
+            waited = format_duration(self.waited_seconds)
+            told.append(Line(f"Waited {waited} for a process of the dead kernel that was still writing."))
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
         told += [Line(_replaced(self.replaced))] if self.replaced else []
+        told += [Line(f"Running then: {listed(list(self.frames), most=3)}. {_FRAMES}")] if self.frames else []
         for warning in self.warnings:
             sentence, *lines = f"Warning: {warning}".splitlines()
             told += [Line(sentence, "warning"), *(Line(line, "code") for line in lines)]
@@ -157,7 +164,9 @@ class StatusReport(Report):
     """How well this notebook is protected right now. It never claims more than the *last* snapshot on disk.
 
     *made* counts this kernel's snapshots and *failures* the attempts that failed since the last good one; *trouble*
-    is the sentence of the last failure.
+    is the sentence of the last failure. *protection* is the sentence that the panel shows, and *judged* its verdict;
+    *pauses* are those of the last snapshots, in seconds, newest first, *slowdown_seconds* is what training lost beside
+    the pause of the last one; *writer* says who writes: `a child process` or `a thread`.
     """
 
     settings: Settings
@@ -171,13 +180,21 @@ class StatusReport(Report):
     trouble: str | None = None
     warnings: tuple[str, ...] = ()
     memory: Memory | None = None
+    protection: str | None = None
+    judged: str | None = None
+    pauses: tuple[float, ...] = ()
+    slowdown_seconds: float | None = None
+    writer: str | None = None
 
     def lines(self) -> list[Line]:
         """Say whether snapshots are made, when the last one was, and what is wrong."""
         told = [Line(armed_line(self.settings) if self.armed else _NOT_ARMED, "plain" if self.armed else "hint")]
+        if self.armed and self.protection is not None and self.judged != "failing":
+            told.append(Line(self.protection, "success" if self.judged == "protected" else "error"))
         told.append(Line(self._last()))
+        told += [Line(self._costs())] if self.pauses else []
         if self.writing:
-            told.append(Line("A snapshot is being written right now."))
+            told.append(Line(f"A snapshot is being written right now{f', by {self.writer}' if self.writer else ''}."))
         if self.failures or self.trouble:
             attempts = f" {count(self.failures, 'attempt')} in a row failed." if self.failures else ""
             told.append(Line(f"NOT PROTECTED.{attempts} {self.trouble or ''}".rstrip(), "error"))
@@ -200,13 +217,24 @@ class StatusReport(Report):
         fields["settings"] = dataclasses.asdict(self.settings)
         fields["last"] = snapshot_as_json(self.last) if self.last else None
         fields["memory"] = dataclasses.asdict(self.memory) if self.memory else None
-        return {"report": "status", "armed": self.armed, **fields, "warnings": list(self.warnings)}
+        lists = {"warnings": list(self.warnings), "pauses": list(self.pauses)}
+        return {"report": "status", "armed": self.armed, **fields, **lists}
+
+    def _costs(self) -> str:
+        """What the last snapshots cost the program, and who writes them."""
+        pauses = ", ".join(format_duration(seconds) for seconds in self.pauses)
+        several = len(self.pauses) > 1
+        told = f"The last {count(len(self.pauses), 'pause')}: {pauses}" if several else f"It paused the cell {pauses}"
+        if self.slowdown_seconds is not None:
+            lost = format_duration(self.slowdown_seconds) if self.slowdown_seconds > 0 else "nothing that was measured"
+            told += f"; while it was written training lost {lost}"
+        return f"{told}. Written by {self.writer}." if self.writer else f"{told}."
 
     def _last(self) -> str:
         if self.last is None:
             return "There is no snapshot of this notebook yet."
-        cut = "" if self.last.consistent else ", cut in the middle of a step"
-        size = f"{count(len(self.last.variables), 'variable')}, {format_size(self.last.size_bytes)}"
+        cut = f", cut {CUTS[self.last.cut]}"
+        size = f"{count(len(self.last.globals), 'variable')}, {format_size(self.last.size_bytes)}"
         made = f"; {count(self.made, 'snapshot')} by this kernel" if self.made else ""
         return f"Last snapshot: {self.last.id[:8]}, {age(self.last.created, now=self.now)} ({size}{cut}){made}."
 
@@ -369,6 +397,7 @@ class ForeignReport(Report):
         return {"report": "foreign", **dataclasses.asdict(self)}
 
 
+_FRAMES = "Their locals are no variables of yours, and are in ipyrescue.frames()."
 _NOT_ARMED = "Not armed: snapshots are made only when you type %checkpoint_vars. To arm: %checkpoint_vars every=5m"
 
 
@@ -378,7 +407,8 @@ def armed_line(settings: Settings) -> str:
     tagged = f"{listed(list(settings.tagged), most=6)} must be in each. " if settings.tagged else ""
     keep = f"keeps the last {settings.keep}" if settings.keep is not None else "keeps them all"
     return (
-        f"Armed: a snapshot when a cell ends, at most every {every}, and after long cells and exceptions; {keep}. "
+        f"Armed: a snapshot after cells and inside them, at most every {every}, and after long cells and exceptions; "
+        f"{keep}. "
         f"{tagged}To stop: %checkpoint_vars --off"
     )
 
@@ -411,7 +441,13 @@ def largest(snapshot: Snapshot) -> str:
 def _saved(snapshot: Snapshot) -> str:
     size = f"{format_size(snapshot.size_bytes)} ({format_size(snapshot.new_bytes)} new)"
     paused = format_duration(snapshot.pause_seconds)
-    return f"Saved {count(len(snapshot.variables), 'variable')}, {size}, paused {paused}."
+    return f"Saved {count(len(snapshot.globals), 'variable')}{_with_frames(snapshot)}, {size}, paused {paused}."
+
+
+def _with_frames(snapshot: Snapshot) -> str:
+    """Say of which functions the locals are in it."""
+    functions = list(dict.fromkeys(f"{frame.function}()" for frame in snapshot.frames if frame.names))
+    return f", the locals of {listed(functions, most=3)}" if functions else ""
 
 
 def _left_out(skipped: Sequence[Skipped], snapshot_id: str) -> str:
@@ -437,8 +473,10 @@ def _replaced(names: Sequence[str]) -> str:
     )
 
 
-def _tagged(name: str, tagged: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in tagged)
+def _is_tagged(skipped: Skipped, snapshot: Snapshot) -> bool:
+    """Whether the user named what was left out; a glob means variables, and no locals."""
+    by_glob = local_name(skipped.name) is None and any(fnmatchcase(skipped.name, p) for p in snapshot.settings.tagged)
+    return by_glob or skipped in snapshot.lost
 
 
 def _why(skipped: Skipped) -> str:

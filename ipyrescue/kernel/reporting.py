@@ -12,6 +12,7 @@ from ipyrescue.cells import source_of
 from ipyrescue.checkpointing import Draft
 from ipyrescue.comparing import Difference, compare
 from ipyrescue.errors import UntrustedError
+from ipyrescue.incarnations.protection import protection
 from ipyrescue.kernel.checks import CheckReport
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import (
@@ -35,9 +36,11 @@ from ipyrescue.kernel.report import (
     StatusReport,
     armed_line,
 )
-from ipyrescue.manifest import Settings, Snapshot
+from ipyrescue.manifest import PROGRESS, Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
 from ipyrescue.wording import seconds_of, type_name
+
+_SHOWN_PAUSES = 5
 
 
 def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
@@ -91,8 +94,10 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         replaced=result.replaced,
         warnings=(*_newer_interrupted(result.snapshot, newest), *result.warnings),
         differences=result.differences,
+        frames=tuple(f"{frame.call} ({frame.place})" for frame in result.frames),
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
+        waited_seconds=result.waited_seconds,
     )
 
 
@@ -116,9 +121,20 @@ def _restored_rows(result: Restored) -> Iterator[RestoredRow]:
             yield RestoredRow(prefix + v.name, v.type, v.size_bytes, "restored")
         elif v.name in result.kept:
             yield RestoredRow(v.name, v.type, v.size_bytes, "kept as it was")
+    yield from _rows_beside(result)
     for i in result.snapshot.imports:
         if prefix + i.name in result.names:
             yield RestoredRow(prefix + i.name, "module", None, "restored", str(i))
+
+
+def _rows_beside(result: Restored) -> Iterator[RestoredRow]:
+    """What came back beside the names: locals of functions, and what loops were at."""
+    came = {frame.pseudo_name(name) for frame in result.frames for name in frame.locals}
+    for v in result.snapshot.variables:
+        if v.name in came:
+            yield RestoredRow(v.name, v.type, v.size_bytes, "in ipyrescue.frames()")
+        elif v.name == PROGRESS and result.progress:
+            yield RestoredRow(v.name, v.type, v.size_bytes, "where loops go on")
 
 
 def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, ...]:
@@ -135,17 +151,23 @@ def _newer_interrupted(taken: Snapshot, newest: Snapshot | None) -> tuple[str, .
 
 def status(recorder: Recorder) -> Report:
     """Tell how well this notebook is protected now."""
-    notebook, armed = recorder.notebook, recorder.armed
-    mine = notebook.snapshots()
+    notebook, armed, life = recorder.notebook, recorder.armed, recorder.life.life
+    mine, now = notebook.snapshots(), time.time()
+    judged = protection(life, now)
     return StatusReport(
         settings=_effective(recorder) if armed is not None else Settings(),
         store=str(notebook.identity.store_root),
         free_bytes=notebook.free_bytes(),
-        now=time.time(),
+        now=now,
         last=next(iter(mine), None),
         made=sum(s.incarnation == notebook.incarnation for s in mine),
+        protection=judged.text,
+        judged=judged.state,
+        pauses=tuple(s.pause_seconds for s in mine[:_SHOWN_PAUSES] if s.incarnation == notebook.incarnation),
+        slowdown_seconds=life.slowdown_seconds if life is not None else None,
         failures=armed.failures if armed is not None else 0,
         writing=recorder.writing,
+        writer=recorder.way if armed is not None else None,
         trouble=armed.failure if armed is not None else None,
         warnings=tuple(_weaknesses(recorder)),
         memory=recorder.life.memory.look(),

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from ipyrescue.errors import RescueError, RestoreError
 from ipyrescue.kernel import extension
+from ipyrescue.kernel.frames import Frames
 from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
@@ -54,6 +55,16 @@ def restore(
 def snapshots(*, all_notebooks: bool = False) -> list[Snapshot]:
     """The snapshots of this notebook, newest first; of every notebook in the store with *all_notebooks*."""
     return _recorder().notebook.snapshots(every_notebook=all_notebooks)
+
+
+def frames() -> Frames:
+    """The functions of cells that ran when what this kernel restored last was saved, outermost first.
+
+    Each has a `function`, the `cell` that defined it, the `line` where it stood, and its `locals`, a dict. What they
+    shared with variables they share still: `ipyrescue.frames()[0].locals["model"] is model`. Only a full restore brings
+    them, and none of them is bound to a name.
+    """
+    return _recorder().notebook.frames
 
 
 def _recorder() -> Recorder:

@@ -18,6 +18,7 @@ _CODE_FONT = "font-family:var(--jp-code-font-family,var(--vscode-editor-font-fam
 _STYLES = {
     "plain": "color:inherit",
     "hint": "color:var(--jp-ui-font-color2,var(--vscode-descriptionForeground,inherit))",
+    "success": "color:var(--jp-success-color0,var(--vscode-testing-iconPassed,#2e8b40))",
     "warning": "color:var(--jp-warn-color0,var(--vscode-editorWarning-foreground,#b8730a))",
     "error": "color:var(--jp-error-color0,var(--vscode-errorForeground,#d9443f))",
     "code": f"color:inherit;white-space:pre;{_CODE_FONT}",
@@ -26,7 +27,7 @@ _STYLES = {
 
 @dataclass(frozen=True)
 class Line:
-    """One sentence; *level* is `plain`, `hint`, `warning` or `error`, or `code` for a line of a program."""
+    """One sentence; *level* is `plain`, `hint`, `success`, `warning` or `error`, or `code` for a line of a program."""
 
     text: str
     level: str = "plain"

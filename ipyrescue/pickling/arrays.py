@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from ipyrescue.pickling.buffers import Reference, References, address_of
+from ipyrescue.addresses import address_of
+from ipyrescue.pickling.buffers import Reference, References
 
 Describe = Callable[[Any, Reference], None]
 Note = Callable[[str], None]

@@ -8,10 +8,11 @@ made them. Copies are taken while the range is alive; nothing later touches a li
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
+from ipyrescue.addresses import address_of
 from ipyrescue.manifest import Storage
 from ipyrescue.pickling import placeholders
 
@@ -68,15 +69,29 @@ Where = tuple[str, int, int]
 """A range of memory: its device, its start and its size in bytes."""
 
 
+class Area(Protocol):
+    """Where copies of live memory go; see `ipyrescue.capture.staging`."""
+
+    def reset(self) -> None:
+        """Forget the copies of the snapshot before."""
+
+    def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
+        """Copy ranges of raw memory, (address, size_bytes), to where user code cannot change them."""
+
+    def hold_from_devices(self, storages: list[Any]) -> list[memoryview]:
+        """Copy the memory of torch storages that lie on devices."""
+
+
 class OnDevice(Exception):  # noqa: N818 - not an error: only this process cannot do it
     """Memory of a device was met where it cannot be copied: in a child, whose parent's CUDA context is not its own."""
 
 
 class Copies:
-    """Copies of live memory, each range once a snapshot. *hold* copies raw memory to where user code cannot reach."""
+    """Copies of live memory, each range once a snapshot, in an *area* that user code cannot reach."""
 
-    def __init__(self, hold: Callable[[int, int], memoryview]) -> None:
-        self._hold = hold
+    def __init__(self, area: Area) -> None:
+        self._area = area
+        self._at_rest = False
         self.in_child = False
         self._held: dict[Where, memoryview] = {}
 
@@ -84,10 +99,30 @@ class Copies:
         """Copy the range now, or return the copy that was already taken."""
         return self._take(reference.device, reference.start, reference.size_bytes, reference.owner)
 
+    def take_all(self, references: Iterable[Reference]) -> None:
+        """Copy many ranges at once, which is faster than one by one."""
+        wanted = {(r.device, r.start, r.size_bytes): r for r in references}
+        fresh = {where: r for where, r in wanted.items() if where not in self._held and r.size_bytes}
+        on_host = [where for where in fresh if where[0] == "cpu"]
+        elsewhere = [where for where in fresh if where[0] != "cpu"]
+        views = [
+            *self._area.hold_all([(start, size_bytes) for _, start, size_bytes in on_host]),
+            *self._area.hold_from_devices([fresh[where].owner for where in elsewhere]),
+        ]
+        self._held.update(zip([*on_host, *elsewhere], views, strict=True))
+
     def take_cluster(self, cluster: list[Reference]) -> memoryview:
         """Copy ranges that overlap, sorted by address, as one."""
         first = cluster[0]
         return self._take(first.device, first.start, max(r.end for r in cluster) - first.start, first.owner)
+
+    def rest(self) -> None:
+        """Copy no more: this is a forked child, whose memory nobody changes. What was copied may be absent here."""
+        self._at_rest = self.in_child = True
+
+    def spans(self) -> list[tuple[int, int]]:
+        """The memory of this process that was copied: (address, size_bytes)."""
+        return [(start, size_bytes) for device, start, size_bytes in self._held if device == "cpu"]
 
     def taken(self) -> dict[int, Where]:
         """Where each copy was taken from, by the identity of its view."""
@@ -107,11 +142,36 @@ class Copies:
         if size_bytes == 0:
             return memoryview(b"")
         if device == "cpu":
-            return self._hold(start, size_bytes)
+            return self._gathered(start, size_bytes) if self._at_rest else self._area.hold_all([(start, size_bytes)])[0]
         if self.in_child:
             raise OnDevice(device)
-        on_host = owner.cpu()
-        return self._hold(on_host.data_ptr(), size_bytes)
+        return self._area.hold_from_devices([owner])[0]
+
+    def _gathered(self, start: int, size_bytes: int) -> memoryview:
+        """Memory at rest, seen where it is; what overlaps copies is put together, since it may be absent itself."""
+        end = start + size_bytes
+        overlapping = sorted(
+            (at, at + size, view)
+            for (device, at, size), view in self._held.items()
+            if device == "cpu" and at < end and start < at + size
+        )
+        if not overlapping:
+            return _seen(start, size_bytes)
+        whole, reached = memoryview(bytearray(size_bytes)), start
+        for first, last, view in overlapping:
+            if first > reached:
+                whole[reached - start : first - start] = _seen(reached, first - reached)
+            taken = view[max(start - first, 0) : min(last, end) - first]
+            offset = max(first, start) - start
+            whole[offset : offset + len(taken)] = taken
+            reached = max(reached, min(last, end))
+        if reached < end:
+            whole[reached - start :] = _seen(reached, end - reached)
+        return whole.toreadonly()
+
+
+def _seen(start: int, size_bytes: int) -> memoryview:
+    return memoryview((ctypes.c_char * size_bytes).from_address(start)).cast("B").toreadonly()
 
 
 @dataclass(frozen=True)
@@ -148,40 +208,3 @@ def overlapping(references: Iterable[Reference]) -> list[list[Reference]]:
             clusters.append([r])
             end, device = r.end, r.device
     return clusters
-
-
-def address_of(view: memoryview) -> int:
-    """The address of a contiguous buffer's first byte, read-only buffers included."""
-    if view.nbytes == 0:
-        return 0
-    info = _PyBuffer()
-    _get_buffer(ctypes.py_object(view), ctypes.byref(info), 0)
-    address: int = info.buf
-    _release_buffer(ctypes.byref(info))
-    return address
-
-
-class _PyBuffer(ctypes.Structure):
-    """CPython's Py_buffer (C API manual, "Buffer Protocol"): the one way to a read-only buffer's address."""
-
-    _fields_ = [
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.py_object),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    ]
-
-
-_get_buffer = ctypes.pythonapi.PyObject_GetBuffer
-_get_buffer.argtypes = [ctypes.py_object, ctypes.POINTER(_PyBuffer), ctypes.c_int]
-_get_buffer.restype = ctypes.c_int
-_release_buffer = ctypes.pythonapi.PyBuffer_Release
-_release_buffer.argtypes = [ctypes.POINTER(_PyBuffer)]
-_release_buffer.restype = None

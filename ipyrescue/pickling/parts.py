@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ipyrescue.addresses import address_of
 from ipyrescue.pickling.array_parts import Memory
-from ipyrescue.pickling.buffers import address_of
 
 _RUN = 1024
 """So many numbers or texts of one type in a row are one part."""

@@ -32,9 +32,9 @@ from typing import Any
 import cloudpickle.cloudpickle as cp
 
 from ipyrescue import environment
+from ipyrescue.addresses import address_of
 from ipyrescue.errors import RestoreError
 from ipyrescue.pickling import placeholders
-from ipyrescue.pickling.buffers import address_of
 
 Reduced = tuple[Any, ...]
 

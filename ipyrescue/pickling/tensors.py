@@ -132,6 +132,26 @@ def storage_reference(tensor: Any) -> Reference | None:
         return _refer(torch.Tensor.untyped_storage(tensor), References()) if _is_plain(torch, tensor) else None
 
 
+def gradient(tensor: Any) -> Any:
+    """The gradient of a leaf, past what a subclass makes of it; asking another tensor would warn."""
+    torch: Any = sys.modules["torch"]
+    with torch._C.DisableTorchFunctionSubclass():
+        return tensor.grad if tensor.is_leaf else None
+
+
+def is_trained(variable: Any, tensor: Any) -> bool:
+    """Whether training probably writes to a *tensor* that was found in *variable*, or this process alone can read it.
+
+    A guess that costs time where it is wrong, never a byte: a tensor that is a variable itself is mostly data, and a
+    parameter without `requires_grad` is frozen.
+    """
+    torch: Any = sys.modules["torch"]
+    with torch._C.DisableTorchFunctionSubclass():
+        if torch.Tensor.device.__get__(tensor).type != "cpu":
+            return True
+        return variable is not tensor and (tensor.requires_grad or not issubclass(type(tensor), torch.nn.Parameter))
+
+
 def rebuild_tensor(
     cls: type,
     storage: Any,

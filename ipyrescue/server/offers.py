@@ -193,7 +193,7 @@ def offered(snapshot: Snapshot | None, device: str | None = None) -> dict[str, A
     """A snapshot in as many words as a toast has room for."""
     if snapshot is None:
         return None
-    names = [variable.name for variable in snapshot.variables]
+    names = [variable.name for variable in snapshot.globals]
     tagged = [name for name in snapshot.settings.tagged if name in names]
     return {
         "id": snapshot.id,

@@ -35,6 +35,10 @@ def status(
         "protection": {
             **dataclasses.asdict(judged),
             "every_seconds": life and life.every_seconds,
+            "interval_seconds": life and life.interval_seconds,
+            "pause_seconds": life and life.pause_seconds,
+            "slowdown_seconds": life and life.slowdown_seconds,
+            "protected_since": life and life.protected_since,
             "armed_at": life and life.armed_at,
             "saved_at": life and life.saved_at,
             "failure": life and life.failure,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -44,6 +44,7 @@ class Proofs:
 
     def __init__(self) -> None:
         self._packs: dict[str, tuple[Signature, dict[tuple[str, int], bool]]] = {}
+        self._news: set[str] = set()
 
     def add(self, blob: BlobRef, pack: Signature, *, read: bool) -> None:
         """Note that *blob* is good in a pack of this signature. What was known of an older signature is void."""
@@ -52,6 +53,7 @@ class Proofs:
             known = self._packs[blob.pack] = (pack, {})
         place = (blob.hash, blob.offset)
         known[1][place] = read or known[1].get(place, False)
+        self._news.add(blob.pack)
 
     def has(self, blob: BlobRef, pack: Signature | None, *, read: bool = False) -> bool:
         """Whether *blob* is known to be good; with *read*, by having been read back."""
@@ -60,6 +62,24 @@ class Proofs:
             return False
         proof = known[1].get((blob.hash, blob.offset))
         return proof is not None and (proof or not read)
+
+    def forget_news(self) -> None:
+        """From here on all that is learned is news: in a child, what its parent does not know."""
+        self._news.clear()
+
+    def news(self) -> list[Any]:
+        """What was learned since `forget_news`, as plain JSON."""
+        packs = ((pack, self._packs[pack]) for pack in sorted(self._news))
+        return [
+            [pack, list(found), [[digest, offset, read] for (digest, offset), read in proofs.items()]]
+            for pack, (found, proofs) in packs
+        ]
+
+    def learn(self, news: list[Any]) -> None:
+        """Take over the `news` of a child."""
+        for pack, found, proofs in news:
+            known = {(digest, offset): read for digest, offset, read in proofs}
+            self._packs[pack] = (tuple(found), known)
 
 
 def put(root: Path, views: Sequence[memoryview], known: Mapping[str, BlobRef], proofs: Proofs) -> Put:

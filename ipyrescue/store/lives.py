@@ -76,9 +76,13 @@ class Life:
     """One kernel process, as it says itself; what is said of it after its death stands in the last fields.
 
     Moments are ISO 8601 with a zone. *ended* says how it ended cleanly. *every_seconds* and *armed_at* are set while
-    it makes snapshots by itself, *saved_at* is its last good one and *failure* the sentence of attempts that failed
-    since. *restoring* is the snapshot that is being restored just now, *restoring_device* the device it is forced to.
-    *cell_ids* are the front end's names of the last cells.
+    it makes snapshots by itself, *saved_at* is its last good one, which holds all that was done until *saved_through*,
+    and *failure* the sentence of attempts that failed since; *protected_since* is when that protection began, None
+    while there is none. *interval_seconds* is the interval in force, longer than *every_seconds* where a snapshot, with
+    its *pause_seconds* and the *slowdown_seconds* that training lost while it was written, would cost too much;
+    *inside* says why none can be made inside the running cell just now. *restoring* is the snapshot that is being
+    restored, *restoring_device* the device it is forced to. *cell_ids* are the front end's names of the last cells.
+    *writer_pid* is the process that is writing a snapshot just now, and may outlive the kernel.
 
     After death: *restored* is the snapshot that brought its variables back; *dismissed*: the user does not want
     them back; *exit_code* (negative: a signal), *died_at* and *restarts* are what a Jupyter server saw; *cause* is
@@ -100,6 +104,7 @@ class Life:
     parent_name: str | None = None
     cell: int | None = None
     cell_started: str | None = None
+    cell_ended: str | None = None
     cell_source: str | None = None
     cell_running: bool = False
     cell_ids: tuple[str, ...] = ()
@@ -108,9 +113,17 @@ class Life:
     every_seconds: float | None = None
     armed_at: str | None = None
     saved_at: str | None = None
+    saved_through: str | None = None
     failure: str | None = None
+    protected_since: str | None = None
+    interval_seconds: float | None = None
+    pause_seconds: float | None = None
+    slowdown_seconds: float | None = None
+    inside: str | None = None
     restoring: str | None = None
     restoring_device: str | None = None
+    writer_pid: int | None = None
+    writer_start_ticks: int | None = None
     ended: str | None = None
     ended_at: str | None = None
     restored: str | None = None
@@ -207,6 +220,13 @@ def state(
     if last_seen_at is None:
         return "unknown"
     return _state_by_heartbeat((time.time() if now is None else now) - last_seen_at)
+
+
+def still_writes(life: Life) -> bool:
+    """Whether the very process that was writing a snapshot when the record was written runs yet."""
+    if life.writer_pid is None or life.writer_start_ticks is None or not in_sight(life):
+        return False
+    return process_facts(life.writer_pid).start_ticks == life.writer_start_ticks
 
 
 def same_host(life: Life) -> bool:

@@ -1,8 +1,8 @@
 """Blobs to one file and back. Knows no hashes, no manifests.
 
 A pack is blobs back to back, each at a multiple of 4096 bytes, the gaps zero; it has no header. It is written past
-the page cache (O_DIRECT) where the file system takes that, which costs a third of the CPU time; the copy into the
-page-aligned bounce buffer and the write of the one before overlap.
+the page cache (O_DIRECT) where the file system takes that, which costs a third of the CPU time: whole pages from where
+they are, the rest by way of a page-aligned buffer, while the one before is being written.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import secrets
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
+from ipyrescue.addresses import address_of
 from ipyrescue.errors import CorruptError
 from ipyrescue.manifest import BLOB_SIZE_BYTES, BlobRef
 from ipyrescue.store import atomic, layout
@@ -29,6 +31,7 @@ except ImportError:  # Windows
 ALIGNMENT = 4096
 BOUNCE_BYTES = 8 << 20
 BOUNCE_BUFFERS = 4
+_MOST_PIECES = 512
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
 Signature = tuple[int, int, int, int, int]
@@ -43,17 +46,15 @@ def signature(status: os.stat_result) -> Signature:
 class PackWriter:
     """One pack in the making. Nobody sees it before `finish`; leaving the context without that removes it.
 
-    Methods raise OSError. Views given to `add` may be reused as soon as it returns.
+    Methods raise OSError. Views given to `add` must not change before `finish` or the end of the context.
     """
 
     def __init__(self, root: Path, expected_bytes: int) -> None:
         self.pack = secrets.token_hex(8)
         self._final = layout.pack_path(root, self.pack)
         self._draft = _draft(layout.temporary(root))
-        bounce_bytes = max(ALIGNMENT, min(BOUNCE_BYTES, _aligned(expected_bytes)))
-        self._flusher = _Flusher(self._draft.fd, bounce_bytes)
-        self._filling = self._flusher.buffer()
-        self._filled = 0
+        self._flusher = _Flusher(self._draft.fd, max(ALIGNMENT, min(BOUNCE_BYTES, _aligned(expected_bytes))))
+        self._batch = self._flusher.batch()
         self._offset = 0
 
     def __enter__(self) -> PackWriter:
@@ -64,69 +65,95 @@ class PackWriter:
         self._draft.discard()
 
     def add(self, view: memoryview) -> int:
-        """Append the bytes of *view* and return the offset at which they stand."""
-        offset = self._offset + self._filled
-        while view:
-            taken = min(len(view), len(self._filling) - self._filled)
-            self._filling[self._filled : self._filled + taken] = view[:taken]  # type: ignore[assignment,unused-ignore]
-            self._filled += taken
-            view = view[taken:]
-            if self._filled == len(self._filling):
-                self._flush()
-        self._pad()
+        """Append the bytes of *view* and return the offset at which they stand.
+
+        Whole pages go to the disk from where they are; the rest by way of a buffer that begins and ends at pages.
+        """
+        offset = self._offset
+        self._offset += _aligned(len(view))
+        whole = len(view) // ALIGNMENT * ALIGNMENT if address_of(view) % ALIGNMENT == 0 else 0
+        if whole:
+            self._flush_if(full=self._batch.size_bytes + whole > BOUNCE_BYTES)
+            self._batch.refer(view[:whole])
+        rest = view[whole:]
+        while rest:
+            self._flush_if(full=self._batch.room_bytes == 0)
+            rest = rest[self._batch.copy(rest) :]
         return offset
 
     def finish(self) -> os.stat_result:
         """Make the pack durable, then visible, and return its status."""
-        self._flush()
+        self._flush_if(full=True)
         self._flusher.wait()
         self._draft.publish(self._final)
         return os.lstat(self._final)
 
-    def _pad(self) -> None:
-        padded = _aligned(self._filled)
-        self._filling[self._filled : padded] = bytes(padded - self._filled)
-        self._filled = padded
-        if self._filled == len(self._filling):
-            self._flush()
+    def _flush_if(self, *, full: bool) -> None:
+        """Hand what was collected to the flusher, and go on with another batch."""
+        if full and self._batch.pieces:
+            self._flusher.write(self._batch)
+            self._batch = self._flusher.batch()
 
-    def _flush(self) -> None:
-        """Hand what is filled to the flusher, and go on with another buffer."""
-        if self._filled:
-            self._flusher.write(self._filling, self._filled)
-            self._offset += self._filled
-            self._filling, self._filled = self._flusher.buffer(), 0
+
+class _Batch:
+    """Pieces of memory to be written back to back; each begins at a page and is whole pages long."""
+
+    def __init__(self, bounce: mmap.mmap) -> None:
+        self.bounce = bounce
+        self.pieces: list[memoryview] = []
+        self.size_bytes = 0
+        self._filled = 0
+
+    @property
+    def room_bytes(self) -> int:
+        """What `copy` could still take; none when there are as many pieces as one call of the system writes."""
+        return len(self.bounce) - self._filled if len(self.pieces) < _MOST_PIECES else 0
+
+    def refer(self, view: memoryview) -> None:
+        """Add a piece that stays where it is."""
+        self.pieces.append(view)
+        self.size_bytes += len(view)
+
+    def copy(self, view: memoryview) -> int:
+        """Copy as much of *view* as there is room for, pad its last page with zeros; return how much that was."""
+        start, taken = self._filled, min(len(view), self.room_bytes)
+        padded = _aligned(start + taken)
+        self.bounce[start : start + taken] = view[:taken]  # type: ignore[assignment,unused-ignore]
+        self.bounce[start + taken : padded] = bytes(padded - start - taken)
+        self._filled = padded
+        self.refer(memoryview(self.bounce)[start:padded])
+        return taken
 
 
 class _Flusher:
-    """Writes buffers in order beside the caller; in the caller where threads cannot start any more (at exit).
+    """Writes batches in order beside the caller; in the caller where threads cannot start any more (at exit).
 
-    Several buffers, since the thread that is done writing one must wait its turn for the GIL before it writes the next.
+    Several batches, since the thread that is done writing one must wait its turn for the GIL before it writes the next.
     """
 
-    def __init__(self, fd: int, buffer_bytes: int) -> None:
-        self._fd, self._buffer_bytes = fd, buffer_bytes
+    def __init__(self, fd: int, bounce_bytes: int) -> None:
+        self._fd, self._bounce_bytes = fd, bounce_bytes
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ipyrescue-write")
         self._pending: deque[tuple[Future[None], mmap.mmap]] = deque()
         self._free: list[mmap.mmap] = []
 
-    def buffer(self) -> mmap.mmap:
-        """A page-aligned buffer to fill: a new one, or that of the oldest write once it is done. Raises OSError."""
+    def batch(self) -> _Batch:
+        """An empty batch, with a new buffer or that of the oldest write once it is done. Raises OSError."""
         if self._free:
-            return self._free.pop()
+            return _Batch(self._free.pop())
         if len(self._pending) < BOUNCE_BUFFERS:
-            return mmap.mmap(-1, self._buffer_bytes)
-        done, buffer = self._pending.popleft()
+            return _Batch(mmap.mmap(-1, self._bounce_bytes))
+        done, bounce = self._pending.popleft()
         done.result()
-        return buffer
+        return _Batch(bounce)
 
-    def write(self, buffer: mmap.mmap, size_bytes: int) -> None:
-        """Write the first *size_bytes* of *buffer* after all that was given before. Raises OSError."""
+    def write(self, batch: _Batch) -> None:
+        """Write *batch* after all that was given before. Raises OSError."""
         try:
-            self._pending.append((self._pool.submit(_write_direct, self._fd, buffer, size_bytes), buffer))
+            self._pending.append((self._pool.submit(_write_direct, self._fd, batch.pieces), batch.bounce))
         except RuntimeError:
-            _write_direct(self._fd, buffer, size_bytes)
-            self._free.append(buffer)
+            _write_direct(self._fd, batch.pieces)
+            self._free.append(batch.bounce)
 
     def wait(self) -> None:
         """Return when all is written. Raises OSError."""
@@ -151,19 +178,33 @@ def _draft(folder: Path) -> atomic.Draft:
     return atomic.Draft(folder)
 
 
-def _write_direct(fd: int, buffer: mmap.mmap, size_bytes: int) -> None:
+def _write_direct(fd: int, pieces: list[memoryview]) -> None:
     """Write; go on through the page cache where direct writing is refused, as it is after a short write."""
-    view = memoryview(buffer)[:size_bytes]
-    while view:
+    waiting = deque(pieces)
+    while waiting:
         try:
-            written = os.write(fd, view)
+            written = _write_some(fd, waiting)
         except OSError as error:
             if error.errno != errno.EINVAL or not _make_buffered(fd):
                 raise
             continue
         if written <= 0:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        view = view[written:]
+        _drop(waiting, written)
+
+
+def _write_some(fd: int, waiting: deque[memoryview]) -> int:
+    """Write what one call of the system takes; return how many bytes that were."""
+    if hasattr(os, "writev"):
+        return os.writev(fd, list(islice(waiting, _MOST_PIECES)))
+    return os.write(fd, waiting[0])
+
+
+def _drop(waiting: deque[memoryview], size_bytes: int) -> None:
+    while waiting and size_bytes >= len(waiting[0]):
+        size_bytes -= len(waiting.popleft())
+    if size_bytes:
+        waiting[0] = waiting[0][size_bytes:]
 
 
 def _make_buffered(fd: int) -> bool:

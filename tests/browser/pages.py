@@ -83,7 +83,11 @@ class Lab:
 
     def output(self, cell: int) -> str:
         """What a cell shows now."""
-        return "\n".join(self._cells.nth(cell).locator(".jp-OutputArea-output").all_inner_texts())
+        return "\n".join(self.outputs(cell).all_inner_texts())
+
+    def outputs(self, cell: int) -> Locator:
+        """What a cell shows, to wait for."""
+        return self._cells.nth(cell).locator(".jp-OutputArea-output")
 
     def kill_kernel(self) -> None:
         """Kill the kernel from a terminal, and press Ok where Jupyter says that it appears to have died."""

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import MEANINGS, Exit
-from ipyrescue.manifest import Skipped
+from ipyrescue.manifest import Frame, Skipped, Variable
 from ipyrescue.store import Store, layout
 from tests.cli.conftest import a_snapshot
 
@@ -174,9 +174,25 @@ def test_the_shape_of_show_is_that_of_ls_with_the_contents(make):
 
     assert listed.items() <= shown.items()
     assert list(shown)[len(listed) :] == [
-        "variables", "imports", "skipped", "warnings", "groups", "tensors", "settings", "environment",
+        "variables", "imports", "skipped", "warnings", "frames", "groups", "tensors", "settings", "environment",
     ]  # fmt: skip
     assert shown["variables"] == [{"name": "weights", "type": "bytes", "size_bytes": 5000, "cell": 3, "source": None}]
+
+
+def test_show_tells_locals_from_variables(make):
+    """They stand among the rows under their pseudo-names, and are not counted."""
+    frame = Frame("train", 3, 5, ("train().step",))
+    rows = (Variable("weights", "bytes", 5000, 3, None), Variable("train().step", "int", 20, 3, None))
+    snapshot = make(variables=rows, frames=(frame,))
+
+    shown = run("show", snapshot.id).stdout
+
+    assert "train().step" in shown
+    assert "Ran then:\n  train(), line 5 of cell [3]\n" in shown
+    assert run_json("ls")[1]["snapshots"][0]["variable_count"] == 1
+    assert run_json("show", snapshot.id)[1]["snapshot"]["frames"] == [
+        {"function": "train", "cell": 3, "line": 5, "names": ["train().step"]}
+    ]
 
 
 def test_show_code_prints_cells_and_obeys_none_of_them(store, make):

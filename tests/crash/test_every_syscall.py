@@ -20,7 +20,7 @@ from ipyrescue.store import signing
 from ipyrescue.store.prune import prune
 
 VICTIM = Path(__file__).parent / "victim.py"
-CALLS = "openat,mkdir,write,pwrite64,fsync,fchmod,close,link,linkat,rename,unlink,flock,fcntl"
+CALLS = "openat,mkdir,write,writev,pwrite64,fsync,fchmod,close,link,linkat,rename,unlink,flock,fcntl"
 
 
 def command(root: Path, key: Path) -> list[str]:

@@ -90,7 +90,7 @@ def test_a_session_is_checked(make_kernel: MakeKernel, tmp_path: Path) -> None:
     text, page = data["text/plain"], data["text/html"]
     assert "Saved 14 variables" in text
     assert "Left out 1: lines (generator" in text
-    assert "Armed: a snapshot when a cell ends, at most every 1 h" in text
+    assert "Armed: a snapshot after cells and inside them, at most every 1 h" in text
     assert "Checked 16 variables in 2 fresh processes in " in text
     assert ": 13 came back the same, 1 differs, 2 failed to load." in text
     rows = text.splitlines()[-4:]

@@ -9,11 +9,13 @@ import textwrap
 import threading
 import time
 import types
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations import deaths
+from ipyrescue.incarnations.protection import protection
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.store import layout, lives
 
@@ -76,6 +78,17 @@ def test_a_record_says_who_lives_and_which_cell_runs(root, recorder):
 
     recorder.cell_ends()
     assert (_on_disk(root)["cell"], _on_disk(root)["cell_running"]) == (4, False)
+
+
+def test_a_process_that_writes_is_on_record_until_it_does_not(root, recorder):
+    """By its pid and its start, so that a later process of that number is not taken for it."""
+    recorder.writes(os.getpid())
+    (life,) = lives.read_all(root)
+    assert (life.writer_pid, life.writer_start_ticks) == (os.getpid(), lives.process_facts(os.getpid()).start_ticks)
+    assert lives.still_writes(life)
+
+    recorder.writes(None)
+    assert not lives.still_writes(lives.read_all(root)[0])
 
 
 def test_the_first_end_counts(root, recorder):
@@ -367,6 +380,91 @@ def test_nothing_is_noted_through_a_link_in_the_place_of_our_folder(root, tmp_pa
 
     assert list(elsewhere.iterdir()) == []
     assert "symbolic link" in str(recorder.warning)
+
+
+def test_the_record_says_since_when_the_work_is_protected(root, recorder, monkeypatch):
+    def since():
+        return _on_disk(root)["protected_since"]
+
+    recorder.cell_begins(1, "train()")
+    recorder.saves(_moment())
+    assert since() is None, "a snapshot by hand protects nothing that comes"
+    recorder.arms(300.0)
+    first = since()
+    assert first is not None
+    recorder.saves(_moment())
+    assert since() == first, "each snapshot goes on with it"
+    recorder.fails("The disk is full.")
+    assert since() is None
+    recorder.saves(_moment())
+    assert since() > first
+    second, later = since(), time.time() + 9000
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: later)
+        recorder.saves(_moment())
+    assert since() > second, "the cell ran unprotected meanwhile"
+    recorder.arms(None)
+    assert since() is None
+
+
+def test_armed_before_there_is_a_snapshot_nothing_is_protected_yet(root, recorder):
+    recorder.arms(300.0)
+    assert _on_disk(root)["protected_since"] is None
+
+    recorder.saves(_moment())
+
+    assert _on_disk(root)["protected_since"] is not None
+
+
+def test_the_record_says_what_snapshots_cost_and_the_interval_that_follows(root, recorder):
+    recorder.arms(300.0)
+    assert _on_disk(root)["interval_seconds"] == 300.0
+
+    recorder.saves(_moment(), pause_seconds=0.5, interval_seconds=300.0)
+    recorder.slows(3.5, 400.0)
+    recorder.saves(_moment())
+    found = _on_disk(root)
+    assert (found["pause_seconds"], found["slowdown_seconds"], found["interval_seconds"]) == (0.5, 3.5, 400.0)
+
+    recorder.arms(60.0)
+    assert _on_disk(root)["interval_seconds"] == 60.0
+
+
+def test_what_stands_in_the_way_is_noted_once_and_ends_with_its_cell(root, recorder, monkeypatch):
+    writes = []
+    write = lives.write
+    monkeypatch.setattr(lives, "write", lambda *said, **how: writes.append(1) or write(*said, **how))
+    recorder.cell_begins(1, "train()")
+    recorder.obstructs("a debugger holds the tracer")
+    before = len(writes)
+    for _ in range(100):
+        recorder.obstructs("a debugger holds the tracer")
+    assert len(writes) - before < 50, "each look at the clock would write to the disk"
+    assert _on_disk(root)["inside"] == "a debugger holds the tracer"
+
+    recorder.cell_ends()
+    assert _on_disk(root)["inside"] is None
+    recorder.cell_begins(2, "train()")
+    recorder.obstructs("one long call")
+    recorder.saves(_moment())
+    assert _on_disk(root)["inside"] is None
+
+
+def test_what_a_cell_waited_for_holds_all_that_it_did(root, recorder):
+    """A command writes for seconds, in which the program does nothing; a cut inside a cell lets it go on."""
+    created = _moment(-5)
+    recorder.arms(300.0)
+    recorder.cell_begins(1, "%checkpoint_vars")
+    recorder.saves(created, waited=True)
+    recorder.cell_ends()
+    assert protection(recorder.life, time.time() + 9000).state == "protected"
+
+    recorder.saves(created)
+    assert protection(recorder.life, time.time() + 9000).state == "stale"
+
+
+def _moment(seconds=0.0):
+    return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat()
 
 
 # --- farewells -------------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from ipyrescue import gpus
+from ipyrescue import gpus, manifest, wording
 from ipyrescue.comparing import compare
 from ipyrescue.environment import Difference
 from ipyrescue.finding import Scope
 from ipyrescue.kernel.faces import MIME_TYPE, AsJson
+from ipyrescue.kernel.frames import Frames
 from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
 from ipyrescue.kernel.report import (
     Forecast,
@@ -23,7 +24,8 @@ from ipyrescue.kernel.report import (
     StatusReport,
 )
 from ipyrescue.kernel.reporting import restore_plan, without_gpu
-from ipyrescue.manifest import Group, Import, Settings, Skipped, Storage, Stream, Variable
+from ipyrescue.manifest import Frame, Group, Import, Settings, Skipped, Storage, Stream, Variable
+from ipyrescue.stack import Running
 from tests.kernel.samples import GENERATOR, NOW, iso, snapshot
 
 EVIL = "<script>alert('1')</script>\x1b[2J\n\"&"
@@ -57,6 +59,8 @@ REPORTS = [
     SnapshotReport(snapshot(environment={"python": "3.11.7", "torch": "2.13.0"}), NOW),
     ForeignReport("3f9c" * 4, "train.ipynb", "lab", 1000, "ab:cd", iso(10)),
     DifferenceReport(OLDER, NEWER, compare(OLDER, NEWER), NOW),
+    Frames((Running("train", 3, 5, {"step": 3}), Running("train", None, 5, {}, 2))),
+    Frames(),
 ]
 
 
@@ -123,6 +127,34 @@ def test_what_was_tagged_and_not_saved_is_loud():
     assert "var(--jp-error-color0" in report._repr_html_()
 
 
+def test_locals_are_told_from_variables():
+    """They are not counted, and no glob means them; one that was named is as loud as a variable."""
+    variables = (Variable("x", "int", 28, None, None), Variable("train().step", "int", 28, 3, None))
+    frames = (Frame("train", 3, 5, ("train().step",)), Frame("main", 3, 9, ()))
+    lost = Skipped("train().it", "generator", "generator")
+    quiet = snapshot(variables=variables, frames=frames, skipped=(lost,), settings=Settings(tagged=("*",)))
+    loud = dataclasses.replace(quiet, settings=Settings(tagged=("it",)))
+
+    assert "Saved 1 variable, the locals of train(), 1.3 GB" in repr(SavedReport(quiet))
+    assert "NOT SAVED" not in repr(SavedReport(quiet))
+    assert "NOT SAVED, although you named it: train().it (generator)" in repr(SavedReport(loud))
+    page = repr(SnapshotReport(quiet, NOW))
+    assert "Ran then: train(), line 5 of cell [3]\nRan then: main(), line 9 of cell [3]\n" in page
+    assert "train().step" in page
+
+
+def test_frames_are_shown_without_values():
+    told = repr(Frames((Running("train", 3, 5, {"step": 3}), Running("train", None, 5, {}, 2))))
+
+    assert told == "[0] train(), line 5 of cell [3]\n[1] train()#2, line 5\nframe  local  type\n[0]    step   int"
+
+
+def test_a_restore_says_how_long_it_waited():
+    report = RestoredReport(("x",), "3f9c" * 4, 200, waited_seconds=3.0)
+
+    assert "Waited 3 s for a process of the dead kernel that was still writing." in repr(report)
+
+
 def test_a_long_list_of_left_out_names_is_cut():
     skipped = tuple(Skipped(f"g{i}", "generator", "generator") for i in range(9))
 
@@ -175,7 +207,7 @@ def test_one_snapshot_is_shown_with_cells_imports_and_what_is_missing():
     told = repr(REPORTS[4])
 
     assert told.startswith("Snapshot 3f9c12ab of train.ipynb: 2 variables, 1.3 GB, made 3 min ago on lab.")
-    assert "Cut: cell_end, cell [7]." in told
+    assert "Cut: cell_end, at the end of a cell, cell [7]." in told
     assert "Imports: np" in told
     assert "Left out: gen" in told
     assert "[3]" in told
@@ -209,11 +241,42 @@ def test_two_equal_snapshots_are_one_sentence():
     assert "1 the same" in told
 
 
+@pytest.mark.parametrize(
+    ("pauses", "slowdown_seconds", "writer", "line"),
+    [
+        ((0.041,), None, None, "It paused the cell 41 ms."),
+        ((0.041, 2.0), 0.0, "a child process",
+         "The last 2 pauses: 41 ms, 2 s; while it was written training lost nothing that was measured. "
+         "Written by a child process."),
+        ((0.041,), 1.2, "a thread",
+         "It paused the cell 41 ms; while it was written training lost 1.2 s. Written by a thread."),
+    ],
+)  # fmt: skip
+def test_status_says_what_snapshots_cost(pauses, slowdown_seconds, writer, line):
+    report = StatusReport(
+        ARMED, "/s", 10**9, NOW, snapshot(cut="boundary"), writing=True, pauses=pauses,
+        slowdown_seconds=slowdown_seconds, writer=writer, protection="Protected: so and so.", judged="protected",
+    )  # fmt: skip
+
+    told = repr(report).splitlines()
+
+    assert told[1] == "Protected: so and so."
+    assert "cut between two iterations of your loop" in told[2]
+    assert told[3] == line
+    assert told[4].startswith("A snapshot is being written right now")
+    assert "var(--jp-success-color0" in report._repr_html_()
+
+
+def test_every_cut_has_its_words():
+    assert wording.CUTS.keys() == set(manifest.CUTS)
+
+
 def test_status_claims_no_more_than_the_last_snapshot():
     told = repr(REPORTS[5])
 
     assert "at most every 5 min" in told
-    assert "Last snapshot: 3f9c12ab, 3 min ago (2 variables, 1.3 GB); 3 snapshots by this kernel." in told
+    assert "Last snapshot: 3f9c12ab, 3 min ago (2 variables, 1.3 GB, cut at the end of a cell)" in told
+    assert "; 3 snapshots by this kernel." in told
     assert "NOT PROTECTED. 1 attempt in a row failed. disk full" in told
 
 

@@ -11,7 +11,7 @@ from ipyrescue.store import Store, prune
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills forked children")
 
-CALLS = ("open", "write", "fsync", "fchmod", "close", "link", "unlink")
+CALLS = ("open", "write", "writev", "fsync", "fchmod", "close", "link", "unlink")
 
 
 def forked(body):
@@ -43,6 +43,8 @@ def killing(call, nth, half):
         if left[0] == 0:
             if half and call == "write":
                 real(args[0], args[1][: len(args[1]) // 8192 * 4096 or 1])
+            elif half and call == "writev":
+                real(args[0], [args[1][0][: len(args[1][0]) // 8192 * 4096 or 1]])
             elif half:
                 real(*args, **kwargs)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -43,7 +43,7 @@ def test_the_reader_in_the_document_notices_damage(store, save, text, rewrite):
 
 @pytest.mark.parametrize(
     "noun", [manifest.Snapshot, manifest.Group, manifest.BlobRef, manifest.Buffer, manifest.Storage, manifest.Tensor,
-             manifest.Stream, manifest.Settings, manifest.Variable, manifest.Skipped, manifest.Import],
+             manifest.Stream, manifest.Settings, manifest.Variable, manifest.Skipped, manifest.Import, manifest.Frame],
 )  # fmt: skip
 def test_every_field_is_in_the_document(noun, text):
     documented = set(re.findall(r"`(\w+)`", text))

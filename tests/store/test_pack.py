@@ -42,7 +42,7 @@ def test_bytes_of_an_earlier_buffer_do_not_leak_into_gaps(store, save, monkeypat
 def test_file_systems_without_direct_writing_serve_as_well(store, save, load, monkeypatch, refused):
     """Some, like tmpfs, refuse O_DIRECT when the file is opened, others when it is written."""
     contents = [secrets.token_bytes(300_000) for _ in range(5)]
-    open_file, write = os.open, os.write
+    open_file, write = os.open, os.writev
     buffered = []
 
     def opening(path, flags, *more):
@@ -50,20 +50,20 @@ def test_file_systems_without_direct_writing_serve_as_well(store, save, load, mo
             raise OSError(errno.EINVAL, "no direct I/O")
         return open_file(path, flags, *more)
 
-    def writing(fd, view):
+    def writing(fd, views):
         if refused in ("never", "at open") or not pack._is_direct(fd):
             buffered.append(fd)
-            return write(fd, view)
-        if refused == "after a short write" and len(view) % 4096 == 0:
+            return write(fd, views)
+        if refused == "after a short write" and len(views[0]) % 4096 == 0:
             pack._make_buffered(fd)
-            written = write(fd, view[:1000])
+            written = write(fd, [views[0][:1000]])
             pack._make_direct(fd)
             return written
         raise OSError(errno.EINVAL, "no direct I/O")
 
     monkeypatch.setattr(pack, "BOUNCE_BYTES", 1 << 18)
     monkeypatch.setattr(os, "open", opening)
-    monkeypatch.setattr(os, "write", writing)
+    monkeypatch.setattr(os, "writev", writing)
 
     snapshot = save(store, *contents)
 
@@ -86,7 +86,7 @@ def test_reading_works_where_direct_reading_does_not(store, save, load, monkeypa
     assert load(store, snapshot) == [content]
 
 
-@pytest.mark.parametrize("call", ["write", "fsync", "fchmod", "link"])
+@pytest.mark.parametrize("call", ["writev", "fsync", "fchmod", "link"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EROFS])
 def test_a_failed_put_leaves_nothing(store, save, load, monkeypatch, call, code):
     """Older snapshots are intact, no draft stays, and the next put succeeds."""
@@ -111,7 +111,7 @@ def test_a_full_disk_is_said_with_numbers(store, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "write", fail)
+    monkeypatch.setattr(os, "writev", fail)
 
     with store.writing(), pytest.raises(StoreError, match=r"no space left \(up to 3\.0 MB needed, [\d.,]+ MB free\)"):
         store.put([memoryview(bytes(1_000_000))] * 3)

@@ -1,0 +1,104 @@
+"""Which optimizers step in a cell, how often, and while a snapshot is wanted: from where.
+
+Turns steps into the optimizers that belong to the loop that runs now. Knows no torch and no tracing. It is told of each
+step of a training, so that costs well under a microsecond; the stack is looked at only while somebody asks.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from itertools import pairwise
+from types import CodeType, FrameType
+
+from ipyrescue.capture.headers import Loop
+
+REMEMBERED = 64
+ACTIVE_INTERVALS = 5
+"""An optimizer is part of the loop until it has missed this many of its own intervals."""
+_FADING = 0.9
+_LATEST = 8
+
+Chain = list[tuple[CodeType, int, int]]
+"""Where control stood in each frame of a cell at a step, innermost first: code, offset of the instruction, line."""
+
+
+class Stepped:
+    """One optimizer. *count* numbers its last step among those of all, *interval* is how many of them lie between its.
+
+    *chain* is where it stepped from since somebody asked, if it has.
+    """
+
+    __slots__ = ("chain", "count", "first", "follower", "interval")
+
+    def __init__(self, count: int) -> None:
+        self.first = self.count = count
+        self.interval = float(count)
+        self.follower = self
+        self.chain: Chain = []
+
+    def stepped_in(self, loop: Loop) -> bool:
+        """Whether it is known that the last step came from the body of *loop*."""
+        return any(code is loop.code and loop.encloses(line) for code, _, line in self.chain)
+
+
+class Steps:
+    """The steps of one cell; *times* are those of the last ones."""
+
+    def __init__(self) -> None:
+        self.times: deque[float] = deque(maxlen=REMEMBERED)
+        self.forget()
+
+    def forget(self) -> None:
+        """A new cell: what stepped in the last one says nothing about it."""
+        self.times.clear()
+        self._count = 0
+        self._optimizers: dict[int, Stepped] = {}
+        self._last: Stepped | None = None
+
+    def forget_chains(self) -> None:
+        """Somebody asks anew: what stepped before may step from elsewhere by now."""
+        for stepped in list(self._optimizers.values()):
+            stepped.chain = []
+
+    def note(self, optimizer: object, now: float) -> Stepped:
+        """Note a step of *optimizer* at *now* seconds."""
+        self.times.append(now)
+        self._count = count = self._count + 1
+        stepped = self._optimizers.get(id(optimizer))
+        if stepped is None:
+            stepped = self._optimizers[id(optimizer)] = Stepped(count)
+        else:
+            interval, faded = count - stepped.count, stepped.interval * _FADING
+            stepped.interval = interval if interval > faded or stepped.count == stepped.first else faded
+            stepped.count = count
+        if self._last is not None:
+            self._last.follower = stepped
+        self._last = stepped
+        return stepped
+
+    def active(self) -> list[Stepped]:
+        """Return the optimizers that belong to what is trained now.
+
+        Measured in steps and not in seconds, because an evaluation between two steps may take as long as it likes.
+        """
+        known = list(self._optimizers.values())
+        return [one for one in known if self._count - one.count <= ACTIVE_INTERVALS * one.interval]
+
+    def completes(self, stepped: Stepped) -> bool:
+        """Whether a round of all active optimizers ends with the step of *stepped*, as far as rounds were seen."""
+        active = self.active()
+        begins = min(active, key=lambda one: one.first)
+        return len(active) == 1 or (stepped is not begins and stepped.follower is begins)
+
+    @property
+    def round_seconds(self) -> float:
+        """The usual time in which each active optimizer steps once; nothing before there were two steps."""
+        latest = list(self.times)[-_LATEST:]
+        pauses = [later - earlier for earlier, later in pairwise(latest)]
+        return statistics.median(pauses) * max([one.interval for one in self.active()]) if pauses else 0.0
+
+
+def chain_of(frames: list[FrameType]) -> Chain:
+    """Return where control stands in *frames*."""
+    return [(frame.f_code, frame.f_lasti, frame.f_lineno) for frame in frames]

@@ -1,0 +1,368 @@
+"""A kernel that saves by itself: when, where in the program, how, and what came of it.
+
+A clock thread asks the schedule while a cell runs, and requests a safe point; there the session is frozen, on the main
+thread, and a writer goes on beside it. The clock takes the verdicts too. Nothing of it raises into a cell, and no
+thread of it prints: what is to be told waits for the end of the cell, and the panel is redrawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipyrescue.capture.safepoint import Place, SafePoints
+from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
+from ipyrescue.capture.standstill import standstill
+from ipyrescue.errors import RescueError
+from ipyrescue.kernel.life import LifeRecorder
+from ipyrescue.kernel.notebook import Notebook, Spot
+from ipyrescue.kernel.panel import Panel, PanelState
+from ipyrescue.kernel.pressure import Pressure
+from ipyrescue.kernel.saving import Cut, Saver, Verdict
+from ipyrescue.manifest import Settings, Snapshot
+from ipyrescue.redaction import redacted, shows_a_secret
+from ipyrescue.selection import Occasion
+from ipyrescue.stack import raised_in
+from ipyrescue.store import requests
+
+_LOOK_SECONDS = 0.25
+_PENDING_SECONDS = 0.1
+_OBSTRUCTED_SECONDS = 60.0
+_MEASURED_SECONDS = 5.0
+_OUTSIDE_SECONDS = 1.0
+_LAST_WRITE_SECONDS = 1.5
+_NOWHERE = Spot()
+_JOIN_SECONDS = 5.0
+_REASON_CHARACTERS = 300
+
+
+@dataclass
+class _Measuring:
+    """The price of a snapshot that is known in part: the pause, not yet how much slower training was meanwhile."""
+
+    pause_seconds: float
+    before: list[float]
+    began: float
+    ended: float
+
+
+class Armed:
+    """How the kernel is protected, from `start` to `stop`: with which settings, since when, how attempts went.
+
+    *since* and *last* (when the last attempt began) are seconds of the monotonic clock.
+    """
+
+    def __init__(self, notebook: Notebook, life: LifeRecorder, panel: Panel, saver: Saver, settings: Settings) -> None:
+        self.since = self.last = time.monotonic()
+        self.failures = 0
+        self.failure: str | None = None
+        self.last_snapshot: Snapshot | None = None
+        self.points = SafePoints(notebook.code.is_cell, self._reached)
+        self._notebook, self._life, self._panel, self._saver = notebook, life, panel, saver
+        self._costs = Costs()
+        self._measuring: _Measuring | None = None
+        self._before: list[float] = []
+        self._running = False
+        self._unsaved_since: float | None = None
+        self._trigger: str | None = None
+        self._asked: requests.Request | None = None
+        self._pressure = Pressure()
+        self._looked = 0.0
+        self._farewell = life.farewell(self._leave)
+        self._pending_since: float | None = None
+        self._untold: deque[str] = deque()
+        self._lost: str | None = None
+        self._taking = threading.Lock()
+        self._main = threading.main_thread().ident or 0
+        self._process = os.getpid()
+        self._stopped = threading.Event()
+        self._clock: threading.Thread | None = None
+        self.adjust(settings)
+
+    def adjust(self, settings: Settings) -> None:
+        """Go on with other settings."""
+        every, configured = settings.every_seconds, self._notebook.configuration
+        assert every is not None
+        self.settings = settings
+        self.schedule = Schedule(every, min(configured.long_cell_seconds, every), configured.max_share)
+
+    @property
+    def interval_seconds(self) -> float:
+        """The interval in force: longer than asked for where snapshots cost too much."""
+        every = self.schedule.every_seconds or 0.0
+        return stretched_seconds(every, self._costs.typical_seconds, self.schedule.max_share)
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def start(self, *, running: bool) -> None:
+        """Watch from now on, on the main thread; *running*: in the middle of a cell."""
+        self.points.install()
+        self._farewell.install()
+        if running:
+            self.cell_begins()
+        clock = threading.Thread(target=self._watch, name="ipyrescue-clock", daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread to be had: then there are snapshots between cells only
+            clock.start()
+            self._clock = clock
+
+    def stop(self) -> None:
+        """Watch no more; what is being written goes on."""
+        self._stopped.set()
+        if self._clock is not None:
+            self._clock.join(_JOIN_SECONDS)
+        self._farewell.uninstall()
+        self.points.uninstall()
+
+    # --- cells: on the main thread ----------------------------------------------------------------------------------
+
+    def cell_begins(self) -> None:
+        """A cell of the user runs from now on."""
+        self._running = True
+        self._unsaved_since = self._unsaved_since or time.monotonic()
+        self.points.cell_begins()
+
+    def cell_ends(self, *, started: float, error: BaseException | None) -> None:
+        """The cell is at its end: save if that is due, and tell what has happened meanwhile."""
+        self._running = False
+        self.points.cell_ends()
+        self.collect()
+        now = time.monotonic()
+        decision = due(
+            self.schedule,
+            now=now,
+            last=self.last,
+            cell_seconds=now - max(started, self.since),
+            raised=error is not None,
+            failures=self.failures,
+            cost_seconds=self._costs.typical_seconds,
+        )
+        if decision is not None and not self._saver.busy:
+            spot = Spot(raised_in(error, self._notebook.code.is_cell), raised=error)
+            self._cut(occasion_of(decision.trigger, error), spot)
+        self._tell()
+
+    def _tell(self) -> None:
+        while self._untold:
+            say(self._untold.popleft())
+
+    # --- safe points ------------------------------------------------------------------------------------------------
+
+    def _reached(self, place: Place) -> None:
+        """Save where control stands, on the main thread."""
+        trigger = self._wanted()
+        if trigger is not None and not self._saver.busy:
+            sparing, self._trigger, self._pending_since = trigger == "memory", None, None
+            self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
+
+    def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
+        """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
+        unsaved, now = self._unsaved_since, time.monotonic()
+        self.last, self._before = now, list(self.points.step_times)
+        try:
+            verdict = self._saver.save(Cut(occasion, self.settings, spot), sparing=sparing)
+        except Exception as error:  # noqa: BLE001 - in a cell of the user, which must not know
+            self._fail(error)
+            return
+        self._unsaved_since = time.monotonic() if self._running else None
+        if verdict is not None:
+            self._take(verdict)
+        if self.failure is not None:
+            self._unsaved_since = unsaved
+
+    # --- ends, and requests from outside ------------------------------------------------------------------------------
+
+    def _leave(self, name: str) -> None:
+        """Save a last time, on the main thread: a signal is about to end this process."""
+        self._saver.drain(_LAST_WRITE_SECONDS)
+        self.collect()
+        if self._running:
+            self._cut(Occasion(trigger="signal", cut="interrupted", reason=name), Spot(sys._getframe()))
+        elif self._unsaved_since is not None:
+            self._cut(Occasion(trigger="signal", reason=name))
+        if self._saver.way != "child":
+            self._saver.drain(_LAST_WRITE_SECONDS)
+
+    def before_end(self, how: str) -> None:
+        """Save what no snapshot holds before a `shutdown` or a `restart` that was asked for."""
+        done = threading.Event()
+
+        def save() -> None:
+            try:
+                if not self._running and self._unsaved_since is not None and not self._saver.busy:
+                    self._cut(Occasion(trigger=how))
+            finally:
+                done.set()
+
+        if not self._running and self._unsaved_since is not None:
+            self.points.wake(save)
+            done.wait(_LAST_WRITE_SECONDS)
+            if self._saver.way != "child":
+                self._saver.drain(_LAST_WRITE_SECONDS)
+
+    def _save_idle(self) -> None:
+        """Do what was asked for from outside, on the main thread, where no cell runs."""
+        if not self._running and not self._saver.busy:
+            trigger, self._trigger = self._trigger or "now", None
+            self._cut(Occasion(trigger=trigger), sparing=trigger == "memory")
+
+    def _look_outside(self) -> None:
+        """About once a second, see whether somebody has asked for a snapshot, and whether memory is near its limit."""
+        now = time.monotonic()
+        if now - self._looked < _OUTSIDE_SECONDS:
+            return
+        self._looked = now
+        if self._asked is None:
+            self._asked = requests.pending(*self._place)
+            if self._asked is not None:
+                self._ask("now")
+        crossed = self._pressure.crossed()
+        if crossed is not None:
+            self._untold.append(f"{crossed}. A snapshot is made early.")
+            self._ask("memory")
+
+    def _ask(self, trigger: str) -> None:
+        self._trigger = trigger
+        if not self._running:
+            self.points.wake(self._save_idle)
+
+    def _answer(self, *, snapshot_id: str | None = None, refusal: str | None = None) -> None:
+        """Tell whoever has asked what became of it."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            with contextlib.suppress(RescueError):
+                requests.answer(*self._place, asked, snapshot_id=snapshot_id, refusal=refusal)
+
+    @property
+    def _place(self) -> tuple[Path, str]:
+        return self._notebook.identity.store_root, self._notebook.incarnation
+
+    # --- verdicts: on any thread ------------------------------------------------------------------------------------
+
+    def collect(self) -> None:
+        """Take the writer's verdict, if there is one."""
+        # Not waited for: a signal handler may come here while the thread that it interrupts is here already.
+        if not self._taking.acquire(blocking=False):
+            return
+        try:
+            verdict = self._saver.collect()
+            if verdict is not None:
+                self._take(verdict)
+                if verdict.way == "child":
+                    self._life.writes(None)
+        finally:
+            self._taking.release()
+
+    def _take(self, verdict: Verdict) -> None:
+        if verdict.again:
+            self._trigger = "every"
+        elif verdict.snapshot is None:
+            self._fail(verdict.error or RescueError("The snapshot was not made."))
+        else:
+            self._succeed(verdict.snapshot, verdict)
+
+    def _succeed(self, snapshot: Snapshot, verdict: Verdict) -> None:
+        self.last_snapshot = snapshot
+        self._answer(snapshot_id=snapshot.id)
+        self._measuring = _Measuring(verdict.pause_seconds, self._before, verdict.began, verdict.ended)
+        self._life.saves(snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds)
+        if self.failure is not None:
+            self._untold.append(f"Saving works again: snapshot {snapshot.id[:8]}.")
+        self.failures, self.failure = 0, None
+        lost = "; ".join(map(str, snapshot.lost))
+        if lost and lost != self._lost:
+            self._untold.append(f"Tagged, but not in snapshot {snapshot.id[:8]}: {lost}")
+        self._lost = lost or None
+
+    def _fail(self, error: BaseException) -> None:
+        text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
+        if self.failure is None:
+            self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
+        self._answer(refusal=text)
+        self.failures += 1
+        self.failure = text
+        self._life.fails(text)
+
+    # --- the clock: on a thread of its own ---------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(_PENDING_SECONDS if self.points.pending else _LOOK_SECONDS):
+            if os.getpid() != self._process:
+                return
+            with contextlib.suppress(Exception):  # whatever it is, without a clock there would be no protection
+                self._look()
+
+    def _look(self) -> None:
+        self.collect()
+        self._measure()
+        self._look_outside()
+        if self._running:
+            self._request()
+        self._panel.update(self.panel_state())
+
+    def panel_state(self) -> PanelState:
+        """What the panel is drawn from just now."""
+        return PanelState(self._life.life, time.time(), self.last_snapshot)
+
+    def _wanted(self) -> str | None:
+        """Why a snapshot inside the running cell is wanted just now; None if none is."""
+        if self._saver.busy:
+            return None
+        if self._trigger is not None:
+            return self._trigger
+        now = time.monotonic()
+        decision = due_inside(
+            self.schedule,
+            now=now,
+            last=self.last,
+            unsaved_since=self._unsaved_since or now,
+            failures=self.failures,
+            cost_seconds=self._costs.typical_seconds,
+        )
+        return decision.trigger if decision is not None else None
+
+    def _request(self) -> None:
+        if self._wanted() is None:
+            self._pending_since = None
+            self.points.withdraw()
+            self._life.obstructs(self.points.paused)
+            return
+        now = time.monotonic()
+        self._pending_since = self._pending_since or now
+        self.points.request()
+        late = now - self._pending_since > min(_OBSTRUCTED_SECONDS, self.interval_seconds)
+        stands = standstill(sys._current_frames().get(self._main), self._notebook.code.is_cell) if late else None
+        self._life.obstructs(self.points.paused or stands)
+
+    def _measure(self) -> None:
+        """Once it can be known, note how much slower training was while the last snapshot was written."""
+        measuring, times = self._measuring, list(self.points.step_times)
+        if measuring is None:
+            return
+        seen = bool(times) and times[-1] > measuring.ended
+        if not seen and self._running and time.monotonic() - measuring.ended < _MEASURED_SECONDS:
+            return
+        self._measuring = None
+        slowdown = slowdown_seconds(measuring.before, times, began=measuring.began, ended=measuring.ended)
+        self._costs.add(measuring.pause_seconds, slowdown)
+        self._life.slows(slowdown, self.interval_seconds)
+
+
+def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
+    """Why a snapshot is taken at the end of a cell, and with which traceback if *error* ended it."""
+    if error is None:
+        return Occasion(trigger=trigger)
+    reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:_REASON_CHARACTERS]
+    if shows_a_secret(reason):
+        reason = type(error).__name__
+    return Occasion(trigger=trigger, cut="interrupted", reason=reason)
+
+
+def say(text: str) -> None:
+    """Tell the user something, on the main thread, in a cell."""
+    print(f"ipyrescue: {text}", file=sys.stderr, flush=True)  # noqa: T201 - as said
