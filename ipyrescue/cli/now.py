@@ -46,7 +46,7 @@ def now(
 ) -> None:
     """Have the running kernel of a notebook make a snapshot now, also in the middle of a cell.
 
-    The kernel must have loaded ipyrescue. Inside a cell the snapshot is cut where the state is consistent: at the end
+    The kernel must be armed (%checkpoint_vars every=5m). Inside a cell the snapshot is cut where the state is consistent: at the end
     of an iteration, or between two lines. Ctrl-C takes the request back. Nothing is unpickled.
 
     \b
@@ -88,6 +88,11 @@ def _living(root: Path, notebook: str, where: Identity) -> Life:
     alive = [life for life in of_it if _state(root, life) == "alive"]
     if not alive:
         raise NoKernelError(_why_none(root, notebook, of_it))
+    if alive[-1].every_seconds is None:
+        raise NoKernelError(
+            f"The kernel of {notebook} runs and is not armed, so it does not listen. In the notebook: "
+            "%checkpoint_vars saves now, %checkpoint_vars every=5m arms it."
+        )
     return alive[-1]
 
 
@@ -166,7 +171,7 @@ def _no_answer(life: Life, patience_seconds: float, *, seen: bool) -> str:
     )
     cell = f"cell [{life.cell}]" if life.cell is not None else "a cell"
     if not life.cell_running:
-        return f"{waited}, although no cell runs. Does it run an older ipyrescue? Restart it, or: --timeout 5m"
+        return f"{waited}, although no cell runs. In the notebook: %checkpoint_vars --status"
     since = seconds_of(life.cell_started)
     running = f"{cell} has run for {format_duration(time.time() - since)}" if since is not None else f"{cell} runs"
     if seen:

@@ -25,6 +25,7 @@ KERNEL = """
     root, incarnation = Path(sys.argv[1]), "b" * 16
     recorder = LifeRecorder(incarnation, heartbeat_seconds=0.05)
     recorder.begin(root, Identity("train.ipynb", "notebook", root.parent / "train.ipynb", root))
+    recorder.arms(300.0)
     recorder.cell_begins(9, "for epoch in range(100): train()")
     print("ready", flush=True)
 
@@ -98,7 +99,7 @@ def test_a_kernel_that_dies_meanwhile_is_told_at_once(kernel, store):
         ("time.sleep(60)", ["cell [9] has run for", "lets nobody else have a word", "interrupt the cell"]),
         ("recorder.cell_ends(9); print('over', flush=True); time.sleep(60)", ["although no cell runs"]),
     ],
-    ids=["no safe point", "one long call", "older ipyrescue"],
+    ids=["no safe point", "one long call", "idle and silent"],
 )
 def test_a_kernel_that_makes_none_in_time_is_told_with_what_to_do(kernel, store, then, said):
     process = kernel(then)
@@ -144,6 +145,7 @@ def test_without_a_kernel_it_says_why(store, tmp_path):
 
     recorder = LifeRecorder(INCARNATION)
     recorder.begin(store.root, Identity("train.ipynb", "notebook", tmp_path / "train.ipynb", store.root))
+    assert "runs and is not armed" in run("now", "train.ipynb").stderr
     recorder.ends("shutdown")
     recorder.stop()
     result = run("now", "train.ipynb")
