@@ -220,6 +220,7 @@ class Snapshot:
     new_bytes: int
     pause_seconds: float
     cells: tuple[int, ...] = ()
+    traceback: str | None = None
     frames: tuple[Frame, ...] = ()
 
     @property
