@@ -46,8 +46,8 @@ def now(
 ) -> None:
     """Have the running kernel of a notebook make a snapshot now, also in the middle of a cell.
 
-    The kernel must be armed (%checkpoint_vars every=5m). Inside a cell the snapshot is cut where the state is consistent: at the end
-    of an iteration, or between two lines. Ctrl-C takes the request back. Nothing is unpickled.
+    The kernel must be armed (%checkpoint_vars every=5m). Inside a cell the snapshot is cut where the state is
+    consistent: at the end of an iteration, or between two lines. Ctrl-C takes the request back. Nothing is unpickled.
 
     \b
     --json prints {"store", "notebook", "incarnation", "seconds", "snapshot"};
