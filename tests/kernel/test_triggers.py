@@ -10,7 +10,8 @@ from ipyrescue.store import Store, signing
 
 
 def _snapshots(folder):
-    return Store.open(folder / ".ipyrescue", signing.load_key()).snapshots()
+    found = Store.open(folder / ".ipyrescue", signing.load_key()).snapshots()
+    return sorted(found, key=lambda snapshot: snapshot.sequence)
 
 
 def _now(notebook):
