@@ -56,7 +56,7 @@ class _StoppedError(BaseException):
 def _stop(signum: int, _frame: object) -> None:
     """End in order; who presses Ctrl-C twice gets no less order, and `timeout` sends its signal twice."""
     for one in _STOPS:
-        signal.signal(one, signal.SIG_IGN)
+        signal.signal(one, lambda *_: None)  # not SIG_IGN: of a signal that is on its way Python would complain
     raise _StoppedError(signum)
 
 
