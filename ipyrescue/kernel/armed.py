@@ -65,12 +65,13 @@ class Armed:
         self.failures = 0
         self.failure: str | None = None
         self.last_snapshot: Snapshot | None = None
-        self.points = SafePoints(notebook.code.is_cell, self._reached)
+        self.points = SafePoints(notebook.code.is_cell, self._reached, source=notebook.code.source)
         self._notebook, self._life, self._panel, self._saver = notebook, life, panel, saver
         self._costs = Costs()
         self._measuring: _Measuring | None = None
+        self._left: FrameType | None = None
         self._before: list[float] = []
-        self._running = False
+        self._running = self._cutting = False
         self._unsaved_since: float | None = None
         self._trigger: str | None = None
         self._outside = Outside(self._place)
@@ -118,6 +119,7 @@ class Armed:
             self._clock.join(_JOIN_SECONDS)
         self._farewell.uninstall()
         self.points.uninstall()
+        self._outside.stop()
 
     # --- cells: on the main thread ----------------------------------------------------------------------------------
 
@@ -144,6 +146,7 @@ class Armed:
         )
         if decision is not None and not self._saver.busy:
             self._cut_after(decision.trigger, error)
+        self.points.withdraw()
         self._tell()
 
     def save_now(self, error: BaseException | None) -> None:
@@ -169,26 +172,24 @@ class Armed:
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
             self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
             if place.frame is not None:
-                self._let_go_of(place.frame)
+                self._left = place.frame
 
-    def _let_go_of(self, frame: FrameType) -> None:
-        """Have what reading its locals left at *frame* forgotten as soon as its trace function has returned."""
-
-        def let_go() -> None:
-            if not self._notebook.let_go(frame):
-                self.points.wake(let_go)
-
-        self.points.wake(let_go)
+    def _let_go(self) -> None:
+        """Forget what reading the locals of a frame has left there, once its trace function has returned."""
+        if self._left is not None and self._notebook.let_go(self._left):
+            self._left = None
 
     def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
         unsaved, now = self._unsaved_since, time.monotonic()
-        self.last, self._before = now, list(self.points.step_times)
+        self.last, self._before, self._cutting = now, list(self.points.step_times), True
         try:
             verdict = self._saver.save(Cut(occasion, self.settings, spot), sparing=sparing)
         except Exception as error:  # noqa: BLE001 - in a cell of the user, which must not know
             self._fail(error)
             return
+        finally:
+            self._cutting = False
         self._unsaved_since = time.monotonic() if self._running else None
         if verdict is not None:
             self._take(verdict)
@@ -199,6 +200,8 @@ class Armed:
 
     def _leave(self, name: str) -> None:
         """Save a last time, on the main thread: a signal is about to end this process."""
+        if self._cutting:
+            return
         self._saver.drain(_LAST_WRITE_SECONDS)
         self.collect()
         if self._running:
@@ -271,7 +274,7 @@ class Armed:
 
     def _succeed(self, snapshot: Snapshot, verdict: Verdict) -> None:
         self.last_snapshot = snapshot
-        self._outside.answer(snapshot_id=snapshot.id)
+        self._outside.answer(snapshot)
         self._measuring = _Measuring(verdict.pause_seconds, self._before, verdict.began, verdict.ended)
         self._life.saves(snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds)
         if self.failure is not None:
@@ -286,7 +289,7 @@ class Armed:
         text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
         if self.failure is None:
             self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
-        self._outside.answer(refusal=text)
+        self._outside.refuse(text)
         self.failures += 1
         self.failure = text
         self._life.fails(text)
@@ -304,6 +307,8 @@ class Armed:
         self.collect()
         self._measure()
         self._look_outside()
+        if self._left is not None:
+            self.points.wake(self._let_go)
         if self._running:
             self._request()
         self._panel.update(self.panel_state())

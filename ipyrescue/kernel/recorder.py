@@ -101,6 +101,8 @@ class Recorder:
             self.armed.before_end(how)
 
     def _finish_writing(self) -> None:
+        if self.armed is not None:
+            self.armed.stop()
         self._saver.drain(_CLOSE_SECONDS)
 
     # On command: durable when the call returns, and exceptions reach the caller.
