@@ -12,7 +12,7 @@ PYTHONS := 3.10 3.11 3.12 3.13
 PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-system test-browser lint format fidelity bench
+.PHONY: help venv demo lab test test-system test-browser lint format fidelity bench bench-pause
 .PHONY: labextension labextension-check lock build clean
 
 help:  ## Show this list
@@ -59,6 +59,9 @@ fidelity: venv  ## Put every kind of value before ipyrescue and its rivals; prin
 
 bench: venv  ## Measure against torch.save and dill, side by side
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-pause: venv  ## Measure what a snapshot costs a training, beside torch.save, safetensors and DCP
+	$(BIN)/python -m benchmarks.pause $(ARGS)
 
 labextension:  ## Build ipyrescue/labextension/ from the TypeScript in labextension/; needs node 20 and npm
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version >/dev/null || \

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.document import write_section
 from benchmarks.table import render
 
 ROOT = Path(__file__).parent.parent
@@ -36,8 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.json:
         Path(options.json).write_text(json.dumps(documents, indent=1) + "\n")
     if options.write:
-        texts = [_machine(), *(document["text"] for document in documents)]
-        (Path(options.write) / "BENCHMARKS.md").write_text("# Benchmarks\n\n" + "\n\n".join(texts) + "\n")
+        texts = ["## Saving and restoring a session", _machine(), *(document["text"] for document in documents)]
+        write_section(Path(options.write) / "BENCHMARKS.md", "bench", "\n\n".join(texts))
     return 0 if whole else 1
 
 

@@ -120,7 +120,7 @@ class TorchSave:
 
         rest = {name: namespace[name] for name in states.data_names(namespace)}
         state = {"model": namespace["net"].state_dict(), "opt": namespace["opt"].state_dict(), "rest": rest}
-        return _save_file(self._file, lambda path: torch.save(state, path), durable=self.durable)
+        return save_file(self._file, lambda path: torch.save(state, path), durable=self.durable)
 
     def restore(self, namespace: dict[str, Any]) -> None:
         """`torch.load` alone; putting it into a live model comes on top and is `finish`."""
@@ -165,7 +165,7 @@ class Dill:
         """Write all of it; the cell waits until the end."""
         import dill
 
-        return _save_file(self._file, lambda path: dill.dump_module(str(path)), durable=True)
+        return save_file(self._file, lambda path: dill.dump_module(str(path)), durable=True)
 
     def restore(self, namespace: dict[str, Any]) -> None:
         """Load the session into `__main__`."""
@@ -185,7 +185,7 @@ CONTENDERS: dict[str, type[Ipyrescue] | type[TorchSave] | type[Dill]] = {
 }
 
 
-def _save_file(final: Path, write: Callable[[Path], object], *, durable: bool) -> Saved:
+def save_file(final: Path, write: Callable[[Path], object], *, durable: bool) -> Saved:
     temporary = final.with_suffix(".tmp")
     start = time.perf_counter()
     write(temporary)

@@ -74,15 +74,15 @@ def _save(contender: Any, namespace: dict[str, Any]) -> dict[str, Any]:
 
 def _timed(contender: Any, namespace: dict[str, Any], state_bytes: int) -> contenders.Saved:
     gc.collect()
-    _settle(3 * state_bytes)
+    settle(3 * state_bytes)
     _reset_peak()
     saved: contenders.Saved = contender.save(namespace)
     return saved
 
 
 def _restore(contender: Any, namespace: dict[str, Any], folder: Path, size: states.Size) -> dict[str, Any]:
-    _read_into_page_cache(folder)
-    _settle(int(3e9 * size.scale) + (1 << 29))
+    read_into_page_cache(folder)
+    settle(int(3e9 * size.scale) + (1 << 29))
     before = _resident_bytes()
     _reset_peak()
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def _restore(contender: Any, namespace: dict[str, Any], folder: Path, size: stat
     }
 
 
-def _settle(size_bytes: int) -> None:
+def settle(size_bytes: int) -> None:
     """Give every contender the same start.
 
     What others left to be written is not this one's to wait for. And in a virtual machine free memory is often not
@@ -115,7 +115,7 @@ def _settle(size_bytes: int) -> None:
     ctypes.memset(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 1, size_bytes)
 
 
-def _read_into_page_cache(folder: Path) -> None:
+def read_into_page_cache(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb", buffering=0) as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -113,7 +113,7 @@ def render(scale: float, measured: Mapping[str, Sequence[Round]]) -> str:
     head = ["", *measured, f"{OURS} / {REFERENCE}", "target"]
     lines = [_line(row, table, list(measured)) for row in ROWS]
     title = f"{scale:g} GB of model and Adam, a DataFrame, a list of dicts, 50 small variables; medians of {rounds}"
-    return f"{title}\n\n" + _aligned([head, *lines])
+    return f"{title}\n\n" + aligned([head, *lines])
 
 
 def _line(row: Row, table: Medians, names: list[str]) -> list[str]:
@@ -139,18 +139,17 @@ def _verdict(row: Row, table: Medians) -> str:
     return f"{'met' if ours <= limit else 'NOT MET'}: {target.words}"
 
 
-def _aligned(lines: list[list[str]]) -> str:
+def aligned(lines: list[list[str]], *, words: Collection[int] = (0, -1)) -> str:
+    """A Markdown table of which the first line is the head; the columns *words* are aligned left, numbers right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    left = {number % len(widths) for number in words}
     text = []
     for line in lines:
         cells = [
-            cell.ljust(width) if number in (0, len(line) - 1) else cell.rjust(width)
+            cell.ljust(width) if number in left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(line, widths, strict=True))
         ]
         text.append(f"| {' | '.join(cells)} |")
-    rule = [
-        "-" * width if number in (0, len(widths) - 1) else "-" * (width - 1) + ":"
-        for number, width in enumerate(widths)
-    ]
+    rule = ["-" * width if number in left else "-" * (width - 1) + ":" for number, width in enumerate(widths)]
     text.insert(1, f"| {' | '.join(rule)} |")
     return "\n".join(text)

@@ -1,6 +1,6 @@
-"""The demo: a training run in a real Jupyter kernel dies by SIGKILL and goes on, bit for bit, in a new one.
+"""The demo: a training run, one cell of a real Jupyter kernel, dies by SIGKILL and goes on in a new one, bit for bit.
 
-    train -> SIGKILL -> a new kernel -> %restore_vars -> train on -> compare with a run that nobody killed
+    train -> SIGKILL -> a new kernel -> %restore_vars -> the same cell again -> compare with a run that nobody killed
 
 Run by `make demo`. The exit status is 0 only if every bit is the same; see `--help`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from kernel import Kernel, KernelError
 IMPORTS = """\
 from statistics import mean
 
+import ipyrescue
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -59,26 +61,20 @@ class Net(nn.Module):
 model = Net(width=SIZE)
 opt = torch.optim.AdamW(model.parameters(), lr=2e-3)
 sched = torch.optim.lr_scheduler.ExponentialLR(opt, gamma=0.9)
-losses, epoch = [], 0
+losses = []
 """
 
-STEP = """\
-def train_one_epoch():
+TRAIN = """\
+for epoch in ipyrescue.loop(range(EPOCHS), name="train"):
     model.train()
-    for x, y in loader:
+    for x, y in ipyrescue.batches(loader):
         opt.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         opt.step()
         losses.append(loss.item())
     sched.step()
-"""
-
-TRAIN = """\
-while epoch < LAST:
-    train_one_epoch()
-    epoch += 1
-    print(f"epoch {epoch:2}  loss {mean(losses[-len(loader):]):.4f}", flush=True)
+    print(f"epoch {epoch + 1:2}  loss {mean(losses[-len(loader):]):.4f}", flush=True)
 """
 
 SCORE = """\
@@ -119,22 +115,26 @@ print(sum(tensor.numel() for tensor in tensors.values()))
 
 @dataclass(frozen=True)
 class Size:
-    """How much work the training is: *width* of the network, *epochs* of one cell."""
+    """How much work the training is: *width* of the network, *epochs* of the one cell that trains it."""
 
     width: int = 64
-    epochs: int = 5
+    epochs: int = 24
 
     @property
     def cells(self) -> list[str]:
         """The cells that a user types before training begins."""
-        return [IMPORTS, DATA, MODEL.replace("SIZE", str(self.width)), STEP]
+        return [IMPORTS, DATA, MODEL.replace("SIZE", str(self.width))]
+
+    @property
+    def training(self) -> str:
+        """The cell that trains."""
+        return TRAIN.replace("EPOCHS", str(self.epochs))
 
 
-SMALL = Size(width=24, epochs=4)
+SMALL = Size(width=24, epochs=20)
 WIDTH = 110
 OUTPUT = " " * 11
-SNAPSHOT_SECONDS = 3.0
-MOST_CELLS = 50
+SHOWN_LINES = 4
 
 
 class Story:
@@ -176,9 +176,10 @@ def tell(line: str) -> None:
 
 
 def abbreviated(cell: str) -> list[str]:
-    """A cell's lines; of a long one the first, and how many more there are."""
+    """A cell's lines; of a long one that is not the loop the first, and how many more there are."""
     lines = cell.strip().splitlines()
-    return lines if len(lines) <= 4 else [f"{lines[0]}   ({len(lines) - 1} more lines)"]
+    short = len(lines) <= SHOWN_LINES or lines[0].startswith("for")
+    return lines if short else [f"{lines[0]}   ({len(lines) - 1} more lines)"]
 
 
 def indented(line: str) -> str:
@@ -232,19 +233,24 @@ def tell_story(place: Path, size: Size) -> bool:
     tell("A training run is killed in the middle of a cell, and goes on in a new kernel, bit for bit.")
     with Kernel(notebook) as kernel:
         prepare(story, kernel, size)
-        epoch = train_until_saved(story, kernel, place / ".ipyrescue", size)
-        last = epoch + 2 * size.epochs
-        kill_while_training(story, kernel, last, seen=epoch + size.epochs // 2)
+        kill_while_training(story, kernel, size, place / ".ipyrescue")
     with Kernel(notebook) as kernel, Kernel(place / "undisturbed.ipynb") as undisturbed:
-        requests = begin_undisturbed(undisturbed, size, last)
+        requests = begin_undisturbed(undisturbed, size)
         come_back(story, kernel)
-        rescued = finish(story, kernel, last, begin=epoch + 1)
+        rescued = finish(story, kernel, size)
         return compare(story, undisturbed, requests, rescued)
 
 
-def begin_undisturbed(kernel: Kernel, size: Size, last: int) -> list[str]:
+def begin_undisturbed(kernel: Kernel, size: Size) -> list[str]:
     """Set a kernel without ipyrescue to the same training, beside the story; return its requests."""
-    return [kernel.begin(cell) for cell in (*size.cells, TRAIN.replace("LAST", str(last)))]
+    return [kernel.begin(without_ipyrescue(cell)) for cell in (*size.cells, size.training)]
+
+
+def without_ipyrescue(cell: str) -> str:
+    """The cell as it stands in a notebook that does not know ipyrescue."""
+    for ours, theirs in (("import ipyrescue\n", ""), ("ipyrescue.batches(loader)", "loader")):
+        cell = cell.replace(ours, theirs)
+    return re.sub(r"ipyrescue\.loop\((.*), name=.*\):", r"\1:", cell)
 
 
 def prepare(story: Story, kernel: Kernel, size: Size) -> None:
@@ -254,21 +260,9 @@ def prepare(story: Story, kernel: Kernel, size: Size) -> None:
     story.step("Handwritten digits, a small CNN, AdamW, a scheduler and a shuffled DataLoader: ordinary cells.")
     for cell in size.cells:
         story.show(kernel, cell)
-    story.step("From here on the session is saved, at most every 2 seconds.")
-    story.show(kernel, "%checkpoint_vars model opt sched every=2s")
-
-
-def train_until_saved(story: Story, kernel: Kernel, store: Path, size: Size) -> int:
-    """Train, cell after cell, until one of them was followed by a snapshot; return the epoch reached."""
-    story.step("Training. When a cell has ended, the session is saved if 2 seconds have passed.")
-    before = manifests(store)
-    for number in range(1, MOST_CELLS):
-        story.show(kernel, TRAIN.replace("LAST", str(number * size.epochs)))
-        saved = appears_beside(before, store)
-        if saved:
-            tell(f"\n   Saved: {store.name}/snapshots/{saved}")
-            return number * size.epochs
-    raise KernelError(f"After {MOST_CELLS} cells there is no new snapshot in {store}.")
+    story.step("From here on the session is saved every second, however much of the time that takes.")
+    story.show(kernel, "%config IPyRescue.max_share = '100%'")
+    story.show(kernel, "%checkpoint_vars model opt sched every=1s")
 
 
 def manifests(store: Path) -> set[str]:
@@ -276,21 +270,13 @@ def manifests(store: Path) -> set[str]:
     return {path.name for path in (store / "snapshots").glob("*.json")}
 
 
-def appears_beside(before: set[str], store: Path) -> str | None:
-    """Wait a little for a snapshot that was not there before; return its name."""
-    deadline = time.monotonic() + SNAPSHOT_SECONDS
-    while time.monotonic() < deadline:
-        if new := manifests(store) - before:
-            return max(new)
-        time.sleep(0.02)
-    return None
-
-
-def kill_while_training(story: Story, kernel: Kernel, last: int, *, seen: int) -> None:
-    """Let a cell train until it has told of epoch *seen*, then kill the kernel under it."""
-    story.step("The next cell is at work when the kernel gets SIGKILL.")
-    for line in story.run(kernel, TRAIN.replace("LAST", str(last))):
-        if line.startswith(f"epoch {seen:2} "):
+def kill_while_training(story: Story, kernel: Kernel, size: Size, store: Path) -> None:
+    """Let the cell train until a snapshot was made in its midst, and a while longer; then kill the kernel under it."""
+    story.step("One cell trains it all. In its midst the kernel gets SIGKILL.")
+    before, saved_at = manifests(store), None
+    for line in story.run(kernel, size.training):
+        saved_at = saved_at or (line if manifests(store) - before else None)
+        if saved_at not in (None, line):
             kernel.kill()
             break
     else:
@@ -307,10 +293,10 @@ def come_back(story: Story, kernel: Kernel) -> None:
     story.show(kernel, "%restore_vars")
 
 
-def finish(story: Story, kernel: Kernel, last: int, *, begin: int) -> str:
+def finish(story: Story, kernel: Kernel, size: Size) -> str:
     """Run the cell again that was killed; return the digest of all that the training made."""
-    story.step(f"The cell that was killed, run again. It goes on at epoch {begin}, where the snapshot was taken.")
-    story.show(kernel, TRAIN.replace("LAST", str(last)))
+    story.step("The cell that was killed, run again as it is. It goes on at the very batch where it was saved.")
+    story.show(kernel, size.training)
     story.show(kernel, SCORE)
     return digest(kernel, KEEP)
 

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
     "checking": NOUNS | {"store", "pickling", "restoring"},
     "incarnations": NOUNS | {"store", "finding"},
-    "kernel": NOUNS | VERBS | {"store", "capture", "incarnations"},
+    "kernel": NOUNS | VERBS | {"store", "capture", "incarnations", "training"},
     "training": NOUNS | VERBS | {"store", "capture"},
     # What follows never unpickles, so it never gets near what could.
     "runs": NOUNS | {"store", "incarnations"},

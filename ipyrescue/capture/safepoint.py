@@ -9,24 +9,23 @@ step.
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FrameType
 from typing import Any
 
-from ipyrescue.capture.headers import Loop, Position, Syntax, in_linecache
+from ipyrescue.capture.attention import Attention, shielded
+from ipyrescue.capture.boundaries import Boundaries, Place
+from ipyrescue.capture.headers import Position, Syntax, in_linecache
 from ipyrescue.capture.stacks import Stacks, Standing
-from ipyrescue.capture.steps import Chain, Stepped, Steps
+from ipyrescue.capture.steps import Stepped, Steps
 from ipyrescue.capture.tracing import Tracing
 
 PATIENCE_SECONDS = 10.0
@@ -51,29 +50,6 @@ def current() -> SafePoints | None:
     return _installed
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where control stands when a snapshot may be cut.
-
-    *cut* is `boundary`, `await`, `line` or `in_hook`; *frame* the innermost frame of a cell, none at an await; *header*
-    the line at which that frame stands if it is the header of a loop whose iteration is complete.
-    """
-
-    cut: str
-    frame: FrameType | None
-    header: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class _Aim:
-    """A loop around a step, awaited at its header. Not *usable*: noticed only, as it is not around all the steps."""
-
-    frame: FrameType
-    loop: Loop
-    standing: Standing
-    usable: bool
-
-
 class SafePoints:
     """Calls *reached* once for each request, where a cut is safe. *is_cell* says which code is the user's own.
 
@@ -87,8 +63,6 @@ class SafePoints:
     _watching_since: float | None
     _line_since: float | None
     _traced_since: float | None
-    _aims: list[_Aim]
-    _stepped_from: dict[int, Chain]
 
     def __init__(
         self,
@@ -103,15 +77,14 @@ class SafePoints:
         self._clock = clock
         self._syntax = Syntax(source)
         self._stacks = Stacks(is_cell, self._syntax)
-        self._steps = Steps(is_cell)
+        self._steps = Steps()
+        self._boundaries = Boundaries(self._stacks, self._syntax, self._steps)
         self._tracing = Tracing(self)
-        self._main = threading.main_thread().ident or 0
+        self._attention = Attention(self._visit)
+        self._main = threading.main_thread().ident
         self._process = os.getpid()
-        self._lock = threading.RLock()
-        self._signal: int | None = None
-        self._previous: Any = None
         self._hook: Any = None
-        self._callbacks: deque[Callable[[], None]] = deque()
+        self._hook_lock = threading.Lock()
         self._cells = 0
         self._serial = 0
         self.pending = False
@@ -128,11 +101,7 @@ class SafePoints:
         """Take a free signal number and torch's post-step hook. On the main thread."""
         global _installed
         _installed = self
-        self._signal = _free_signal()
-        if self._signal is not None:
-            self._previous = signal.signal(self._signal, self._on_signal)
-            if hasattr(signal, "siginterrupt"):
-                signal.siginterrupt(self._signal, False)
+        self._attention.take()
         self._watch_optimizers()
 
     def uninstall(self) -> None:
@@ -140,15 +109,13 @@ class SafePoints:
         global _installed
         self.pending = False
         self._forget_cell()
-        with self._lock:  # no request is on its way while the disposition changes: a late signal would kill
-            number, self._signal = self._signal, None
-            if number is not None and signal.getsignal(number) == self._on_signal:
-                signal.signal(number, self._previous)
+        self._attention.give_back()
+        with self._hook_lock:
+            if _installed is self:
+                _installed = None
             if self._hook is not None:
                 self._hook.remove()
             self._hook = None
-        if _installed is self:
-            _installed = None
 
     def cell_begins(self) -> None:
         """A cell of the user runs from now on; cells may nest."""
@@ -172,15 +139,14 @@ class SafePoints:
         self._stacks.forget()
         self._syntax.forget()
         self._event_loop = None
-        self._nudged = self._firing = False
+        self._nudged = False
         self._watching_since = None
         self.paused = None
         self._begin_request()
 
     def _begin_request(self) -> None:
         self._asked = self._clock()
-        self._aims = []
-        self._stepped_from = {}
+        self._boundaries.ask_anew()
         self._line_since = None
         self._traced_since = None
         self._visits = 0
@@ -195,30 +161,17 @@ class SafePoints:
         if not self.pending:
             self._begin_request()
             self.pending = True
-        self._interrupt()
+        self._attention.ask()
         self._nudge_event_loop()
 
     def withdraw(self) -> None:
         """Ask no longer."""
         self.pending = False
-        self._interrupt()
+        self._attention.ask()
 
     def wake(self, callback: Callable[[], None]) -> None:
         """Run *callback* once on the main thread, as soon as that can: in the middle of a cell, or of being idle."""
-        if os.getpid() != self._process:
-            return
-        self._callbacks.append(callback)
-        with self._lock:
-            if self._signal is not None and not self._cells and hasattr(signal, "pthread_kill"):
-                signal.pthread_kill(self._main, self._signal)  # a real one: it ends the waiting of an idle kernel
-            else:
-                self._interrupt()
-
-    def _interrupt(self) -> None:
-        with self._lock:
-            if self._signal is not None and os.getpid() == self._process:
-                # No signal of the system, so that no call of the user's is cut short. Real-time numbers have no name.
-                _thread.interrupt_main(self._signal)  # type: ignore[arg-type]
+        self._attention.wake(callback, idle=not self._cells)
 
     def _nudge_event_loop(self) -> None:
         """Be called by the loop that runs the cell, as soon as the cell awaits something: nothing of it runs then."""
@@ -230,16 +183,10 @@ class SafePoints:
 
     # --- the main thread, between two instructions of any frame -----------------------------------------------------
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process or self._firing:
-            return
-        while self._callbacks:
-            _shielded(self._callbacks.popleft())
-        if not _is_ours(frame):
-            _shielded(partial(self._visit, frame))
-
     def _visit(self, frame: FrameType | None) -> None:
         """See whether the request has waited long enough for the end of an iteration."""
+        if _is_ours(frame):
+            return
         if not (self.pending and self._cells):
             self._stop()
             return
@@ -256,7 +203,7 @@ class SafePoints:
 
     def _waits_for_a_step(self) -> bool:
         now, times = self._clock(), self._steps.times
-        patience = max(PATIENCE_SECONDS, PATIENCE_INTERVALS * self._steps.interval_seconds)
+        patience = max(PATIENCE_SECONDS, PATIENCE_INTERVALS * self._steps.round_seconds)
         if now - self._asked > patience:
             return False
         unseen = self._watching_since is not None and now - self._watching_since < patience
@@ -264,7 +211,7 @@ class SafePoints:
 
     def _trace_no_longer_than_it_pays(self) -> None:
         """After a step comes the header soon, or else an evaluation that would be slowed down; a step comes again."""
-        longest = max(TRACING_SECONDS, TRACING_INTERVALS * self._steps.interval_seconds)
+        longest = max(TRACING_SECONDS, TRACING_INTERVALS * self._steps.round_seconds)
         if self._traced_since is not None and self._clock() - self._traced_since > longest:
             self._stop()
 
@@ -300,10 +247,9 @@ class SafePoints:
         """Note that *optimizer* has just made a step; torch's global post-step hook."""
         if not self._cells or threading.get_ident() != self._main:
             return
-        frame = sys._getframe(1)
-        step = self._steps.note(optimizer, frame, self._clock())
+        step = self._steps.note(optimizer, self._clock())
         if self.pending and os.getpid() == self._process:
-            _shielded(partial(self._step_while_pending, optimizer, step, frame))
+            shielded(partial(self._step_while_pending, step, sys._getframe(1)))
 
     def iteration_ends(self) -> None:
         """Say that an iteration of a library is complete: a boundary. For bridges to trainers; on the main thread."""
@@ -313,36 +259,17 @@ class SafePoints:
         if not self._is_taken(frames):
             self._fire(Place("boundary", frames[0] if frames else None, None))
 
-    def _step_while_pending(self, optimizer: object, step: Stepped, frame: FrameType) -> None:
+    def _step_while_pending(self, step: Stepped, frame: FrameType) -> None:
         frames = self._stacks.cell_frames(frame)
         if self._is_taken(frames):
             return
-        if self._is_run_by_a_library(optimizer, step, frames):
+        if self._boundaries.stepped(step, frames):
             self._fire(Place("in_hook", frames[0] if frames else None, None))
             return
         if self._waits_for_a_step():
             self._line_since = None
-        self._aims = self._aims_around(frames)
-        if self._aims:
+        if self._boundaries.awaited:
             self._trace(frames)
-
-    def _is_run_by_a_library(self, optimizer: object, step: Stepped, frames: list[FrameType]) -> bool:
-        """Whether the same step came again and no header of the cell's own loops was reached in between."""
-        if not frames:
-            return True
-        again = self._stepped_from.get(id(optimizer)) == step.chain
-        self._stepped_from[id(optimizer)] = step.chain
-        return again and self._stacks.standing(frames[0]) is not Standing.SHUT and self._steps.completes(step)
-
-    def _aims_around(self, frames: list[FrameType]) -> list[_Aim]:
-        """Return the loops around the step that was just made, innermost first."""
-        active, aims = self._steps.active(), []
-        for frame in frames:
-            standing = self._stacks.standing(frame)
-            for loop in self._syntax.around(frame.f_code, frame.f_lineno):
-                usable = standing is not Standing.SHUT and all(one.stepped_in(loop) for one in active)
-                aims.append(_Aim(frame, loop, standing, usable))
-        return aims
 
     # --- traced lines -----------------------------------------------------------------------------------------------
 
@@ -356,7 +283,7 @@ class SafePoints:
         """A traced frame is at a line; `tracing.Wants`."""
         place = None
         if self.pending:
-            place = self._at_an_aim(frame, before, now) or self._at_a_line(frame, before, now)
+            place = self._boundaries.arrived(frame, before, now) or self._at_a_line(frame, before, now)
         if place is not None:
             return partial(self._fire, place)
         self._rest()
@@ -364,21 +291,8 @@ class SafePoints:
 
     def left(self, frame: FrameType) -> None:
         """A traced frame has ended; `tracing.Wants`."""
-        self._aims = [aim for aim in self._aims if aim.frame is not frame]
+        self._boundaries.left(frame)
         self._rest()
-
-    def _at_an_aim(self, frame: FrameType, before: Position, now: Position) -> Place | None:
-        """Whether the iteration is complete in which the step was made. An outer loop counts when the inner is left."""
-        while self._aims and self._aims[0].frame is frame:
-            aim = self._aims[0]
-            if aim.loop.reached(before, now):
-                self._stepped_from = {}
-                if aim.usable:
-                    return Place("boundary" if aim.standing is Standing.CLEAN else "in_hook", frame, now.line)
-            elif aim.loop.holds(now.line):
-                return None
-            del self._aims[0]
-        return None
 
     def _at_a_line(self, frame: FrameType, before: Position, now: Position) -> Place | None:
         """Whether any line will do by now, and this is one with a clean stack."""
@@ -397,12 +311,12 @@ class SafePoints:
 
     def _rest(self) -> None:
         """Trace no longer when only a step can bring the next boundary."""
-        if not self.pending or (not self._aims and self._line_since is None):
+        if not self.pending or (not self._boundaries.awaited and self._line_since is None):
             self._stop()
 
     def _stop(self) -> None:
         self._tracing.off()
-        self._aims = []
+        self._boundaries.drop()
         self._traced_since = None
 
     # --- there ------------------------------------------------------------------------------------------------------
@@ -412,31 +326,18 @@ class SafePoints:
         self._stop()
         self._begin_request()
         self.pending = False
-        try:
-            self._firing = True
-            _shielded(partial(self._reached, place))
-        finally:
-            self._firing = False
-            if self._callbacks:  # of a signal that came meanwhile
-                self._interrupt()
+        with self._attention.held():
+            shielded(partial(self._reached, place))
 
     def _watch_optimizers(self) -> None:
         """Ask torch for its hook, as soon as the user has imported it."""
         register = getattr(sys.modules.get("torch.optim.optimizer"), "register_optimizer_step_post_hook", None)
         if register is None or self._hook is not None:
             return
-        with self._lock:
+        with self._hook_lock:
             if self._hook is None and _installed is self:
                 self._hook = register(self.stepped)
                 self._watching_since = self._clock()  # in the middle of a cell: steps may have been made before
-
-
-def _free_signal() -> int | None:
-    """Return a signal number that nobody handles, preferably one that means nothing to anybody."""
-    names = ("SIGUSR2", "SIGUSR1", "SIGVTALRM", "SIGPROF", "SIGBREAK")
-    real_time = range(int(signal.SIGRTMIN) + 5, int(signal.SIGRTMAX) + 1) if hasattr(signal, "SIGRTMIN") else range(0)
-    named = [int(getattr(signal, name)) for name in names if hasattr(signal, name)]
-    return next((number for number in [*real_time, *named] if signal.getsignal(number) == signal.SIG_DFL), None)
 
 
 def _is_ours(frame: FrameType | None) -> bool:
@@ -446,12 +347,3 @@ def _is_ours(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _shielded(call: Callable[[], None]) -> None:
-    try:
-        call()
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # noqa: BLE001 - the cell comes first; whoever is called keeps what it has to say
-        return

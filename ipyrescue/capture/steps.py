@@ -1,54 +1,51 @@
-"""Which optimizers step in a cell, from where, and how often.
+"""Which optimizers step in a cell, how often, and while a snapshot is wanted: from where.
 
-Turns each step of an optimizer into its chain: where control stands in each frame of the cell's own code, innermost
-first, up to the cell. Knows no torch and no tracing. It is asked after each step of a training, so it costs about a
-microsecond: what is dear (lines, loops) is left for when a snapshot is wanted.
+Turns steps into the optimizers that belong to the loop that runs now. Knows no torch and no tracing. It is told of each
+step of a training, so that costs well under a microsecond; the stack is looked at only while somebody asks.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections import deque
-from collections.abc import Callable
 from itertools import pairwise
 from types import CodeType, FrameType
 
-from ipyrescue.capture.headers import Loop, is_top_level
+from ipyrescue.capture.headers import Loop
 
 REMEMBERED = 64
 ACTIVE_INTERVALS = 5
 """An optimizer is part of the loop until it has missed this many of its own intervals."""
 _FADING = 0.9
 _LATEST = 8
-_LIBRARY, _CELL, _TOP = range(3)
 
-Chain = list[CodeType | int]
+Chain = list[tuple[CodeType, int, int]]
+"""Where control stood in each frame of a cell at a step, innermost first: code, offset of the instruction, line."""
 
 
 class Stepped:
-    """One optimizer: its last *chain*, and after how many steps of all optimizers it steps again (*interval*)."""
+    """One optimizer. *count* numbers its last step among those of all, *interval* is how many of them lie between its.
+
+    *chain* is where it stepped from since somebody asked, if it has.
+    """
 
     __slots__ = ("chain", "count", "first", "follower", "interval")
 
     def __init__(self, count: int) -> None:
         self.first = self.count = count
         self.interval = float(count)
-        self.chain: Chain = []
         self.follower = self
+        self.chain: Chain = []
 
     def stepped_in(self, loop: Loop) -> bool:
-        """Whether the last step came from the body of *loop*."""
-        for code, offset in zip(self.chain[::2], self.chain[1::2], strict=True):
-            if code is loop.code and loop.encloses(_line(loop.code, offset)):
-                return True
-        return False
+        """Whether it is known that the last step came from the body of *loop*."""
+        return any(code is loop.code and loop.encloses(line) for code, _, line in self.chain)
 
 
 class Steps:
-    """The steps of one cell. *is_cell* says which code is the user's own; *times* are those of the last steps."""
+    """The steps of one cell; *times* are those of the last ones."""
 
-    def __init__(self, is_cell: Callable[[CodeType], bool]) -> None:
-        self._is_cell = is_cell
+    def __init__(self) -> None:
         self.times: deque[float] = deque(maxlen=REMEMBERED)
         self.forget()
 
@@ -58,11 +55,14 @@ class Steps:
         self._count = 0
         self._optimizers: dict[int, Stepped] = {}
         self._last: Stepped | None = None
-        self._outermost: FrameType | None = None
-        self._kinds: dict[int, tuple[int, CodeType]] = {}  # by id, and kept: the hash of a code object reads all of it
 
-    def note(self, optimizer: object, frame: FrameType | None, now: float) -> Stepped:
-        """Note a step of *optimizer* at *now* seconds that was made by *frame* or below it."""
+    def forget_chains(self) -> None:
+        """Somebody asks anew: what stepped before may step from elsewhere by now."""
+        for stepped in list(self._optimizers.values()):
+            stepped.chain = []
+
+    def note(self, optimizer: object, now: float) -> Stepped:
+        """Note a step of *optimizer* at *now* seconds."""
         self.times.append(now)
         self._count = count = self._count + 1
         stepped = self._optimizers.get(id(optimizer))
@@ -70,12 +70,11 @@ class Steps:
             stepped = self._optimizers[id(optimizer)] = Stepped(count)
         else:
             interval, faded = count - stepped.count, stepped.interval * _FADING
-            stepped.interval = interval if interval > faded else faded
+            stepped.interval = interval if interval > faded or stepped.count == stepped.first else faded
             stepped.count = count
         if self._last is not None:
             self._last.follower = stepped
         self._last = stepped
-        stepped.chain = self._chain(frame)
         return stepped
 
     def active(self) -> list[Stepped]:
@@ -83,7 +82,8 @@ class Steps:
 
         Measured in steps and not in seconds, because an evaluation between two steps may take as long as it likes.
         """
-        return [one for one in self._optimizers.values() if self._count - one.count <= ACTIVE_INTERVALS * one.interval]
+        known = list(self._optimizers.values())
+        return [one for one in known if self._count - one.count <= ACTIVE_INTERVALS * one.interval]
 
     def completes(self, stepped: Stepped) -> bool:
         """Whether a round of all active optimizers ends with the step of *stepped*, as far as rounds were seen."""
@@ -92,36 +92,13 @@ class Steps:
         return len(active) == 1 or (stepped is not begins and stepped.follower is begins)
 
     @property
-    def interval_seconds(self) -> float:
-        """The usual time from one step to the next; nothing before there were two."""
+    def round_seconds(self) -> float:
+        """The usual time in which each active optimizer steps once; nothing before there were two steps."""
         latest = list(self.times)[-_LATEST:]
         pauses = [later - earlier for earlier, later in pairwise(latest)]
-        return statistics.median(pauses) if pauses else 0.0
-
-    def _chain(self, frame: FrameType | None) -> Chain:
-        chain: Chain = []
-        kinds, top = self._kinds, None
-        while frame is not None:
-            code = frame.f_code
-            known = kinds.get(id(code)) or self._kind(code)
-            if known[0]:
-                chain += (code, frame.f_lasti)
-                if frame is self._outermost:
-                    return chain
-                top = frame if known[0] == _TOP else top
-            frame = frame.f_back
-        self._outermost = top  # what is below are the frames of the kernel, walked once for each statement
-        return chain
-
-    def _kind(self, code: CodeType) -> tuple[int, CodeType]:
-        kind = (_TOP if is_top_level(code) else _CELL) if self._is_cell(code) else _LIBRARY
-        known = self._kinds[id(code)] = kind, code
-        return known
+        return statistics.median(pauses) * max([one.interval for one in self.active()]) if pauses else 0.0
 
 
-def _line(code: CodeType, offset: CodeType | int) -> int:
-    assert isinstance(offset, int)
-    for start, end, line in code.co_lines():
-        if start <= offset < end and line:
-            return line
-    return 0
+def chain_of(frames: list[FrameType]) -> Chain:
+    """Return where control stands in *frames*."""
+    return [(frame.f_code, frame.f_lasti, frame.f_lineno) for frame in frames]

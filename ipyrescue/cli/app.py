@@ -11,6 +11,7 @@ from ipyrescue.cli.exits import MEANINGS
 from ipyrescue.cli.forget import forget
 from ipyrescue.cli.install import install
 from ipyrescue.cli.ls import ls
+from ipyrescue.cli.now import now
 from ipyrescue.cli.output import write
 from ipyrescue.cli.pin import pin
 from ipyrescue.cli.show import show
@@ -29,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, diff, verify, pin, forget, why, install):
+for _verb in (ls, show, diff, verify, pin, forget, now, why, install):
     app.command(_verb.__name__, cls=Verb)(_verb)
 
 

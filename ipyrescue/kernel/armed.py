@@ -15,15 +15,13 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
-from ipyrescue import stack
 from ipyrescue.capture.safepoint import Place, SafePoints
 from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
 from ipyrescue.capture.standstill import standstill
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
-from ipyrescue.kernel.notebook import Notebook
+from ipyrescue.kernel.notebook import Notebook, Spot
 from ipyrescue.kernel.panel import Panel, PanelState
 from ipyrescue.kernel.pressure import Pressure
 from ipyrescue.kernel.saving import Cut, Saver, Verdict
@@ -39,6 +37,7 @@ _OBSTRUCTED_SECONDS = 60.0
 _MEASURED_SECONDS = 5.0
 _OUTSIDE_SECONDS = 1.0
 _LAST_WRITE_SECONDS = 1.5
+_NOWHERE = Spot()
 _JOIN_SECONDS = 5.0
 _REASON_CHARACTERS = 300
 
@@ -144,7 +143,8 @@ class Armed:
             cost_seconds=self._costs.typical_seconds,
         )
         if decision is not None and not self._saver.busy:
-            self._cut(occasion_of(decision.trigger, error), raised_in(error, self._notebook.code.is_cell))
+            spot = Spot(raised_in(error, self._notebook.code.is_cell), raised=error)
+            self._cut(occasion_of(decision.trigger, error), spot)
         self._tell()
 
     def _tell(self) -> None:
@@ -158,16 +158,14 @@ class Armed:
         trigger = self._wanted()
         if trigger is not None and not self._saver.busy:
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
-            self._cut(Occasion(trigger=trigger, cut=place.cut), place.frame, place.header, sparing=sparing)
+            self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
 
-    def _cut(
-        self, occasion: Occasion, frame: FrameType | None = None, header: int | None = None, *, sparing: bool = False
-    ) -> None:
+    def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
         unsaved, now = self._unsaved_since, time.monotonic()
         self.last, self._before = now, list(self.points.step_times)
         try:
-            verdict = self._saver.save(Cut(occasion, self.settings, frame, header), sparing=sparing)
+            verdict = self._saver.save(Cut(occasion, self.settings, spot), sparing=sparing)
         except Exception as error:  # noqa: BLE001 - in a cell of the user, which must not know
             self._fail(error)
             return
@@ -184,8 +182,7 @@ class Armed:
         self._saver.drain(_LAST_WRITE_SECONDS)
         self.collect()
         if self._running:
-            frame = stack.innermost(sys._getframe(), self._notebook.code.is_cell)
-            self._cut(Occasion(trigger="signal", cut="interrupted", reason=name), frame)
+            self._cut(Occasion(trigger="signal", cut="interrupted", reason=name), Spot(sys._getframe()))
         elif self._unsaved_since is not None:
             self._cut(Occasion(trigger="signal", reason=name))
         if self._saver.way != "child":

@@ -7,8 +7,8 @@ import os
 import secrets
 import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,6 +40,7 @@ from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.upkeep import tidy, used_bytes
+from ipyrescue.training import progress
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,24 @@ class _Undo:
     cells: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Spot:
+    """Where the program stands: at the innermost *frame*, which may be ours, and at the *header* of a loop of a cell's.
+
+    *raised* is the exception that has just ended the cell.
+    """
+
+    frame: FrameType | None = field(default=None, repr=False)
+    header: int | None = None
+    raised: BaseException | None = field(default=None, repr=False)
+
+
 class Notebook:
     """One kernel's namespace and the store that its snapshots go to.
 
     *cells* maps a name to the execution count of the cell that bound it; *cell* is the one that is running, *history*
     all that were run. *has_restored*: a snapshot was bound in this kernel, all of it or a part. *code* tells the code
     of cells, *frames* are the functions that ran when what was restored last was saved.
-
-    *states* asks what the loops of the session are at, given the innermost frame of a cell and the line of the loop's
-    header at which it stands; *resume* hears of that after a full restore. See `ipyrescue.training.progress`.
     """
 
     def __init__(self, shell: Any, configuration: Callable[[], Configuration]) -> None:
@@ -72,8 +82,6 @@ class Notebook:
         self.has_restored = False
         self.code = CellCode(shell, self.cells)
         self.frames = Frames()
-        self.states: Callable[[FrameType | None, int | None], Mapping[str, Any]] = lambda frame, header: {}
-        self.resume: Callable[[Mapping[str, Any]], None] = lambda states: None
         self._shell = shell
         self._configuration = configuration
         self._started_in = Path(working_directory())
@@ -147,17 +155,16 @@ class Notebook:
         wanted: Settings,
         *,
         create: bool = True,
-        frame: FrameType | None = None,
-        header: int | None = None,
+        spot: Spot | None = None,
         area: LiveArea | None = None,
     ) -> Draft:
         """The pause of a checkpoint: what comes back touches no live object. Raises `CheckpointError`, `StoreError`.
 
-        Without *create* no store and no key is made, for a draft that is not to be written. *frame* is where the
-        program stands: the functions of cells from there outwards are saved with their locals. *header* is the line of
-        the loop's header that it has reached. Copies go to *area*, if it is not to be the one that is kept.
+        Without *create* no store and no key is made, for a draft that is not to be written. *spot* is where the program
+        stands: the functions of cells from there outwards are saved with their locals. Copies go to *area*, if it is
+        not to be the one that is kept.
         """
-        with self._at(frame, header, occasion) as occasion:
+        with self._at(spot or Spot(), occasion) as occasion:
             return checkpointing.capture(
                 self._shell.user_ns,
                 self.store(create=create),
@@ -168,11 +175,9 @@ class Notebook:
                 fence=self.fence_for(occasion, wanted),
             )
 
-    def freeze(
-        self, occasion: Occasion, wanted: Settings, *, frame: FrameType | None = None, header: int | None = None
-    ) -> Staged:
+    def freeze(self, occasion: Occasion, wanted: Settings, spot: Spot) -> Staged:
         """The pause before a fork, as short as can be; `complete` goes on in the child. Raises as `capture` does."""
-        with self._at(frame, header, occasion) as occasion:
+        with self._at(spot, occasion) as occasion:
             return checkpointing.freeze(
                 self._shell.user_ns,
                 self.store(create=True),
@@ -187,13 +192,14 @@ class Notebook:
         return self.write(checkpointing.thaw(staged, fence, lacks_memory=lacks_memory))
 
     @contextlib.contextmanager
-    def _at(self, frame: FrameType | None, header: int | None, occasion: Occasion) -> Iterator[Occasion]:
+    def _at(self, spot: Spot, occasion: Occasion) -> Iterator[Occasion]:
         """The *occasion* with the functions of cells that run, and with what loops stand at."""
+        frame = spot.frame
         try:
             yield replace(
                 occasion,
                 frames=stack.running(frame, self.code.is_cell, self.code.number),
-                progress=self.states(stack.innermost(frame, self.code.is_cell), header),
+                progress=progress.states(stack.innermost(frame, self.code.is_cell), spot.header, raised=spot.raised),
             )
         finally:
             # Whoever stands in a trace function of *frame* must not have it touched; see `let_go`.
@@ -317,7 +323,7 @@ class Notebook:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self._go_on_with_history(restored.snapshot)
             self.frames = Frames(restored.frames)
-            self.resume(restored.progress)
+            progress.resume(restored.progress)
         if into is None and restored.before is not None and not restored.before.is_empty:
             self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}

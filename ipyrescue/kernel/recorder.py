@@ -12,16 +12,18 @@ import sys
 import time
 from collections.abc import Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field, replace
+from types import FrameType
 from typing import Any
 
 from IPython.core.error import UsageError
 
+from ipyrescue import stack
 from ipyrescue.cells import Cell
 from ipyrescue.checkpointing import imagine
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.armed import Armed, say
 from ipyrescue.kernel.life import LifeRecorder
-from ipyrescue.kernel.notebook import Notebook
+from ipyrescue.kernel.notebook import Notebook, Spot
 from ipyrescue.kernel.panel import Panel
 from ipyrescue.kernel.saving import WAYS, Saver
 from ipyrescue.manifest import Settings, Snapshot
@@ -29,6 +31,7 @@ from ipyrescue.redaction import redacted
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion
 from ipyrescue.settings import Configuration
+from ipyrescue.training import progress
 
 _DRAIN_SECONDS = 60.0
 _CLOSE_SECONDS = 10.0
@@ -104,15 +107,21 @@ class Recorder:
     def checkpoint(self, occasion: Occasion, wanted: Settings) -> Snapshot:
         """Make a snapshot now. Raises `CheckpointError` or `StoreError`; older snapshots are intact then."""
         self._begin_life()
+        here = self._here(sys._getframe())
         with self._quiet_area(kept=wanted.every_seconds is not None):
-            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, frame=sys._getframe()))
+            self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, spot=here))
         self.life.saves(self.last_snapshot.created, waited=True, pause_seconds=self.last_snapshot.pause_seconds)
         return self.last_snapshot
+
+    def _here(self, frame: FrameType) -> Spot:
+        """Where a command stands: as the last statement of a loop's body, at the header that comes next."""
+        called_from = stack.innermost(frame, self.notebook.code.is_cell)
+        return Spot(frame, progress.header_of_tail(called_from) if called_from is not None else None)
 
     def plan(self, wanted: Settings) -> Any:
         """Capture without writing: a draft that says what a snapshot would hold."""
         with self._quiet_area():
-            return self.notebook.capture(Occasion(trigger="dry run"), wanted, frame=sys._getframe())
+            return self.notebook.capture(Occasion(trigger="dry run"), wanted, spot=self._here(sys._getframe()))
 
     def imagine(self, names: Iterable[str]) -> Snapshot:
         """What a snapshot of these names would be now, to compare it with another; nothing is kept of it."""

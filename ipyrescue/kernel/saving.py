@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from types import FrameType
 from typing import Any, Literal
 
 from ipyrescue.capture import children
@@ -22,7 +21,7 @@ from ipyrescue.capture.staging import LiveArea, NoMemory
 from ipyrescue.capture.writer import Ticket, Writer
 from ipyrescue.checkpointing import NotInAChild, Staged
 from ipyrescue.errors import CheckpointError
-from ipyrescue.kernel.notebook import Notebook
+from ipyrescue.kernel.notebook import Notebook, Spot
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.selection import Occasion
 
@@ -41,12 +40,11 @@ _CRASHES = ("SIGSEGV", "SIGBUS")
 
 @dataclass(frozen=True)
 class Cut:
-    """Where and why a snapshot is taken: the innermost *frame* of the user, the loop *header* that it has reached."""
+    """Why, how and where a snapshot is taken."""
 
     occasion: Occasion
     settings: Settings
-    frame: FrameType | None = field(default=None, repr=False)
-    header: int | None = None
+    spot: Spot
 
 
 @dataclass(frozen=True)
@@ -140,13 +138,13 @@ class Saver:
             except Childless:
                 way = "thread"
         if way == "thread":
-            draft = self._notebook.capture(cut.occasion, cut.settings, frame=cut.frame, header=cut.header)
+            draft = self._notebook.capture(cut.occasion, cut.settings, spot=cut.spot)
             ticket = self._thread.submit(lambda: self._notebook.write(draft))
         now = time.monotonic()
         return _Flight(ticket, way, now - started, now)
 
     def _fork(self, cut: Cut) -> ChildTicket:
-        staged = self._notebook.freeze(cut.occasion, cut.settings, frame=cut.frame, header=cut.header)
+        staged = self._notebook.freeze(cut.occasion, cut.settings, cut.spot)
         fence = self._notebook.fence_for(cut.occasion, cut.settings)
         absent = () if self._needs_all_memory else staged.spans
         deadline = _PATIENCE_SECONDS + sum(size for _, size in staged.spans) / _SLOWEST_BYTES_PER_SECOND
@@ -155,7 +153,7 @@ class Saver:
 
     def _at_once(self, cut: Cut, started: float) -> Verdict:
         """Write from where the bytes are, while nobody changes them: it takes longest, and next to no memory."""
-        draft = self._notebook.capture(cut.occasion, cut.settings, frame=cut.frame, header=cut.header, area=LiveArea())
+        draft = self._notebook.capture(cut.occasion, cut.settings, spot=cut.spot, area=LiveArea())
         snapshot = self._notebook.write(draft)
         now = time.monotonic()
         return Verdict(snapshot, None, "at once", now - started, now, now)

@@ -12,7 +12,7 @@ import math
 import re
 import secrets
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,19 @@ _ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody wants a snapshot: *at* is when, in seconds since the epoch; after *until* nobody waits for it."""
+    """Somebody wants a snapshot: *at* is when, in seconds since the epoch; after *until* nobody waits for it.
+
+    A *joined* one is somebody else's, who may take it back.
+    """
 
     id: str
     at: float
     until: float
+    joined: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """What stands in the file."""
+        return {"id": self.id, "at": self.at, "until": self.until}
 
 
 @dataclass(frozen=True)
@@ -107,11 +115,11 @@ def ask(root: Path, incarnation: str, *, patience_seconds: float, now: float | N
     with atomic.explained("leave a request at", path):
         for _ in range(2):
             with contextlib.suppress(FileExistsError):
-                atomic.publish(layout.temporary(root), path, _encoded(asdict(wanted)), mode=0o600)
+                atomic.publish(layout.temporary(root), path, _encoded(wanted.as_json()), mode=0o600)
                 return wanted
             there = _read_request(path)
             if there is not None and moment < there.until:
-                return there
+                return replace(there, joined=True)
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
     raise StoreError(f"Could not leave a request at {path}: somebody else leaves one all the time. Try again.")
@@ -125,13 +133,17 @@ def answered(root: Path, incarnation: str) -> Answer | None:
     return None
 
 
+def waits(root: Path, incarnation: str, request: Request) -> bool:
+    """Whether the request still waits for an answer."""
+    there = _read_request(layout.request_path(root, incarnation))
+    return there is not None and there.id == request.id
+
+
 def withdraw(root: Path, incarnation: str, request: Request) -> None:
     """Take the request back, if it is still that one. Raises nothing."""
-    path = layout.request_path(root, incarnation)
-    there = _read_request(path)
-    if there is not None and there.id == request.id:
+    if waits(root, incarnation, request):
         with contextlib.suppress(OSError):
-            path.unlink()
+            layout.request_path(root, incarnation).unlink()
 
 
 def _read_request(path: Path) -> Request | None:

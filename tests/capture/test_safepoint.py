@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import ast
 import asyncio
 import contextlib
@@ -107,7 +106,7 @@ class Notebook:
     def ask(self):
         """Ask as a clock thread does; the signal is handled before this returns."""
         self.points.request()
-        _thread.interrupt_main(self.points._signal)
+        self.points._attention.ask()
 
 
 class Optimizer:
@@ -1393,7 +1392,7 @@ def test_a_call_that_came_while_a_snapshot_was_cut_is_made_after_it(notebook):
         assert done == []
 
     notebook.react = react
-    notebook.run("for i in range(1):\n    opt.step()\nfound = list(points._callbacks)\n")
+    notebook.run("for i in range(1):\n    opt.step()\nfound = list(points._attention._callbacks)\n")
 
     assert done == [1]
 
