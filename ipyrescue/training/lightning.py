@@ -19,7 +19,7 @@ from ipyrescue.training.loading import source_of_batches
 from ipyrescue.training.loop import LoopPass, SizedLoop
 
 
-class RescueCallback(Callback):
+class RescueCallback(Callback):  # type: ignore[misc]  # mypy does not follow it
     """Goes on in the middle of an epoch, when the cell with `trainer.fit(...)` is run again after a restore.
 
         trainer = Trainer(max_epochs=10, callbacks=[RescueCallback()])
@@ -58,7 +58,7 @@ class RescueCallback(Callback):
             processed = process(loader)
             return self._positioned(trainer, processed) if _is_for_training(trainer) else processed
 
-        strategy.process_dataloader = with_position  # type: ignore[method-assign]
+        strategy.process_dataloader = with_position
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Hand Lightning the checkpoint that a restore has left; it loads loops and optimizers after this hook."""
