@@ -15,6 +15,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 from ipyrescue.capture.safepoint import Place, SafePoints
 from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
@@ -77,6 +78,7 @@ class Armed:
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
         self._untold: deque[str] = deque()
+        self._will_tell = False
         self._lost: str | None = None
         self._taking = threading.Lock()
         self._main = threading.main_thread().ident or 0
@@ -127,8 +129,11 @@ class Armed:
         self._unsaved_since = self._unsaved_since or time.monotonic()
         self.points.cell_begins()
 
-    def cell_ends(self, *, started: float, error: BaseException | None) -> None:
-        """The cell is at its end: save if that is due, and tell what has happened meanwhile."""
+    def cell_ends(self, *, started: float, error: BaseException | None, frame: FrameType | None = None) -> None:
+        """The cell is at its end: save if that is due, and tell what has happened meanwhile.
+
+        *frame* is where the program stands, if it is no cell that ends but a block.
+        """
         self._running = False
         self.points.cell_ends()
         self.collect()
@@ -143,13 +148,21 @@ class Armed:
             cost_seconds=self._costs.typical_seconds,
         )
         if decision is not None and not self._saver.busy:
-            spot = Spot(raised_in(error, self._notebook.code.is_cell), raised=error)
+            spot = Spot(raised_in(error, self._notebook.code.is_cell) or frame, raised=error)
             self._cut(occasion_of(decision.trigger, error), spot)
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell what has happened and was not told yet, on the main thread."""
+        self._will_tell = False
         while self._untold:
-            say(self._untold.popleft())
+            say(self._notebook.worded(self._untold.popleft()))
+
+    def _tell_soon(self) -> None:
+        """In a script the next end of a cell may be nine hours away."""
+        if self._untold and self._notebook.is_script and not self._will_tell:
+            self._will_tell = True
+            self.points.wake(self.tell)
 
     # --- safe points ------------------------------------------------------------------------------------------------
 
@@ -301,6 +314,7 @@ class Armed:
         self.collect()
         self._measure()
         self._look_outside()
+        self._tell_soon()
         if self._running:
             self._request()
         self._panel.update(self.panel_state())
