@@ -78,6 +78,7 @@ class Armed:
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
         self._untold: deque[str] = deque()
+        self._will_tell = False
         self._lost: str | None = None
         self._taking = threading.Lock()
         self._main = threading.main_thread().ident or 0
@@ -129,8 +130,11 @@ class Armed:
         self._unsaved_since = self._unsaved_since or time.monotonic()
         self.points.cell_begins()
 
-    def cell_ends(self, *, started: float, error: BaseException | None) -> None:
-        """The cell is at its end: save if that is due, and tell what has happened meanwhile."""
+    def cell_ends(self, *, started: float, error: BaseException | None, frame: FrameType | None = None) -> None:
+        """The cell is at its end: save if that is due, and tell what has happened meanwhile.
+
+        *frame* is where the program stands, if it is no cell that ends but a block.
+        """
         self._running = False
         self.points.cell_ends()
         self.collect()
@@ -145,9 +149,9 @@ class Armed:
             cost_seconds=self._costs.typical_seconds,
         )
         if decision is not None and not self._saver.busy:
-            self._cut_after(decision.trigger, error)
+            self._cut_after(decision.trigger, error, frame)
         self.points.withdraw()
-        self._tell()
+        self.tell()
 
     def save_now(self, error: BaseException | None) -> None:
         """Save what a cell within the running one has done."""
@@ -155,13 +159,21 @@ class Armed:
         self.collect()
         self._cut_after("every" if error is None else "exception", error)
 
-    def _cut_after(self, trigger: str, error: BaseException | None) -> None:
-        spot = Spot(raised_in(error, self._notebook.code.is_cell), raised=error)
+    def _cut_after(self, trigger: str, error: BaseException | None, frame: FrameType | None = None) -> None:
+        spot = Spot(raised_in(error, self._notebook.code.is_cell) or frame, raised=error)
         self._cut(occasion_of(trigger, error), spot)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell what has happened and was not told yet, on the main thread."""
+        self._will_tell = False
         while self._untold:
-            say(self._untold.popleft())
+            say(self._notebook.worded(self._untold.popleft()))
+
+    def _tell_soon(self) -> None:
+        """In a script the next end of a cell may be nine hours away."""
+        if self._untold and self._notebook.is_script and not self._will_tell:
+            self._will_tell = True
+            self.points.wake(self.tell)
 
     # --- safe points ------------------------------------------------------------------------------------------------
 
@@ -307,6 +319,7 @@ class Armed:
         self.collect()
         self._measure()
         self._look_outside()
+        self._tell_soon()
         if self._left is not None:
             self.points.wake(self._let_go)
         if self._running:
