@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ipyrescue.capture import children
 from ipyrescue.capture.fence import Fence
-from ipyrescue.capture.forking import Childless, ChildTicket, ForkingWriter
+from ipyrescue.capture.forking import Childless, ChildTicket, ForkingWriter, worth_keeping_out
 from ipyrescue.capture.staging import LiveArea, NoMemory
 from ipyrescue.capture.writer import Ticket, Writer
 from ipyrescue.checkpointing import NotInAChild, Staged
@@ -146,7 +146,7 @@ class Saver:
     def _fork(self, cut: Cut) -> ChildTicket:
         staged = self._notebook.freeze(cut.occasion, cut.settings, cut.spot)
         fence = self._notebook.fence_for(cut.occasion, cut.settings)
-        absent = () if self._needs_all_memory else staged.spans
+        absent = [] if self._needs_all_memory else worth_keeping_out(staged.spans)
         deadline = _PATIENCE_SECONDS + sum(size for _, size in staged.spans) / _SLOWEST_BYTES_PER_SECOND
         job = partial(_in_child, self._began, self._notebook, staged, fence, lacks_memory=bool(absent))
         return self._forking.submit(job, absent=absent, deadline_seconds=deadline)
