@@ -346,7 +346,7 @@ def test_a_child_that_another_thread_forks_meanwhile_lacks_nothing(writer, monke
     def fork_another():
         child = forks()
         if child == 0:
-            os._exit(int(numbers[1000]))
+            os._exit(int(numbers[1 << 20]))
         statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
     def fork_after_another():
