@@ -203,6 +203,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         trigger=selection.occasion.trigger,
         cut=selection.occasion.cut,
         reason=selection.occasion.reason,
+        traceback=selection.occasion.traceback,
         cell=selection.origin.cell,
         host=selection.origin.host,
         settings=selection.settings,

@@ -52,6 +52,7 @@ class Occasion:
     trigger: str = "command"
     cut: str = "cell_end"
     reason: str | None = None
+    traceback: str | None = None
     label: str | None = None
     frames: tuple[Running, ...] = ()
     progress: Mapping[str, Any] = field(default_factory=dict)

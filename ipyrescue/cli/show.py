@@ -75,6 +75,7 @@ def _contents(s: Snapshot) -> dict[str, Any]:
         "tensors": [
             {"name": t.name, "dtype": t.dtype, "shape": list(t.shape)} for g in s.groups for t in g.tensors if t.name
         ],
+        "traceback": s.traceback,
         "settings": dataclasses.asdict(s.settings),
         "environment": s.environment,
     }
@@ -95,6 +96,8 @@ def _write(entry: Entry, s: Snapshot) -> None:
     for title, fact in facts.items():
         if fact:
             write(f"{title:<10}{printable(fact)}")
+    if s.traceback:
+        write("\n" + "\n".join(printable(line) for line in s.traceback.rstrip().splitlines()))
     write("")
     write_table(
         (Column("NAME", fold=True), Column("TYPE", fold=True), Column("SIZE", right=True), Column("CELL", right=True)),

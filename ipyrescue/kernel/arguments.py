@@ -275,14 +275,12 @@ _UNBUILT_VERBS = {
     "prune": "Space is freed by itself after each snapshot. To drop one: %snapshots forget ID",
 }
 
-CELL_MAGIC = "`%%checkpoint_vars` is not built yet. Write `%checkpoint_vars ...` with one % on a line of its own."
-"""What to answer to the cell magic."""
-
 CHECKPOINT_HELP = f"""Make a snapshot of this notebook's variables; with every=, go on making them, also inside cells.
 
     %checkpoint_vars                          a snapshot now, durable when the line returns
     %checkpoint_vars model opt                the same; these names must be in it (patterns like model* too)
     %checkpoint_vars model opt every=5m       and from now on a new one, also inside cells, at most every 5 minutes
+    %%checkpoint_vars every=2m                the same for this one cell, which follows below the line
     %checkpoint_vars --check                  a snapshot now, and the proof that it loads and is what you have
 
 A snapshot holds every variable that can be saved, unless --only is said. `every=5m`, `--every 5m` and `-e 5m` are

@@ -12,34 +12,36 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
-from ipyrescue.capture.safepoint import Place, SafePoints
+from ipyrescue.capture.boundaries import Place
+from ipyrescue.capture.safepoint import SafePoints
 from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
 from ipyrescue.capture.standstill import standstill
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
+from ipyrescue.kernel.outside import Outside
 from ipyrescue.kernel.panel import Panel, PanelState
-from ipyrescue.kernel.pressure import Pressure
 from ipyrescue.kernel.saving import Cut, Saver, Verdict
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion
 from ipyrescue.stack import raised_in
-from ipyrescue.store import requests
 
 _LOOK_SECONDS = 0.25
 _PENDING_SECONDS = 0.1
 _OBSTRUCTED_SECONDS = 60.0
 _MEASURED_SECONDS = 5.0
-_OUTSIDE_SECONDS = 1.0
 _LAST_WRITE_SECONDS = 1.5
 _NOWHERE = Spot()
 _JOIN_SECONDS = 5.0
 _REASON_CHARACTERS = 300
+_TRACEBACK_CHARACTERS = 8_000
 
 
 @dataclass
@@ -71,9 +73,7 @@ class Armed:
         self._running = False
         self._unsaved_since: float | None = None
         self._trigger: str | None = None
-        self._asked: requests.Request | None = None
-        self._pressure = Pressure()
-        self._looked = 0.0
+        self._outside = Outside(self._place)
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
         self._untold: deque[str] = deque()
@@ -142,9 +142,18 @@ class Armed:
             cost_seconds=self._costs.typical_seconds,
         )
         if decision is not None and not self._saver.busy:
-            spot = Spot(raised_in(error, self._notebook.code.is_cell), raised=error)
-            self._cut(occasion_of(decision.trigger, error), spot)
+            self._cut_after(decision.trigger, error)
         self._tell()
+
+    def save_now(self, error: BaseException | None) -> None:
+        """Save what a cell within the running one has done."""
+        self._saver.drain(_LAST_WRITE_SECONDS)
+        self.collect()
+        self._cut_after("every" if error is None else "exception", error)
+
+    def _cut_after(self, trigger: str, error: BaseException | None) -> None:
+        spot = Spot(raised_in(error, self._notebook.code.is_cell), raised=error)
+        self._cut(occasion_of(trigger, error), spot)
 
     def _tell(self) -> None:
         while self._untold:
@@ -158,6 +167,17 @@ class Armed:
         if trigger is not None and not self._saver.busy:
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
             self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
+            if place.frame is not None:
+                self._let_go_of(place.frame)
+
+    def _let_go_of(self, frame: FrameType) -> None:
+        """Have what reading its locals left at *frame* forgotten as soon as its trace function has returned."""
+
+        def let_go() -> None:
+            if not self._notebook.let_go(frame):
+                self.points.wake(let_go)
+
+        self.points.wake(let_go)
 
     def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
@@ -211,33 +231,16 @@ class Armed:
             self._cut(Occasion(trigger=trigger), sparing=trigger == "memory")
 
     def _look_outside(self) -> None:
-        """About once a second, see whether somebody has asked for a snapshot, and whether memory is near its limit."""
-        now = time.monotonic()
-        if now - self._looked < _OUTSIDE_SECONDS:
+        """Do what was asked for from outside at the next safe point, or, where no cell runs, at once."""
+        trigger = self._outside.look()
+        if trigger is None:
             return
-        self._looked = now
-        if self._asked is None:
-            self._asked = requests.pending(*self._place)
-            if self._asked is not None:
-                self._ask("now")
-        crossed = self._pressure.crossed()
-        if crossed is not None:
-            self._untold.append(f"{crossed}. A snapshot is made early.")
-            self._ask("memory")
-
-    def _ask(self, trigger: str) -> None:
+        if trigger == "memory":
+            self._untold.append(f"{self._outside.crossed}. A snapshot is made early.")
         self._trigger = trigger
         if not self._running:
             self.points.wake(self._save_idle)
 
-    def _answer(self, *, snapshot_id: str | None = None, refusal: str | None = None) -> None:
-        """Tell whoever has asked what became of it."""
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            with contextlib.suppress(RescueError):
-                requests.answer(*self._place, asked, snapshot_id=snapshot_id, refusal=refusal)
-
-    @property
     def _place(self) -> tuple[Path, str]:
         return self._notebook.identity.store_root, self._notebook.incarnation
 
@@ -261,7 +264,7 @@ class Armed:
 
     def _succeed(self, snapshot: Snapshot, verdict: Verdict) -> None:
         self.last_snapshot = snapshot
-        self._answer(snapshot_id=snapshot.id)
+        self._outside.answer(snapshot_id=snapshot.id)
         self._measuring = _Measuring(verdict.pause_seconds, self._before, verdict.began, verdict.ended)
         self._life.saves(snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds)
         if self.failure is not None:
@@ -276,7 +279,7 @@ class Armed:
         text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
         if self.failure is None:
             self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
-        self._answer(refusal=text)
+        self._outside.answer(refusal=text)
         self.failures += 1
         self.failure = text
         self._life.fails(text)
@@ -353,7 +356,12 @@ def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
     reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:_REASON_CHARACTERS]
     if shows_a_secret(reason):
         reason = type(error).__name__
-    return Occasion(trigger=trigger, cut="interrupted", reason=reason)
+    return Occasion(trigger=trigger, cut="interrupted", reason=reason, traceback=_traceback(error))
+
+
+def _traceback(error: BaseException) -> str:
+    """The traceback as Python prints it, without credentials; of a long one the end."""
+    return redacted("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
 
 
 def say(text: str) -> None:

@@ -212,7 +212,7 @@ def group_numbers(groups: list[tuple[str, ...]]) -> dict[str, str]:
 
 def snapshot_as_json(snapshot: Snapshot) -> dict[str, Any]:
     """Return what a program wants to know of a snapshot, without where its bytes stand."""
-    kept = ("id", "sequence", "notebook", "created", "label", "trigger", "cut", "reason", "cell", "host")
+    kept = ("id", "sequence", "notebook", "created", "label", "trigger", "cut", "reason", "traceback", "cell", "host")
     numbers = ("size_bytes", "new_bytes", "pause_seconds")
     fields = {name: getattr(snapshot, name) for name in (*kept, *numbers)}
     variables = [dataclasses.asdict(variable) for variable in snapshot.variables]

@@ -60,9 +60,10 @@ class RescueMagics(Magics):
     @_told
     def checkpoint_vars(self, line: str, cell: str | None = None) -> Report | None:
         """Make a snapshot now; with every=, go on making them. The manual is put here from `arguments`."""
-        if cell is not None:
-            raise UsageError(arguments.CELL_MAGIC)
         wanted = arguments.parse_checkpoint(line)
+        if cell is not None:
+            self._run_protected(wanted, cell)
+            return None
         if wanted.off:
             return _form(self._turn_off(wanted), as_json=wanted.json)
         if wanted.status:
@@ -81,6 +82,22 @@ class RescueMagics(Magics):
         if wanted.every_seconds is not None and not wanted.json:
             self._recorder.show_panel()
         return reporting.checked(self._recorder, snapshot, saved) if wanted.check else saved
+
+    def _run_protected(self, wanted: CheckpointArguments, cell: str) -> None:
+        """Run *cell* armed as *wanted* says, then be armed as before."""
+        if wanted.every_seconds is None:
+            raise UsageError("Say how often: %%checkpoint_vars every=5m   Without every=, %checkpoint_vars saves once.")
+        before = self._recorder.armed.settings if self._recorder.armed is not None else None
+        settings = self._settings(wanted)
+        self._recorder.checkpoint(Occasion(cut="line", label=wanted.label), settings)
+        self._recorder.arm(settings)
+        self._recorder.show_panel()
+        assert self.shell is not None
+        ran = self.shell.run_cell(cell, store_history=False)  # type: ignore[no-untyped-call]
+        error = ran.error_before_exec or ran.error_in_exec
+        self._recorder.go_back_to(before, error)
+        if error is not None:
+            raise UsageError(f"The cell ended with the {type(error).__name__} above.")
 
     def _settings(self, wanted: CheckpointArguments) -> Settings:
         said = Settings(

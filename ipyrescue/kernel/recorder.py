@@ -21,6 +21,7 @@ from ipyrescue import stack
 from ipyrescue.cells import Cell
 from ipyrescue.checkpointing import imagine
 from ipyrescue.errors import RescueError
+from ipyrescue.kernel import shortage
 from ipyrescue.kernel.armed import Armed, say
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
@@ -179,6 +180,18 @@ class Recorder:
         self.armed.last_snapshot = self.last_snapshot
         self.life.arms(wanted.every_seconds)
 
+    def go_back_to(self, settings: Settings | None, error: BaseException | None) -> None:
+        """Be armed with these settings again, or not at all; what a cell within this one did is saved first.
+
+        *error* is what ended that cell.
+        """
+        if self.armed is not None:
+            self.armed.save_now(error)
+        if settings is not None:
+            self.arm(settings)
+        else:
+            self.disarm()
+
     def show_panel(self) -> None:
         """Show how well the work is protected, where it stays true; in a cell."""
         if self.armed is not None:
@@ -266,10 +279,17 @@ class Recorder:
         try:
             self._note_names(cell)
             self.life.cell_ends(cell.number, cell.source, result.error_in_exec)
+            self._tell_of_shortage(result.error_in_exec)
             if self.armed is not None:
                 self.armed.cell_ends(started=cell.started, error=_error_of_the_user(result))
         except BaseException as error:  # noqa: BLE001 - a hook: it must not break the user's cell
             self._fail(error)
+
+    def _tell_of_shortage(self, error: BaseException | None) -> None:
+        """After an exception that says that memory ran out: what holds it, and what frees it."""
+        hints = shortage.hints(error, self._shell.user_ns)
+        if hints is not None:
+            print(hints, file=sys.stderr, flush=True)  # noqa: T201 - in a cell, on the main thread
 
     def _note_names(self, cell: _Cell) -> None:
         for name, value in list(self._shell.user_ns.items()):

@@ -299,7 +299,7 @@ def test_a_report_is_shown_also_where_ipython_would_drop_it(make_kernel: MakeKer
         ("%checkpoint_vars --only", "model opt --only"),
         ("%snapshots pin 3f9c", "matches no snapshot"),
         ("%restore_vars device=cuda", "device=cpu"),
-        ("%%checkpoint_vars every=2m\nx = 1", "not built yet"),
+        ("%%checkpoint_vars model\nx = 1", "Say how often: %%checkpoint_vars every=5m"),
     ],
 )
 def test_what_cannot_be_done_is_one_clear_line(make_kernel: MakeKernel, line: str, told: str) -> None:
