@@ -80,7 +80,6 @@ class Armed:
         self._untold: deque[str] = deque()
         self._will_tell = False
         self._lost: str | None = None
-        self._taking = threading.Lock()
         self._main = threading.main_thread().ident or 0
         self._process = os.getpid()
         self._stopped = threading.Event()
@@ -264,17 +263,11 @@ class Armed:
 
     def collect(self) -> None:
         """Take the writer's verdict, if there is one."""
-        # Not waited for: a signal handler may come here while the thread that it interrupts is here already.
-        if not self._taking.acquire(blocking=False):
-            return
-        try:
-            verdict = self._saver.collect()
-            if verdict is not None:
-                self._take(verdict)
-                if verdict.way == "child":
-                    self._life.writes(None)
-        finally:
-            self._taking.release()
+        verdict = self._saver.collect()
+        if verdict is not None:
+            self._take(verdict)
+            if verdict.way == "child":
+                self._life.writes(None)
 
     def _take(self, verdict: Verdict) -> None:
         if verdict.again:
