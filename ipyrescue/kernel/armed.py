@@ -76,6 +76,7 @@ class Armed:
         self._outside = Outside(self._place)
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
+        self._read: FrameType | None = None
         self._untold: deque[str] = deque()
         self._lost: str | None = None
         self._taking = threading.Lock()
@@ -130,6 +131,7 @@ class Armed:
     def cell_ends(self, *, started: float, error: BaseException | None) -> None:
         """The cell is at its end: save if that is due, and tell what has happened meanwhile."""
         self._running = False
+        self._read = None
         self.points.cell_ends()
         self.collect()
         now = time.monotonic()
@@ -168,17 +170,12 @@ class Armed:
         if trigger is not None and not self._saver.busy:
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
             self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
-            if place.frame is not None:
-                self._let_go_of(place.frame)
+            self._read = place.frame
 
-    def _let_go_of(self, frame: FrameType) -> None:
-        """Have what reading its locals left at *frame* forgotten as soon as its trace function has returned."""
-
-        def let_go() -> None:
-            if not self._notebook.let_go(frame):
-                self.points.wake(let_go)
-
-        self.points.wake(let_go)
+    def _let_go(self) -> None:
+        """Forget, on the main thread, what reading its locals left at a frame; the clock asks until that can be."""
+        if self._read is not None and self._notebook.let_go(self._read):
+            self._read = None
 
     def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
@@ -304,6 +301,8 @@ class Armed:
         self.collect()
         self._measure()
         self._look_outside()
+        if self._read is not None:
+            self.points.wake(self._let_go)
         if self._running:
             self._request()
         self._panel.update(self.panel_state())
