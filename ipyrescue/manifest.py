@@ -12,8 +12,8 @@ import dataclasses
 import json
 import math
 import re
-import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
@@ -275,7 +275,7 @@ class Snapshot:
                 f"This snapshot has format {version}; this ipyrescue reads up to {FORMAT_VERSION}. "
                 "Upgrade it: pip install -U ipyrescue"
             )
-        snapshot: Snapshot = _build(cls, fields, "manifest")
+        snapshot: Snapshot = _reader(typing.cast(Any, cls), "manifest")(fields)
         _check_references(snapshot)
         _check_frames(snapshot)
         return snapshot
@@ -299,27 +299,45 @@ def _parse(raw: bytes) -> dict[str, Any]:
     return fields
 
 
+Reader = Callable[[Any], Any]
+"""Turns JSON into a value of one kind, or raises `CorruptError`: exact keys, exact types, patterns matched whole."""
+
+
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Turn JSON into *kind*, or raise: exact keys, exact types, patterns matched whole."""
+def _reader(kind: Any, where: str) -> Reader:
+    """Make the reader of *kind*; *where* is what its errors call the place. Made once: there are thousands of blobs."""
     if kind in (int, float, str, bool):
-        return _scalar(kind, value, where)
+        return lambda value: _scalar(kind, value, where)
     if dataclasses.is_dataclass(kind):
-        return _record(typing.cast(type, kind), value, where)
+        return _record_reader(typing.cast(type, kind), where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        return _matched(arguments[1], _scalar(arguments[0], value, where), where)
-    if origin is tuple and type(value) is list:
-        return tuple(_build(arguments[0], item, where) for item in value)
-    if origin is dict and type(value) is dict:
-        return {key: _scalar(str, item, where) for key, item in value.items()}
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _build(arguments[0], value, where)
-    raise CorruptError(f"A manifest's {where} has the wrong shape.")
+        return lambda value: _matched(arguments[1], _scalar(arguments[0], value, where), where)
+    if origin is tuple:
+        item = _reader(arguments[0], where)
+        return lambda value: tuple(map(item, _of_type(list, value, where)))
+    if origin is dict:
+        return lambda value: {k: _scalar(str, v, where) for k, v in _of_type(dict, value, where).items()}
+    optional = _reader(arguments[0], where)
+    return lambda value: None if value is None else optional(value)
+
+
+def _record_reader(cls: type, where: str) -> Reader:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    fields = [(name, _reader(kind, f"{where}.{name}")) for name, kind in hints.items()]
+
+    def read(value: Any) -> Any:
+        if type(value) is not dict or value.keys() != hints.keys():
+            raise CorruptError(f"A manifest's {where} has missing or unknown fields.")
+        return cls(*[reader(value[name]) for name, reader in fields])
+
+    return read
+
+
+def _of_type(kind: type, value: Any, where: str) -> Any:
+    if type(value) is not kind:
+        raise CorruptError(f"A manifest's {where} has the wrong shape.")
+    return value
 
 
 def _matched(pattern: re.Pattern[str], text: str, where: str) -> str:
@@ -339,13 +357,6 @@ def _scalar(kind: type, value: Any, where: str) -> Any:
     if not good:
         raise CorruptError(f"A manifest's {where} is not of type {kind.__name__}.")
     return value
-
-
-def _record(cls: type, value: Any, where: str) -> Any:
-    hints = _hints(cls)
-    if type(value) is not dict or value.keys() != hints.keys():
-        raise CorruptError(f"A manifest's {where} has missing or unknown fields.")
-    return cls(**{name: _build(kind, value[name], f"{where}.{name}") for name, kind in hints.items()})
 
 
 def _check_references(snapshot: Snapshot) -> None:

@@ -143,7 +143,8 @@ class Store:
 
     def verified(self, snapshot: Snapshot) -> bool:
         """Whether this process has read every blob of *snapshot*, and no pack of it changed since."""
-        packs = {blob.pack: blobs.pack_signature(self.root, blob.pack) for blob in snapshot.blobs if blob.size_bytes}
+        needed = {blob.pack for blob in snapshot.blobs if blob.size_bytes}
+        packs = {pack: blobs.pack_signature(self.root, pack) for pack in needed}
         return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
 
     def untrusted(self, id_prefix: str) -> Foreign:

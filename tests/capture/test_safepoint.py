@@ -103,6 +103,9 @@ class Notebook:
     def torn(self):
         return [hit for hit in self.hits if len(set(hit[3])) > 1]
 
+    def wait(self, seconds):
+        self.now += seconds
+
     def ask(self):
         """Ask as a clock thread does; the signal is handled before this returns."""
         self.points.request()
@@ -727,6 +730,14 @@ for j in range(2):
         key=Key().key,
     )
 """,
+    "a library's loop": """
+lst = [3, 1, 2]
+def key(x):
+    lib.fit(opt)
+    return x
+lst.sort(key=key)
+lib.fit(opt)
+""",
     "a line": """
 lst = [3, 1, 2]
 note.asking = False
@@ -794,6 +805,23 @@ def callback():
         note.ask()
 for j in range(2):
     lib.call(callback)
+""",
+        """
+note.asking = False
+go = lambda: [
+    note.ask(),
+    note.wait(1.1),
+    (),
+]
+class A:
+    a = go()
+    b = go()
+x = [
+    go()
+    for i in
+    range(2)
+]
+i = 1
 """,
         """
 note.asking = False
@@ -1161,6 +1189,33 @@ def test_a_storm_of_interrupts_leaves_no_tracer(notebook):
 
     assert notebook.names["traces"] == (None, None)
     assert notebook.cuts[-2:] == ["boundary"] * 2
+
+
+@pytest.mark.parametrize("taking", [True, False])
+def test_an_interrupt_in_the_middle_of_a_change_comes_after_it(notebook, monkeypatch, taking):
+    settrace = sys.settrace
+
+    def interrupted(function):
+        if (function is None) is not taking:
+            signal.raise_signal(signal.SIGINT)
+        settrace(function)
+
+    notebook.names |= {"frame": sys._getframe, "gettrace": sys.gettrace}
+    monkeypatch.setattr(sys, "settrace", interrupted)
+    notebook.run(
+        """
+try:
+    for i in range(2):
+        opt.step()
+except KeyboardInterrupt:
+    i = "caught"
+k = 1
+traces = gettrace(), frame().f_trace
+"""
+    )
+
+    assert notebook.names["i"] == "caught"
+    assert notebook.names["traces"] == (None, None)
 
 
 MOMENTS = """
