@@ -69,7 +69,6 @@ class Armed:
         self._notebook, self._life, self._panel, self._saver = notebook, life, panel, saver
         self._costs = Costs()
         self._measuring: _Measuring | None = None
-        self._left: FrameType | None = None
         self._before: list[float] = []
         self._running = self._cutting = False
         self._unsaved_since: float | None = None
@@ -77,6 +76,7 @@ class Armed:
         self._outside = Outside(self._place)
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
+        self._read: FrameType | None = None
         self._untold: deque[str] = deque()
         self._will_tell = False
         self._lost: str | None = None
@@ -135,6 +135,7 @@ class Armed:
         *frame* is where the program stands, if it is no cell that ends but a block.
         """
         self._running = False
+        self._read = None
         self.points.cell_ends()
         self.collect()
         now = time.monotonic()
@@ -182,13 +183,12 @@ class Armed:
         if trigger is not None and not self._saver.busy:
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
             self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
-            if place.frame is not None:
-                self._left = place.frame
+            self._read = place.frame
 
     def _let_go(self) -> None:
-        """Forget what reading the locals of a frame has left there, once its trace function has returned."""
-        if self._left is not None and self._notebook.let_go(self._left):
-            self._left = None
+        """Forget, on the main thread, what reading its locals left at a frame; the clock asks until that can be."""
+        if self._read is not None and self._notebook.let_go(self._read):
+            self._read = None
 
     def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
@@ -313,7 +313,7 @@ class Armed:
         self._measure()
         self._look_outside()
         self._tell_soon()
-        if self._left is not None:
+        if self._read is not None:
             self.points.wake(self._let_go)
         if self._running:
             self._request()
