@@ -19,6 +19,7 @@ from types import CodeType, FrameType, SimpleNamespace
 from typing import Any
 
 from ipyrescue import identity
+from ipyrescue.capture.headers import in_linecache
 from ipyrescue.identity import Identity
 from ipyrescue.store.lives import Cause
 
@@ -85,6 +86,10 @@ class ScriptCode:
         if known is None:
             known = self._known[filename] = self._is_users(filename)
         return known
+
+    def source(self, code: CodeType) -> str | None:
+        """The text of the file that *code* stands in."""
+        return in_linecache(code)
 
     def number(self, code: CodeType) -> int | None:
         """None: a script has no cells."""
