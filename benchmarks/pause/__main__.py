@@ -20,12 +20,14 @@ from benchmarks.pause import accounting, room, rounds
 from benchmarks.pause.contenders import CONTENDERS, DCP, OURS
 from benchmarks.pause.table import differing, render
 
-WRITERS: dict[str, str | None] = {
+WRITERS: dict[str, str] = {
     "forked writer": "ipyrescue (fork)",
-    "standing writer": None,
+    "standing writer": "benchmarks.pause.standing:StandingWriter",
     "thread": "ipyrescue (portable)",
 }
-"""What `--writers` compares, by the names of contenders; one without is a prototype that `--adapter` gives."""
+"""What `--writers` compares, by the names of contenders or the places of adapters."""
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _QUICK: dict[str, Any] = {"rounds": 1, "snapshots": 1, "cycles": 1, "every": 0.1, "long_every": 0.15}
 
@@ -38,12 +40,24 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(too_small), "Choose sizes that fit: --scale 0.3", sep="\n", file=sys.stderr)
         return 2
     accounting.adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for signum in _STOPS:
+        signal.signal(signum, _stop)
     try:
         return _run(options, shlex.join(arguments if arguments is not None else sys.argv[1:]))
-    except KeyboardInterrupt:
+    except _StoppedError as stopped:
         print("Stopped. The processes were ended, their files removed.", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + int(stopped.args[0])
+
+
+class _StoppedError(BaseException):
+    """We were told to end, by this signal."""
+
+
+def _stop(signum: int, _frame: object) -> None:
+    """End in order; who presses Ctrl-C twice gets no less order, and `timeout` sends its signal twice."""
+    for one in _STOPS:
+        signal.signal(one, lambda *_: None)  # not SIG_IGN: of a signal that is on its way Python would complain
+    raise _StoppedError(signum)
 
 
 def _run(options: argparse.Namespace, typed: str) -> int:
@@ -120,9 +134,7 @@ def _choose_contenders(options: argparse.Namespace, parser: argparse.ArgumentPar
     unknown = sorted(set(options.only or ()) - known.keys())
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(known)}")
-    options.contenders = {name: known[name] for name in options.only or known if known[name]}
-    for name in known.keys() - options.contenders.keys() if not options.only else ():
-        print(f"{name} is not here. To have it: --adapter '{name}=MODULE:CLASS'", file=sys.stderr)
+    options.contenders = {name: known[name] for name in options.only or known}
     options.ours = [name for name in options.contenders if name in (*WRITERS, *OURS, *added)]
     if options.long is None:
         options.long = list(options.contenders) if options.quick else options.ours[:1]

@@ -103,6 +103,9 @@ class Notebook:
     def torn(self):
         return [hit for hit in self.hits if len(set(hit[3])) > 1]
 
+    def wait(self, seconds):
+        self.now += seconds
+
     def ask(self):
         """Ask as a clock thread does; the signal is handled before this returns."""
         self.points.request()
@@ -607,6 +610,39 @@ def critic(notebook):
     return critic
 
 
+TASKS = """
+for i in range(n):
+    for task in range(20):
+        for k in range(task % 3):
+            inner = Critic(note) if k == 0 else inner
+            inner.step()
+    opt.step()
+    sched += 1
+    losses.append(1)
+    step += 1
+    if i == 1:
+        note.asking = True
+"""
+
+
+def test_optimizers_that_are_made_for_each_task_are_not_waited_for(notebook):
+    """As in meta-learning: most have gone when the iteration ends."""
+    notebook.asking = False
+    notebook.names["Critic"] = Critic
+    notebook.run(TASKS)
+
+    assert notebook.torn == []
+    assert notebook.cuts == ["boundary"] * (STEPS - 2)
+
+
+@pytest.mark.parametrize("made", ["inner = Critic(note)", "inner = None; inner = Critic(note)"])
+def test_an_optimizer_may_take_the_place_of_another(notebook, made):
+    notebook.names["Critic"] = Critic
+    notebook.run(f"for i in range(n):\n    {made}\n    inner.step()\n    k = 1\n")
+
+    assert notebook.cuts == ["boundary"] * STEPS
+
+
 def test_the_optimizers_of_one_loop_all_step_before_the_cut(notebook, critic):
     seen = []
     notebook.react = lambda place: seen.append(critic.steps)
@@ -727,6 +763,14 @@ for j in range(2):
         key=Key().key,
     )
 """,
+    "a library's loop": """
+lst = [3, 1, 2]
+def key(x):
+    lib.fit(opt)
+    return x
+lst.sort(key=key)
+lib.fit(opt)
+""",
     "a line": """
 lst = [3, 1, 2]
 note.asking = False
@@ -794,6 +838,23 @@ def callback():
         note.ask()
 for j in range(2):
     lib.call(callback)
+""",
+        """
+note.asking = False
+go = lambda: [
+    note.ask(),
+    note.wait(1.1),
+    (),
+]
+class A:
+    a = go()
+    b = go()
+x = [
+    go()
+    for i in
+    range(2)
+]
+i = 1
 """,
         """
 note.asking = False
@@ -1161,6 +1222,33 @@ def test_a_storm_of_interrupts_leaves_no_tracer(notebook):
 
     assert notebook.names["traces"] == (None, None)
     assert notebook.cuts[-2:] == ["boundary"] * 2
+
+
+@pytest.mark.parametrize("taking", [True, False])
+def test_an_interrupt_in_the_middle_of_a_change_comes_after_it(notebook, monkeypatch, taking):
+    settrace = sys.settrace
+
+    def interrupted(function):
+        if (function is None) is not taking:
+            signal.raise_signal(signal.SIGINT)
+        settrace(function)
+
+    notebook.names |= {"frame": sys._getframe, "gettrace": sys.gettrace}
+    monkeypatch.setattr(sys, "settrace", interrupted)
+    notebook.run(
+        """
+try:
+    for i in range(2):
+        opt.step()
+except KeyboardInterrupt:
+    i = "caught"
+k = 1
+traces = gettrace(), frame().f_trace
+"""
+    )
+
+    assert notebook.names["i"] == "caught"
+    assert notebook.names["traces"] == (None, None)
 
 
 MOMENTS = """
