@@ -270,7 +270,12 @@ class Recorder:
     @property
     def way(self) -> str:
         """Who writes the snapshots that this kernel makes by itself, in words."""
-        return WAYS[self._saver.way]
+        return WAYS[self._saver.way if self.shortage is None else "at once"]
+
+    @property
+    def shortage(self) -> str | None:
+        """Why the last snapshot was written while the cell waited; None if it was not."""
+        return self._saver.shortage
 
     def _quiet_area(self, *, kept: bool = False) -> _QuietArea:
         return _QuietArea(self, kept=kept)
