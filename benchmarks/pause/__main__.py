@@ -27,6 +27,8 @@ WRITERS: dict[str, str | None] = {
 }
 """What `--writers` compares, by the names of contenders; one without is a prototype that `--adapter` gives."""
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 _QUICK: dict[str, Any] = {"rounds": 1, "snapshots": 1, "cycles": 1, "every": 0.1, "long_every": 0.15}
 
 
@@ -38,12 +40,24 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(too_small), "Choose sizes that fit: --scale 0.3", sep="\n", file=sys.stderr)
         return 2
     accounting.adopt_orphans()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for signum in _STOPS:
+        signal.signal(signum, _stop)
     try:
         return _run(options, shlex.join(arguments if arguments is not None else sys.argv[1:]))
-    except KeyboardInterrupt:
+    except _StoppedError as stopped:
         print("Stopped. The processes were ended, their files removed.", file=sys.stderr)
-        return 128 + signal.SIGINT
+        return 128 + int(stopped.args[0])
+
+
+class _StoppedError(BaseException):
+    """We were told to end, by this signal."""
+
+
+def _stop(signum: int, _frame: object) -> None:
+    """End in order; who presses Ctrl-C twice gets no less order, and `timeout` sends its signal twice."""
+    for one in _STOPS:
+        signal.signal(one, lambda *_: None)  # not SIG_IGN: of a signal that is on its way Python would complain
+    raise _StoppedError(signum)
 
 
 def _run(options: argparse.Namespace, typed: str) -> int:

@@ -11,6 +11,7 @@ import ctypes
 import os
 import resource
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 
 import psutil
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _LOOK_EVERY_SECONDS = 0.01
 
 
@@ -27,6 +28,12 @@ def adopt_orphans() -> None:
     """Become the parent of what our children leave behind, so that nothing escapes the accounts or the end."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_the_parent() -> None:
+    """Be killed when our parent ends, however it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def cpu_seconds() -> float:

@@ -144,11 +144,11 @@ def _block(contender: Contender, training: Training, seconds: float, protected: 
     _same_start(contender)
     training.step()
     steps: list[float] = []
-    durable: float | None = None
     start = time.perf_counter()
     pending = contender.save() if protected else None
     now = time.perf_counter()
     blocked = now - start
+    durable = blocked if pending is not None and pending.done() else None
     while now - start < seconds or len(steps) < LEAST_STEPS or (pending is not None and durable is None):
         began = now
         training.step()

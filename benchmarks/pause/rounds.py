@@ -116,6 +116,7 @@ def child(spec: dict[str, Any], folder: Path) -> None:
     """What a process does: measure, and leave the result in *folder*, and there what it says while it does."""
     from benchmarks.pause.measure import main as measuring  # torch, which the harness itself has no need of
 
+    accounting.die_with_the_parent()
     os.setsid()  # Ctrl-C reaches the harness alone, and that ends us
     told = os.open(folder / "told", os.O_WRONLY | os.O_CREAT)
     os.dup2(told, 1)

@@ -47,6 +47,7 @@ def leave_the_kernel(kept: set[int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # a thread that blocks its alarm would never be ended by it
     faulthandler.disable()
     _let_go(kept)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
@@ -125,7 +126,19 @@ def has_ended(child: int) -> bool:
     return True
 
 
-def end(child: int, how: str) -> str:
+def in_words(status: int) -> str:
+    """What an object does whose code made a process end like this, from the wait status."""
+    if os.WIFSIGNALED(status):
+        return f"crashes the process ({name(os.WTERMSIG(status))})"
+    return f"ends the process (exit status {os.waitstatus_to_exitcode(status)})"
+
+
+def name(number: int) -> str:
+    """The name of a signal, or its number where it has none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
+
+
+def end(child: int, how: str, in_words: Callable[[int], str] = in_words) -> str:
     """See that *child* and its children are gone; say *how* it ended: given, all are killed at once."""
     for pause_seconds in () if how else _PATIENCE_SECONDS:
         if has_ended(child):
@@ -140,11 +153,3 @@ def end(child: int, how: str) -> str:
         status = os.waitpid(child, 0)[1]
         return how or in_words(status)
     return how or "did not end"
-
-
-def in_words(status: int) -> str:
-    """How a process ended, from its wait status."""
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"crashes the process ({signal.Signals(number).name if number in set(signal.Signals) else number})"
-    return f"ends the process (exit status {os.waitstatus_to_exitcode(status)})"

@@ -3,7 +3,8 @@
 Turns a job into bytes, by a process beside the kernel. Knows neither what a job writes nor where. The kernel pays for
 the fork and for each page that it changes while the child lives (copy on write), so memory that was copied already is
 kept out of the child: there it does not exist. One child at a time; nobody waits for it but its ticket. A job that
-hangs is ended by an alarm of its own, whether the kernel still lives or not.
+hangs is ended by an alarm of its own, whether the kernel still lives or not; a child that hangs before that, in a hook
+of some library at its fork, by its ticket.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import os
 import select
 import signal
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 
 from ipyrescue.capture import children
 from ipyrescue.errors import CheckpointError, RescueError
@@ -33,6 +36,7 @@ _MADV_DONTFORK, _MADV_DOFORK = 10, 11
 _HEADER = struct.Struct("<BQ")
 _DONE, _RAISED = 1, 0
 _POLL_SECONDS = 0.005
+_SECONDS_TO_BEGIN = 10.0
 
 
 class Childless(CheckpointError):  # noqa: N818 - the error is that no snapshot was made
@@ -42,30 +46,32 @@ class Childless(CheckpointError):  # noqa: N818 - the error is that no snapshot 
 class ChildTicket:
     """The promise of what a child will say. Any thread may ask."""
 
-    def __init__(self, child: int, pipe: int) -> None:
-        """Listen to *child*, which was just forked, at the reading end of its *pipe*."""
+    def __init__(self, child: int, pipe: int, deadline_seconds: float) -> None:
+        """Listen to *child*, which was just forked and is to end within the deadline, at the end of its *pipe*."""
         self.child = child
         self.began = time.monotonic()
         self.ended: float | None = None
         """When the child was seen to have ended (monotonic clock, seconds)."""
         self.how = ""
         """How the child ended, in words, when it came to no verdict."""
+        self._deadline_seconds = deadline_seconds
         self._pipe = pipe
         self._process = os.getpid()
         self._said = b""
-        self._asking = threading.Lock()
+        self._asking = threading.RLock()
+        self._listening = False
 
     def done(self) -> bool:
         """Whether the child has ended, well or badly; in a child of this process, always."""
         if self.ended is not None or os.getpid() != self._process:
             return True
-        # Not waited for: the thread that listens may be this one, below a signal handler.
-        if self._asking.acquire(blocking=False):
-            try:
-                if self.ended is None:
+        with self._asking:  # by `with` alone no Ctrl-C can come between a lock and its release
+            if self.ended is None and not self._listening:  # the thread that listens may be this, below a handler
+                self._listening = True
+                try:
                     self._listen()
-            finally:
-                self._asking.release()
+                finally:
+                    self._listening = False
         return self.ended is not None
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
@@ -98,10 +104,21 @@ class ChildTicket:
                 ended = True
                 break
             self._said += part
-        if ended:
-            self.how = children.end(self.child, "")
-            os.close(self._pipe)
+        late = time.monotonic() - self.began > self._deadline_seconds + _SECONDS_TO_BEGIN
+        if ended or late:
+            self.how = children.end(self.child, self._late if late else "", self._in_words)
             self.ended = time.monotonic()
+            os.close(self._pipe)
+
+    @property
+    def _late(self) -> str:
+        return f"did not end within {self._deadline_seconds:g} s"
+
+    def _in_words(self, status: int) -> str:
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            return self._late if number == signal.SIGALRM else f"was killed ({children.name(number)})"
+        return f"ended before that (exit status {os.waitstatus_to_exitcode(status)})"
 
 
 class ForkingWriter:
@@ -124,21 +141,9 @@ class ForkingWriter:
             raise CheckpointError("The snapshot was not made: ipyrescue was unloaded. Type %load_ext ipyrescue.")
         if self.busy:
             raise CheckpointError("The snapshot was not made: the one before is still being written. Try again.")
-        receiving, sending = os.pipe()
-        child = -1
-        try:
-            with _kept_out(absent), children.no_warning_of_threads():
-                child = os.fork()
-            if child == 0:
-                _live(job, sending, deadline_seconds)
-        except OSError as error:
-            os.close(receiving)
-            raise Childless(f"No process could be started to write the snapshot: {error}") from error
-        finally:
-            if child == 0:
-                os._exit(1)  # never into the code of the kernel
-            os.close(sending)
-        self._ticket = ChildTicket(child, receiving)
+        with _interrupts_wait():
+            child, receiving = _fork(job, list(_whole_pages(absent)), deadline_seconds)
+            self._ticket = ChildTicket(child, receiving, deadline_seconds)
         return self._ticket
 
     @property
@@ -154,6 +159,49 @@ class ForkingWriter:
         """Let the child finish, and take no job any more; tell whether it finished in time."""
         self._closed = True
         return self.drain(timeout_seconds)
+
+
+def worth_keeping_out(spans: Iterable[Span]) -> list[Span]:
+    """The *spans* that are so large that the fork is the shorter without them."""
+    return [span for span in spans if span[1] >= _WORTH_KEEPING_OUT_BYTES]
+
+
+def _fork(job: Callable[[], bytes], pages: list[Span], deadline_seconds: float) -> tuple[int, int]:
+    """Return the child, and the pipe to listen to it. Raises `Childless`."""
+    child, pipe = -1, list[int]()
+    try:
+        pipe += os.pipe()
+        with _kept_out(pages), children.no_warning_of_threads():
+            child = os.fork()
+        if child == 0:
+            _live(job, pipe[1], deadline_seconds)
+    except OSError as error:
+        for descriptor in pipe:
+            os.close(descriptor)
+        raise Childless(f"No process could be started to write the snapshot: {error}") from error
+    finally:
+        if child == 0:
+            os._exit(1)  # never into the code of the kernel
+    receiving, sending = pipe
+    os.close(sending)
+    return child, receiving
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Have a Ctrl-C wait until it is known what was forked: raised in between, nobody would ever wait for the child."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _live(job: Callable[[], bytes], sending: int, deadline_seconds: float) -> None:
@@ -180,23 +228,46 @@ def _told(error: BaseException) -> bytes:
     return text[:4000].encode(errors="replace")
 
 
+# --- memory that a child lacks ------------------------------------------------------------------------------------
+
+_lacking: dict[int, list[Span]] = {}
+"""The pages that a thread keeps out of the child that it is about to fork, by its identity."""
+
+
 @contextlib.contextmanager
-def _kept_out(spans: Iterable[Span]) -> Iterator[None]:
-    """Have a fork leave the whole pages within *spans* out (madvise(2), MADV_DONTFORK): no page tables, no copies."""
-    pages = list(_whole_pages(spans))
-    libc = ctypes.CDLL(None)
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+def _kept_out(pages: list[Span]) -> Iterator[None]:
+    """Have a fork of this thread leave *pages* out (madvise(2), MADV_DONTFORK): no page tables, no copies."""
+    thread = threading.get_ident()
     try:
-        for start, size_bytes in pages:
-            libc.madvise(start, size_bytes, _MADV_DONTFORK)
+        _lacking[thread] = pages
+        _advise(pages, _MADV_DONTFORK)
         yield
     finally:
-        for start, size_bytes in pages:
-            libc.madvise(start, size_bytes, _MADV_DOFORK)
+        _advise(pages, _MADV_DOFORK)
+        _lacking.pop(thread, None)
+
+
+def _advise(pages: list[Span], advice: int) -> None:
+    """Tell the system about *pages* without a moment in which another thread of Python runs, or waits to run."""
+    if pages:
+        libc = ctypes.PyDLL(None)  # unlike CDLL it keeps the interpreter's lock
+        libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+        list(map(libc.madvise, *zip(*pages, strict=True), repeat(advice)))
+
+
+def _let_others_have_all() -> None:
+    """Before a fork of whatever thread: a child of the user's lacks nothing, if only ours has more than it needs."""
+    for thread, pages in tuple(_lacking.items()):
+        if thread != threading.get_ident():
+            _advise(pages, _MADV_DOFORK)
+
+
+if sys.platform == "linux":
+    os.register_at_fork(before=_let_others_have_all)
 
 
 def _whole_pages(spans: Iterable[Span]) -> Iterator[Span]:
-    large = sorted((span for span in spans if span[1] >= _WORTH_KEEPING_OUT_BYTES), key=lambda span: -span[1])
+    large = sorted(worth_keeping_out(spans), key=lambda span: -span[1])
     for start, size_bytes in large[:_MOST_SPANS]:
         first, last = -(-start // mmap.PAGESIZE), (start + size_bytes) // mmap.PAGESIZE
         yield first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE

@@ -7,7 +7,9 @@ step of a training, so that costs well under a microsecond; the stack is looked 
 from __future__ import annotations
 
 import statistics
+import weakref
 from collections import deque
+from collections.abc import Callable
 from itertools import pairwise
 from types import CodeType, FrameType
 
@@ -16,6 +18,7 @@ from ipyrescue.capture.headers import Loop
 REMEMBERED = 64
 ACTIVE_INTERVALS = 5
 """An optimizer is part of the loop until it has missed this many of its own intervals."""
+_UNKNOWN_INTERVAL = 20  # at most, of an optimizer that has stepped once
 _FADING = 0.9
 _LATEST = 8
 
@@ -29,11 +32,12 @@ class Stepped:
     *chain* is where it stepped from since somebody asked, if it has.
     """
 
-    __slots__ = ("chain", "count", "first", "follower", "interval")
+    __slots__ = ("alive", "chain", "count", "first", "follower", "interval")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, optimizer: object, count: int) -> None:
+        self.alive = _reference(optimizer)
         self.first = self.count = count
-        self.interval = float(count)
+        self.interval = float(min(count, _UNKNOWN_INTERVAL))
         self.follower = self
         self.chain: Chain = []
 
@@ -66,8 +70,8 @@ class Steps:
         self.times.append(now)
         self._count = count = self._count + 1
         stepped = self._optimizers.get(id(optimizer))
-        if stepped is None:
-            stepped = self._optimizers[id(optimizer)] = Stepped(count)
+        if stepped is None or stepped.alive() is None:  # another one at its address
+            stepped = self._meet(optimizer, count)
         else:
             interval, faded = count - stepped.count, stepped.interval * _FADING
             stepped.interval = interval if interval > faded or stepped.count == stepped.first else faded
@@ -82,8 +86,17 @@ class Steps:
 
         Measured in steps and not in seconds, because an evaluation between two steps may take as long as it likes.
         """
-        known = list(self._optimizers.values())
-        return [one for one in known if self._count - one.count <= ACTIVE_INTERVALS * one.interval]
+        return [one for one in list(self._optimizers.values()) if self._is_active(one)]
+
+    def _is_active(self, one: Stepped) -> bool:
+        return self._count - one.count <= ACTIVE_INTERVALS * one.interval and one.alive() is not None
+
+    def _meet(self, optimizer: object, count: int) -> Stepped:
+        """Some trainings make a new optimizer for each task, so those of the past are forgotten."""
+        if len(self._optimizers) >= REMEMBERED:
+            self._optimizers = {key: one for key, one in self._optimizers.items() if self._is_active(one)}
+        stepped = self._optimizers[id(optimizer)] = Stepped(optimizer, count)
+        return stepped
 
     def completes(self, stepped: Stepped) -> bool:
         """Whether a round of all active optimizers ends with the step of *stepped*, as far as rounds were seen."""
@@ -96,7 +109,15 @@ class Steps:
         """The usual time in which each active optimizer steps once; nothing before there were two steps."""
         latest = list(self.times)[-_LATEST:]
         pauses = [later - earlier for earlier, later in pairwise(latest)]
-        return statistics.median(pauses) * max([one.interval for one in self.active()]) if pauses else 0.0
+        known = [one.interval for one in self.active() if one.count > one.first]
+        return statistics.median(pauses) * max(known, default=1.0) if pauses else 0.0
+
+
+def _reference(optimizer: object) -> Callable[[], object | None]:
+    try:
+        return weakref.ref(optimizer)
+    except TypeError:  # it has slots, and none for this
+        return lambda: True
 
 
 def chain_of(frames: list[FrameType]) -> Chain:

@@ -46,8 +46,8 @@ def now(
 ) -> None:
     """Have the running kernel of a notebook make a snapshot now, also in the middle of a cell.
 
-    The kernel must have loaded ipyrescue. Inside a cell the snapshot is cut where the state is consistent: at the end
-    of an iteration, or between two lines. Ctrl-C takes the request back. Nothing is unpickled.
+    The kernel must be armed (%checkpoint_vars every=5m). Inside a cell the snapshot is cut where the state is
+    consistent: at the end of an iteration, or between two lines. Ctrl-C takes the request back. Nothing is unpickled.
 
     \b
     --json prints {"store", "notebook", "incarnation", "seconds", "snapshot"};
@@ -88,6 +88,11 @@ def _living(root: Path, notebook: str, where: Identity) -> Life:
     alive = [life for life in of_it if _state(root, life) == "alive"]
     if not alive:
         raise NoKernelError(_why_none(root, notebook, of_it))
+    if alive[-1].every_seconds is None:
+        raise NoKernelError(
+            f"The kernel of {notebook} runs and is not armed, so it does not listen. In the notebook: "
+            "%checkpoint_vars saves now, %checkpoint_vars every=5m arms it."
+        )
     return alive[-1]
 
 
@@ -116,20 +121,18 @@ def _why_none(root: Path, notebook: str, of_it: list[Life]) -> str:
 def _wait(root: Path, life: Life, patience_seconds: float) -> str:
     """The id of the snapshot that the kernel made. Raises NoAnswerError, NoKernelError."""
     deadline = time.monotonic() + patience_seconds
+    wanted = Request.new(patience_seconds=patience_seconds)
     with _spinner(life) as told:
-        while True:
-            request = requests.ask(root, life.incarnation, patience_seconds=patience_seconds)
-            try:
-                answer = _answer(root, life, request, deadline, told)
-            finally:
-                if not request.joined:
-                    requests.withdraw(root, life.incarnation, request)
-            if answer is not None:
-                break
-            if time.monotonic() >= deadline:
-                raise NoAnswerError(
-                    _no_answer(_again(root, life), patience_seconds, seen=_is_seen(root, life, request))
-                )
+        try:
+            answer = None
+            while answer is None:
+                waiting = requests.ask(root, life.incarnation, wanted)  # or somebody else's, which it may join
+                answer = _answer(root, life, waiting, deadline, told)
+                if answer is None and time.monotonic() >= deadline:
+                    seen = _is_seen(root, life, waiting)
+                    raise NoAnswerError(_no_answer(_again(root, life), patience_seconds, seen=seen))
+        finally:
+            requests.withdraw(root, life.incarnation, wanted)
     if answer.snapshot_id is not None:
         return answer.snapshot_id
     raise NoAnswerError(f"The kernel made no snapshot: {answer.refusal}")
@@ -168,7 +171,7 @@ def _no_answer(life: Life, patience_seconds: float, *, seen: bool) -> str:
     )
     cell = f"cell [{life.cell}]" if life.cell is not None else "a cell"
     if not life.cell_running:
-        return f"{waited}, although no cell runs. Does it run an older ipyrescue? Restart it, or: --timeout 5m"
+        return f"{waited}, although no cell runs. In the notebook: %checkpoint_vars --status"
     since = seconds_of(life.cell_started)
     running = f"{cell} has run for {format_duration(time.time() - since)}" if since is not None else f"{cell} runs"
     if seen:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ipyrescue.capture import children
 from ipyrescue.capture.fence import Fence
-from ipyrescue.capture.forking import Childless, ChildTicket, ForkingWriter
+from ipyrescue.capture.forking import Childless, ChildTicket, ForkingWriter, worth_keeping_out
 from ipyrescue.capture.staging import LiveArea, NoMemory
 from ipyrescue.capture.writer import Ticket, Writer
 from ipyrescue.checkpointing import NotInAChild, Staged
@@ -64,7 +64,7 @@ class Verdict:
     again: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class _Flight:
     """The snapshot that is being written."""
 
@@ -83,7 +83,7 @@ class Saver:
         self._began = began
         self._forking = ForkingWriter()
         self._thread = Writer()
-        self._flight: _Flight | None = None
+        self._flights: list[_Flight] = []
         self._reads_devices = False
         self._needs_all_memory = False
         self.shortage: str | None = None
@@ -98,18 +98,12 @@ class Saver:
     @property
     def busy(self) -> bool:
         """Whether a snapshot is being written, or its verdict waits to be collected."""
-        return self._flight is not None
+        return bool(self._flights)
 
     @property
     def writing(self) -> bool:
         """Whether a snapshot is being written."""
-        return self._flight is not None and not self._flight.ticket.done()
-
-    @property
-    def child(self) -> int | None:
-        """The process that is writing."""
-        ticket = self._flight.ticket if self._flight is not None else None
-        return ticket.child if isinstance(ticket, ChildTicket) else None
+        return any(not flight.ticket.done() for flight in tuple(self._flights))
 
     def save(self, cut: Cut, *, sparing: bool = False) -> Verdict | None:
         """Pause, and let the snapshot be written; its verdict is collected later, or returned if it is there already.
@@ -123,7 +117,7 @@ class Saver:
         started = time.monotonic()
         try:
             if not sparing:
-                self._flight = self._take_off(cut, started)
+                self._flights.append(self._take_off(cut, started))
                 return None
         except NoMemory as error:
             self._notebook.area.release()
@@ -146,7 +140,7 @@ class Saver:
     def _fork(self, cut: Cut) -> ChildTicket:
         staged = self._notebook.freeze(cut.occasion, cut.settings, cut.spot)
         fence = self._notebook.fence_for(cut.occasion, cut.settings)
-        absent = () if self._needs_all_memory else staged.spans
+        absent = [] if self._needs_all_memory else worth_keeping_out(staged.spans)
         deadline = _PATIENCE_SECONDS + sum(size for _, size in staged.spans) / _SLOWEST_BYTES_PER_SECOND
         job = partial(_in_child, self._began, self._notebook, staged, fence, lacks_memory=bool(absent))
         return self._forking.submit(job, absent=absent, deadline_seconds=deadline)
@@ -159,11 +153,16 @@ class Saver:
         return Verdict(snapshot, None, "at once", now - started, now, now)
 
     def collect(self) -> Verdict | None:
-        """The verdict of the snapshot that was being written, once."""
-        flight = self._flight
-        if flight is None or not flight.ticket.done():
+        """The verdict of the snapshot that was being written, once, whichever threads ask."""
+        landed = [flight for flight in tuple(self._flights) if flight.ticket.done()]
+        try:
+            # One step, that neither another thread nor a Ctrl-C can divide: a lock might never be released.
+            self._flights.remove(landed[0])
+        except (IndexError, ValueError):
             return None
-        self._flight = None
+        return self._verdict(landed[0])
+
+    def _verdict(self, flight: _Flight) -> Verdict:
         try:
             result = flight.ticket.result()
             snapshot = self._heard(result) if isinstance(result, bytes) else result
@@ -194,7 +193,7 @@ class Saver:
 
     def drain(self, timeout_seconds: float) -> bool:
         """Wait for what is being written; tell whether it has come to its end. The verdict is still to be collected."""
-        return self._flight is None or self._flight.ticket.wait(timeout_seconds)
+        return all(flight.ticket.wait(timeout_seconds) for flight in tuple(self._flights))
 
     def close(self, timeout_seconds: float) -> None:
         """Let the writer finish, and take no more."""

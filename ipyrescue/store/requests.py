@@ -12,7 +12,7 @@ import math
 import re
 import secrets
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +29,17 @@ _ID = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class Request:
-    """Somebody wants a snapshot: *at* is when, in seconds since the epoch; after *until* nobody waits for it.
-
-    A *joined* one is somebody else's, who may take it back.
-    """
+    """Somebody wants a snapshot: *at* is when, in seconds since the epoch; after *until* nobody waits for it."""
 
     id: str
     at: float
     until: float
-    joined: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """What stands in the file."""
-        return {"id": self.id, "at": self.at, "until": self.until}
+    @classmethod
+    def new(cls, *, patience_seconds: float, now: float | None = None) -> Request:
+        """One of now, that waits so long."""
+        moment = time.time() if now is None else now
+        return cls(secrets.token_hex(8), moment, moment + patience_seconds)
 
 
 @dataclass(frozen=True)
@@ -106,20 +104,18 @@ def clear(root: Path, incarnation: str) -> None:
 # The side of who asks.
 
 
-def ask(root: Path, incarnation: str, *, patience_seconds: float, now: float | None = None) -> Request:
-    """Leave a request, or join the one that is waiting already. Raises StoreError."""
+def ask(root: Path, incarnation: str, wanted: Request) -> Request:
+    """Leave a request, or join the one that waits already; return the one that waits. Raises StoreError."""
     layout.check_writable(root)
     path = layout.request_path(root, incarnation)
-    moment = time.time() if now is None else now
-    wanted = Request(secrets.token_hex(8), moment, moment + patience_seconds)
     with atomic.explained("leave a request at", path):
         for _ in range(2):
             with contextlib.suppress(FileExistsError):
-                atomic.publish(layout.temporary(root), path, _encoded(wanted.as_json()), mode=0o600)
+                atomic.publish(layout.temporary(root), path, _encoded(asdict(wanted)), mode=0o600)
                 return wanted
             there = _read_request(path)
-            if there is not None and moment < there.until:
-                return replace(there, joined=True)
+            if there is not None and wanted.at < there.until:
+                return there
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
     raise StoreError(f"Could not leave a request at {path}: somebody else leaves one all the time. Try again.")

@@ -22,6 +22,9 @@ from ipyrescue.errors import RescueError
 from ipyrescue.training import statements, streams
 from ipyrescue.training.statements import Place
 
+TRAINER = "trainer"
+"""The kind of a pass that a bridge to a trainer's library has begun."""
+
 _MOST_LEFT = 32
 
 Key = tuple[str, str]
@@ -229,6 +232,31 @@ def rewind_streams() -> None:
     streams.put_back(_registry.streams)
 
 
+def boundary(*passes: Pass) -> None:
+    """For bridges to trainers: an iteration of the library is complete, so a snapshot may be cut here.
+
+    Nothing happens unless one is wanted. On the main thread.
+    """
+    from ipyrescue.capture import safepoint
+
+    current = safepoint.current()
+    if current is None:
+        return
+    kept = [one.between for one in passes]
+    for one in passes:
+        one.between = True
+    try:
+        current.iteration_ends()
+    finally:
+        for one, between in zip(passes, kept, strict=True):
+            one.between = between
+
+
+def is_bridged() -> bool:
+    """Whether a bridge says where iterations end, so that no other place inside of a library will do as well."""
+    return any(one.kind == TRAINER for one in _registry.alive())
+
+
 def finish(one: Pass) -> None:
     """*one* came to its end."""
     if _running(one.key) is one:
@@ -275,6 +303,8 @@ def _is_running(older: Pass, frame: FrameType) -> bool:
     """Whether *older* is more than an iterator that some variable still holds: its loop is around *frame*."""
     if older.thread != threading.get_ident():
         return any(thread.ident == older.thread for thread in threading.enumerate())
+    if older.places and not older.in_for:
+        return False  # who asks by next() may as well have begun anew
     at: FrameType | None = frame
     while at is not None:
         begun_here = not older.places and id(at) == older.began_in

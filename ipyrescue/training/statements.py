@@ -55,8 +55,8 @@ def stands_at_for(frame: FrameType) -> bool:
     return frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] == _FOR_ITER
 
 
-def places_asking(frame: FrameType) -> tuple[Place, ...]:
-    """The places that wait for an item asked for in *frame*, outwards to the `for` statement that gets it.
+def places_asking(frame: FrameType) -> tuple[tuple[Place, ...], bool]:
+    """The places that wait for an item asked for in *frame*, outwards to the `for` that gets it; and if one does.
 
     Generators (tqdm is one) and functions that call `next()` hand an item on, so what called them is asking too. The
     walk ends at a `for` of a function or a cell, or else with the cell.
@@ -66,10 +66,12 @@ def places_asking(frame: FrameType) -> tuple[Place, ...]:
     while at is not None:
         places.append((id(at), at.f_lineno))
         flags = at.f_code.co_flags
-        if not flags & _FUNCTION or (not flags & _GENERATOR and stands_at_for(at)):
+        if not flags & _GENERATOR and stands_at_for(at):
+            return tuple(places), True
+        if not flags & _FUNCTION:
             break
         at = at.f_back
-    return tuple(places)
+    return tuple(places), False
 
 
 def lines_of_loop(code: CodeType, header: int) -> range:

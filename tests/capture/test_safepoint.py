@@ -610,6 +610,39 @@ def critic(notebook):
     return critic
 
 
+TASKS = """
+for i in range(n):
+    for task in range(20):
+        for k in range(task % 3):
+            inner = Critic(note) if k == 0 else inner
+            inner.step()
+    opt.step()
+    sched += 1
+    losses.append(1)
+    step += 1
+    if i == 1:
+        note.asking = True
+"""
+
+
+def test_optimizers_that_are_made_for_each_task_are_not_waited_for(notebook):
+    """As in meta-learning: most have gone when the iteration ends."""
+    notebook.asking = False
+    notebook.names["Critic"] = Critic
+    notebook.run(TASKS)
+
+    assert notebook.torn == []
+    assert notebook.cuts == ["boundary"] * (STEPS - 2)
+
+
+@pytest.mark.parametrize("made", ["inner = Critic(note)", "inner = None; inner = Critic(note)"])
+def test_an_optimizer_may_take_the_place_of_another(notebook, made):
+    notebook.names["Critic"] = Critic
+    notebook.run(f"for i in range(n):\n    {made}\n    inner.step()\n    k = 1\n")
+
+    assert notebook.cuts == ["boundary"] * STEPS
+
+
 def test_the_optimizers_of_one_loop_all_step_before_the_cut(notebook, critic):
     seen = []
     notebook.react = lambda place: seen.append(critic.steps)

@@ -1,16 +1,16 @@
 """`ipyrescue now` against a process that lives as a kernel does, with a life record and an ear for requests."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
-from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import Exit
+from ipyrescue.identity import Identity
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.store import layout, lives, requests
 from tests.cli.test_verbs import run, run_json
@@ -25,6 +25,7 @@ KERNEL = """
     root, incarnation = Path(sys.argv[1]), "b" * 16
     recorder = LifeRecorder(incarnation, heartbeat_seconds=0.05)
     recorder.begin(root, Identity("train.ipynb", "notebook", root.parent / "train.ipynb", root))
+    recorder.arms(300.0)
     recorder.cell_begins(9, "for epoch in range(100): train()")
     print("ready", flush=True)
 
@@ -69,13 +70,7 @@ def test_a_snapshot_is_made_and_told(kernel, make):
     result, document = run_json("now", "train.ipynb", "--timeout", "5m")
     assert document["snapshot"]["id"] == snapshot.id
     assert (document["incarnation"], document["notebook"]) == (INCARNATION, "train.ipynb")
-    assert not layout.request_path(layout.kernels(snapshot_root(document)).parent, INCARNATION).exists()
-
-
-def snapshot_root(document):
-    from pathlib import Path
-
-    return Path(document["store"])
+    assert not layout.request_path(Path(document["store"]), INCARNATION).exists()
 
 
 def test_a_refusal_is_told(kernel, store):
@@ -104,7 +99,7 @@ def test_a_kernel_that_dies_meanwhile_is_told_at_once(kernel, store):
         ("time.sleep(60)", ["cell [9] has run for", "lets nobody else have a word", "interrupt the cell"]),
         ("recorder.cell_ends(9); print('over', flush=True); time.sleep(60)", ["although no cell runs"]),
     ],
-    ids=["no safe point", "one long call", "older ipyrescue"],
+    ids=["no safe point", "one long call", "idle and silent"],
 )
 def test_a_kernel_that_makes_none_in_time_is_told_with_what_to_do(kernel, store, then, said):
     process = kernel(then)
@@ -121,7 +116,7 @@ def test_a_kernel_that_makes_none_in_time_is_told_with_what_to_do(kernel, store,
 def test_who_joined_asks_anew_when_the_other_takes_it_back(kernel, store, make, monkeypatch):
     snapshot = make()
     kernel(f"time.sleep(0.3); requests.answer(root, incarnation, request(), snapshot_id={snapshot.id!r})")
-    theirs = requests.ask(store.root, INCARNATION, patience_seconds=60)
+    theirs = requests.ask(store.root, INCARNATION, requests.Request.new(patience_seconds=60))
     looks = iter([lambda: None, lambda: requests.withdraw(store.root, INCARNATION, theirs)])
     waits = requests.waits
     monkeypatch.setattr(requests, "waits", lambda *asked: (next(looks, lambda: None)(), waits(*asked))[1])
@@ -135,7 +130,6 @@ def test_ctrl_c_takes_the_request_back(kernel, store):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not layout.request_path(store.root, INCARNATION).exists():
         assert process.poll() is None
-    process.stderr.readline()
 
     process.send_signal(signal.SIGINT)
 
@@ -149,10 +143,9 @@ def test_without_a_kernel_it_says_why(store, tmp_path):
     (tmp_path / "train.ipynb").write_text("{}")
     assert "No kernel of train.ipynb has loaded ipyrescue" in run("now", "train.ipynb").stderr
 
-    from ipyrescue.identity import Identity
-
     recorder = LifeRecorder(INCARNATION)
     recorder.begin(store.root, Identity("train.ipynb", "notebook", tmp_path / "train.ipynb", store.root))
+    assert "runs and is not armed" in run("now", "train.ipynb").stderr
     recorder.ends("shutdown")
     recorder.stop()
     result = run("now", "train.ipynb")
@@ -177,4 +170,3 @@ def test_no_notebook_no_store_and_no_duration(store, tmp_path):
 
     result = run("now", "other.ipynb", "--json")
     assert json.loads(result.stderr)["error"]["exit_code"] == Exit.NOT_FOUND
-    assert app is not None and os.environ is not None
