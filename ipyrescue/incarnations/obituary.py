@@ -9,7 +9,7 @@ from ipyrescue.incarnations.offer import Offer
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Life
-from ipyrescue.wording import age, clean, clock, count, seconds_of, shortened
+from ipyrescue.wording import CUTS, CUTS_INSIDE, age, clean, clock, count, seconds_of, shortened
 
 TOAST_CHARACTERS = 140
 """More of a notification JupyterLab does not show."""
@@ -50,8 +50,8 @@ def what_is_left(offer: Offer, now: float) -> list[str]:
     if offer.snapshot is not None:
         its = offer.snapshot.incarnation == offer.life.incarnation
         which = "Snapshot" if offer.note else "Its newest snapshot" if its else "The newest snapshot from before it"
-        before = _before(offer.snapshot, offer.death)
-        lines.append(f"{which}, {offer.snapshot.id[:8]}, was made {before}: {_contents(offer.snapshot)}.")
+        made = f"{_before(offer.snapshot, offer.death)}{_where(offer.snapshot)}"
+        lines.append(f"{which}, {offer.snapshot.id[:8]}, was made {made}: {_contents(offer.snapshot)}.")
     if offer.interrupted is not None:
         lines.append(_interrupted(offer.interrupted, newer=offer.snapshot is not None, now=now))
     return lines
@@ -138,6 +138,11 @@ def _before(snapshot: Snapshot, death: Death) -> str:
     if made is None or death.at <= 0:
         return "at an unknown time"
     return f"{format_duration(death.at - made)} before" if death.at - made >= 1 else "just before"
+
+
+def _where(snapshot: Snapshot) -> str:
+    """Say at which place of a cell that ran it was cut."""
+    return f", {CUTS[snapshot.cut]}" if snapshot.cut in CUTS_INSIDE else ""
 
 
 def _contents(snapshot: Snapshot, *, between: str = " and ") -> str:

@@ -141,6 +141,7 @@ class Recorder:
             self._leave_cells_of(restored.names)
         if restored.full:
             # What is live now is what that snapshot holds.
+            self.last_snapshot = restored.snapshot
             self.life.saves(restored.snapshot.created, waited=True)
         if restored.full and restored.snapshot.settings.every_seconds is not None and not self.notebook.is_script:
             self.arm(restored.snapshot.settings)
