@@ -137,6 +137,8 @@ class Armed:
         self._running = False
         self._read = None
         self.points.cell_ends()
+        if error is not None:  # the state at this moment comes only once
+            self._saver.drain(_LAST_WRITE_SECONDS)
         self.collect()
         now = time.monotonic()
         decision = due(
@@ -371,7 +373,7 @@ def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
     """Why a snapshot is taken at the end of a cell, and with which traceback if *error* ended it."""
     if error is None:
         return Occasion(trigger=trigger)
-    reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:_REASON_CHARACTERS]
+    reason = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[-1][:_REASON_CHARACTERS]
     if shows_a_secret(reason):
         reason = type(error).__name__
     return Occasion(trigger=trigger, cut="interrupted", reason=reason, traceback=_traceback(error))

@@ -98,6 +98,8 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
         waited_seconds=result.waited_seconds,
+        cut=result.snapshot.cut if result.full else None,
+        cell=result.snapshot.cell,
     )
 
 
@@ -177,6 +179,8 @@ def status(recorder: Recorder) -> Report:
 def _weaknesses(recorder: Recorder) -> Iterator[str]:
     if recorder.life.warning:
         yield recorder.life.warning
+    if recorder.shortage:
+        yield f"The last snapshot was written while your code waited: {recorder.shortage}."
     if not recorder.notebook.fence.available:
         yield "On this system an object that crashes or hangs the process that pickles it does so to the kernel."
 
