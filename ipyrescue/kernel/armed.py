@@ -353,7 +353,7 @@ def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
     """Why a snapshot is taken at the end of a cell, and with which traceback if *error* ended it."""
     if error is None:
         return Occasion(trigger=trigger)
-    reason = f"{type(error).__name__}: {error}".strip().splitlines()[-1][:_REASON_CHARACTERS]
+    reason = f"{type(error).__name__}: {error}".strip(": \n").splitlines()[-1][:_REASON_CHARACTERS]
     if shows_a_secret(reason):
         reason = type(error).__name__
     return Occasion(trigger=trigger, cut="interrupted", reason=reason, traceback=_traceback(error))
