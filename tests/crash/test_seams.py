@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kernels import kernels
@@ -26,7 +27,7 @@ def die(*args, **kwargs):
 
 @pytest.mark.parametrize("seam", KILL_AT)
 @pytest.mark.parametrize("writer", [None, "thread", "process"])
-def test_a_kernel_killed_at_a_seam_loses_at_most_the_new_snapshot(tmp_path: Path, seam: str, writer: str | None) -> None:
+def test_a_kernel_killed_at_a_seam_loses_at_most_the_new_snapshot(tmp_path: Path, seam: str, writer: Any) -> None:
     """By command it dies on its main thread, by schedule in the writer's, or with its child; the store cannot tell."""
     scheduled = writer is not None
     with kernels(tmp_path) as make:
