@@ -34,7 +34,18 @@ _Move = tuple[int, int, int]
 
 
 class NoMemory(CheckpointError):  # noqa: N818 - the error is that no snapshot was made
-    """There is too little memory for copies."""
+    """There is too little memory for copies; *lack* says how little."""
+
+    def __init__(self, needed_bytes: int, available_bytes: int) -> None:
+        """Copies need *needed_bytes* more."""
+        self.lack = (
+            f"its copy needs {format_size(needed_bytes)} more memory, and only "
+            f"{format_size(max(available_bytes, 0))} is available"
+        )
+        super().__init__(
+            f"The snapshot was not made: {self.lack}. Delete what you no longer need (del NAME), or leave it out: "
+            "%checkpoint_vars -x NAME"
+        )
 
 
 class LiveArea:
@@ -140,11 +151,11 @@ class StagingArea:
         needed = _round_up(max(size_bytes, _SEGMENT_BYTES), _HUGE_PAGE_BYTES)
         available = self._available_bytes()
         if needed + _HEADROOM_BYTES > available:
-            raise NoMemory(_no_memory(size_bytes, available))
+            raise NoMemory(size_bytes, available)
         try:
             segment = _Segment(needed)
         except (OSError, MemoryError) as error:
-            raise NoMemory(_no_memory(size_bytes, available)) from error
+            raise NoMemory(size_bytes, available) from error
         self._segments.append(segment)
         return segment
 
@@ -268,11 +279,3 @@ def _seen(address: int, size_bytes: int, owner: Any = None) -> memoryview:
     memory = (ctypes.c_char * size_bytes).from_address(address)
     memory._owner = owner  # type: ignore[attr-defined]
     return memoryview(memory).cast("B").toreadonly()
-
-
-def _no_memory(needed_bytes: int, available_bytes: int) -> str:
-    return (
-        f"The snapshot was not made: its copy needs {format_size(needed_bytes)} more memory, and only "
-        f"{format_size(max(available_bytes, 0))} is available. Delete what you no longer need (del NAME), or "
-        "leave it out: %checkpoint_vars -x NAME"
-    )

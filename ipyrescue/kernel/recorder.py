@@ -219,6 +219,8 @@ class Recorder:
             self.notebook.code.pin_sources(frame)
             self.life.wake()
         self.arm(wanted)
+        if not self.notebook.is_script:
+            self.show_panel()
         if begins and self._cell is None and self.armed is not None:
             self.life.cell_begins(None, redacted(source))
             self.armed.cell_begins()
@@ -228,11 +230,13 @@ class Recorder:
     ) -> None:
         """A block is left that was *entered* at this moment of the monotonic clock, by *error* or at its end.
 
-        Be armed as *before*; where that is not at all, save what is due first. Never raises.
+        Be armed as *before*. In a script nothing but the outermost block ends like a cell. Never raises.
         """
         try:
-            if before is not None:
+            if before is not None and (error is not None or self.notebook.is_script):
                 self.arm(before)
+            elif self._cell is not None:
+                self.go_back_to(before, error)
             elif self.armed is not None:
                 self._end_block(entered, frame, error)
         except Exception as wrong:  # noqa: BLE001 - the block has ended, however ours does
@@ -271,7 +275,12 @@ class Recorder:
     @property
     def way(self) -> str:
         """Who writes the snapshots that this kernel makes by itself, in words."""
-        return WAYS[self._saver.way]
+        return WAYS[self._saver.way if self.shortage is None else "at once"]
+
+    @property
+    def shortage(self) -> str | None:
+        """Why the last snapshot was written while the cell waited; None if it was not."""
+        return self._saver.shortage
 
     def _quiet_area(self, *, kept: bool = False) -> _QuietArea:
         return _QuietArea(self, kept=kept)

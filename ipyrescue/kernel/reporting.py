@@ -179,6 +179,8 @@ def status(recorder: Recorder) -> Report:
 def _weaknesses(recorder: Recorder) -> Iterator[str]:
     if recorder.life.warning:
         yield recorder.life.warning
+    if recorder.shortage:
+        yield f"The last snapshot was written while your code waited: {recorder.shortage}."
     if not recorder.notebook.fence.available:
         yield "On this system an object that crashes or hangs the process that pickles it does so to the kernel."
 

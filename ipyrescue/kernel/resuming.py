@@ -104,11 +104,11 @@ def _refuse_what_is_out_of_reach(here: Recorder) -> None:
 
 
 def _tell_of_torn_ones(here: Recorder) -> None:
-    torn = here.notebook.snapshots()
-    if torn:
+    torn = next(iter(here.notebook.snapshots()), None)
+    if torn is not None:
         _say(
-            f"{here.notebook.identity.title} begins anew: its last run left only snapshot {torn[0].id[:8]}, which was cut "
-            f'in the middle of a step and may be torn. To take it all the same: ipyrescue.restore("{torn[0].id[:8]}")'
+            f"{here.notebook.identity.title} begins anew: its last run left only snapshot {torn.id[:8]}, cut in the middle "
+            f'of a step, which may be torn. To take it all the same: ipyrescue.restore("{torn.id[:8]}")'
         )
 
 

@@ -87,7 +87,7 @@ class Saver:
         self._reads_devices = False
         self._needs_all_memory = False
         self.shortage: str | None = None
-        """Why the last snapshot was written while the cell waited."""
+        """Why the last snapshot was written while the cell waited; None if it was not."""
 
     @property
     def way(self) -> Way:
@@ -121,7 +121,7 @@ class Saver:
                 return None
         except NoMemory as error:
             self._notebook.area.release()
-            self.shortage = str(error)
+            self.shortage = error.lack
         return self._at_once(cut, started)
 
     def _take_off(self, cut: Cut, started: float) -> _Flight:

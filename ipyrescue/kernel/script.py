@@ -77,6 +77,7 @@ class ScriptCode:
 
     def __init__(self, script: Script) -> None:
         self._folders = tuple(_folders(script))
+        self._others = (_OWN, *_libraries())
         self._known: dict[str, bool] = {}
 
     def is_cell(self, code: CodeType) -> bool:
@@ -98,10 +99,10 @@ class ScriptCode:
     def _is_users(self, filename: str) -> bool:
         if filename.startswith("<"):
             return _TYPED.fullmatch(filename) is not None
-        path = os.path.realpath(filename)
-        if path.startswith((_OWN, *_libraries())) or any(f"{os.sep}{n}{os.sep}" in path for n in _FOLDERS_OF_LIBRARIES):
+        if any(f"{os.sep}{name}{os.sep}" in filename for name in _FOLDERS_OF_LIBRARIES):
             return False
-        return path.startswith(self._folders)
+        path = os.path.realpath(filename)
+        return path.startswith(self._folders) and not path.startswith(self._others)
 
     def pin_sources(self, frame: FrameType | None) -> None:
         """Keep the text of the user's modules as they run, also when the files are edited meanwhile.
@@ -109,10 +110,11 @@ class ScriptCode:
         Where a file is another one already, no text is kept: a wrong one would misplace the ends of iterations.
         *frame* is where the program stands.
         """
-        for filename, codes in _code_of_modules(frame):
-            if self._is_users(filename) and not filename.startswith("<"):
+        loaded = _code_by_file(frame)
+        for filename in filter(self._is_users, loaded):
+            if not filename.startswith("<"):
                 lines = linecache.getlines(filename)
-                if codes and not _is_text_of("".join(lines), codes):
+                if not _is_text_of("".join(lines), loaded[filename]):
                     lines = []
                 # Without a time the entry is never compared with the file again.
                 linecache.cache[filename] = (sum(map(len, lines)), None, lines, filename)
@@ -145,19 +147,17 @@ def _libraries() -> tuple[str, ...]:
     return tuple(os.path.join(os.path.realpath(folder), "") for folder in folders if folder)
 
 
-def _code_of_modules(frame: FrameType | None) -> Iterator[tuple[str, list[CodeType]]]:
-    """Each file of a loaded module, with code objects that were compiled from it and are there to be looked at."""
-    running: dict[str, list[CodeType]] = {}
+def _code_by_file(frame: FrameType | None) -> dict[str, list[CodeType]]:
+    """Code objects by the files that they were compiled from: what runs at *frame*, and what modules define."""
+    found: dict[str, list[CodeType]] = {}
     while frame is not None:
-        running.setdefault(frame.f_code.co_filename, []).append(frame.f_code)
+        found.setdefault(frame.f_code.co_filename, []).append(frame.f_code)
         frame = frame.f_back
     for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None) if type(module) is types.ModuleType else None
-        if isinstance(file, str) and file.endswith(".py"):
-            mine = [v.__code__ for v in list(vars(module).values()) if type(v) is types.FunctionType]
-            names = {code.co_filename for code in mine if code.co_filename.endswith(file)} or {file}
-            for name in names | {n for n in running if os.path.abspath(n) == file}:
-                yield name, [*running.get(name, ()), *(code for code in mine if code.co_filename == name)]
+        for value in list(vars(module).values()) if type(module) is types.ModuleType else ():
+            if type(value) is types.FunctionType:
+                found.setdefault(value.__code__.co_filename, []).append(value.__code__)
+    return found
 
 
 def _is_text_of(text: str, codes: list[CodeType]) -> bool:
