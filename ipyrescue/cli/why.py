@@ -230,9 +230,8 @@ def _iso(seconds: float) -> str | None:
 
 def _lines(one: Autopsy, now: float) -> Iterator[str]:
     """One death for a person at a terminal."""
-    yield from _wrapped(
-        f"{one.life.notebook}: the {process(one.life)} {one.cause.verb} ({one.cause.text})", indent="  "
-    )
+    died = f"{one.life.notebook}: the {process(one.life)} {one.cause.verb} ({one.cause.text})"
+    yield from _wrapped(died, indent="  ")
     for title, text in _facts(one, now):
         yield from _wrapped(f"{title:<{_INDENT}}{text}", indent=" " * _INDENT)
     yield from _largest_lines(one.largest)
