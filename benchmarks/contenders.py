@@ -92,10 +92,10 @@ def _timed_area() -> Any:
 
         seconds = 0.0
 
-        def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
+        def hold_all(self, spans: Iterable[tuple[int, int]], owners: Iterable[Any] = ()) -> list[memoryview]:
             start = time.perf_counter()
             try:
-                return super().hold_all(spans)  # `hold` comes through here as well
+                return super().hold_all(spans, owners)  # `hold` comes through here as well
             finally:
                 self.seconds += time.perf_counter() - start
 

