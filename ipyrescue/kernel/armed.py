@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from ipyrescue import stack
 from ipyrescue.capture.boundaries import Place
 from ipyrescue.capture.safepoint import SafePoints
 from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
@@ -32,10 +33,14 @@ from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion
 from ipyrescue.stack import raised_in
+from ipyrescue.training import progress
 
 _LOOK_SECONDS = 0.25
 _PENDING_SECONDS = 0.1
 _OBSTRUCTED_SECONDS = 60.0
+_EXACT_SECONDS = 10.0, 60.0
+"""How long, at least and at most, a place is awaited from which the user's loops go on exactly: for an interval."""
+
 _MEASURED_SECONDS = 5.0
 _LAST_WRITE_SECONDS = 1.5
 _NOWHERE = Spot()
@@ -182,10 +187,18 @@ class Armed:
     def _reached(self, place: Place) -> None:
         """Save where control stands, on the main thread."""
         trigger = self._wanted()
-        if trigger is not None and not self._saver.busy:
+        if trigger is not None and not self._saver.busy and (trigger == "memory" or self._is_exact(place)):
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
             self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
             self._read = place.frame
+
+    def _is_exact(self, place: Place) -> bool:
+        """Whether loops of ipyrescue's go on exactly from there; for a while it is worth waiting for such a place."""
+        frame = stack.innermost(place.frame, self._notebook.code.is_cell)
+        if progress.is_between(frame, place.header):
+            return True
+        waited = time.monotonic() - (self._pending_since or time.monotonic())
+        return waited > min(_EXACT_SECONDS[1], max(_EXACT_SECONDS[0], self.interval_seconds))
 
     def _let_go(self) -> None:
         """Forget, on the main thread, what reading its locals left at a frame; the clock asks until that can be."""

@@ -252,9 +252,13 @@ def boundary(*passes: Pass) -> None:
             one.between = between
 
 
-def is_bridged() -> bool:
-    """Whether a bridge says where iterations end, so that no other place inside of a library will do as well."""
-    return any(one.kind == TRAINER for one in _registry.alive())
+def is_between(place_frame: FrameType | None, header: int | None) -> bool:
+    """Whether a snapshot that is cut there goes on exactly: some pass is between two iterations, or none is running.
+
+    In the middle of all of them the iteration that is in use would be done again, with other random numbers.
+    """
+    running = list(_registry.alive())
+    return not running or any(one.is_complete_at(place_frame, header) for one in running)
 
 
 def finish(one: Pass) -> None:

@@ -104,4 +104,3 @@ def test_nothing_is_left_in_progress_after_a_fit(tmp_path):
     fit(new_model(), tmp_path)
 
     assert progress.states(None, None) == {}
-    assert not progress.is_bridged()
