@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         StoreFormatError,
         UntrustedError,
     )
+    from ipyrescue.kernel.guard import guard
+    from ipyrescue.kernel.resuming import resume
     from ipyrescue.kernel.session import checkpoint, frames, restore, snapshots
     from ipyrescue.manifest import Skipped, Snapshot
     from ipyrescue.restoring import Restored
@@ -49,8 +51,10 @@ __all__ = [
     "batches",
     "checkpoint",
     "frames",
+    "guard",
     "loop",
     "restore",
+    "resume",
     "snapshots",
 ]
 
@@ -62,7 +66,9 @@ _HOME = {
     "checkpoint": "ipyrescue.kernel.session",
     "frames": "ipyrescue.kernel.session",
     "loop": "ipyrescue.training.loop",
+    "guard": "ipyrescue.kernel.guard",
     "restore": "ipyrescue.kernel.session",
+    "resume": "ipyrescue.kernel.resuming",
     "snapshots": "ipyrescue.kernel.session",
 }
 """Where a public name lives; the errors all live in `ipyrescue.errors`."""

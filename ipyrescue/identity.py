@@ -1,4 +1,4 @@
-"""Which notebook this kernel serves, and where its snapshots go: names from outside into an `Identity`.
+"""Which notebook or script this process serves, and where its snapshots go: names from outside into an `Identity`.
 
 Pure but for asking whether a folder can be written. Names from outside become keys in JSON, never paths inside of
 the store.
@@ -23,7 +23,10 @@ _VS_CODE_SUFFIX = re.compile(r"-jvsc-[0-9a-f-]+(?=\.ipynb$)")
 
 @dataclass(frozen=True)
 class Identity:
-    """One notebook or console. *notebook* is its key in every manifest; *path* is where the file stands, if any."""
+    """One notebook, script or console. *notebook* is its key in every manifest; *path* is where the file stands.
+
+    *kind* is `notebook`, `script` or `console`; a console has no file.
+    """
 
     notebook: str
     kind: str
@@ -33,7 +36,7 @@ class Identity:
     @property
     def title(self) -> str:
         """What to call it in a sentence."""
-        return PurePosixPath(self.notebook).name if self.kind == "notebook" else "this console"
+        return PurePosixPath(self.notebook).name if self.kind != "console" else "this console"
 
 
 def resolve(
@@ -51,10 +54,38 @@ def resolve(
     notebook, `ipython` or `ipykernel`. Ask again now and then: VS Code puts its name into *user_ns* late.
     """
     path = notebook_path(user_ns, environ, cwd)
+    return _identity("notebook", path, environ, cwd, store, console, writable or _can_write)
+
+
+def of_script(
+    file: str | None,
+    environ: Mapping[str, str],
+    cwd: Path,
+    store: Path | None,
+    *,
+    writable: Callable[[Path], bool] | None = None,
+) -> Identity:
+    """Tell which script a process without IPython runs: its *file*, else a console in this folder.
+
+    Jupyter's name is not asked: whatever a kernel starts inherits that.
+    """
+    path = _plain(cwd / file) if file is not None else None
+    return _identity("script", path, environ, cwd, store, "python", writable or _can_write)
+
+
+def _identity(
+    kind: str,
+    path: Path | None,
+    environ: Mapping[str, str],
+    cwd: Path,
+    store: Path | None,
+    console: str,
+    writable: Callable[[Path], bool],
+) -> Identity:
     folder = path.parent if path is not None else _plain(cwd)
-    root = _plain(cwd / store.expanduser()) if store else _default_root(folder, environ, writable or _can_write)
+    root = _plain(cwd / store.expanduser()) if store else _default_root(folder, environ, writable)
     if path is not None:
-        return Identity(_relative(path, root.parent), "notebook", path, root)
+        return Identity(_relative(path, root.parent), kind, path, root)
     return Identity(f"console:{console}:{_relative(_plain(cwd), root.parent)}", "console", None, root)
 
 

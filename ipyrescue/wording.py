@@ -17,6 +17,9 @@ CUTS = {
 }
 """Where in the program a snapshot was taken, for people."""
 
+CUTS_INSIDE = ("boundary", "await", "in_hook")
+"""Those that are known to stand inside a cell."""
+
 
 def clean(text: str) -> str:
     """Make a text from outside fit for one line of a terminal: no line breaks, no control or escape characters."""

@@ -79,6 +79,8 @@ OWNED_BY = {
     "rich": {"cli"},
     "typer": {"cli"},
     "tqdm": {"cli", "training"},
+    "lightning": {"training"},
+    "transformers": {"training"},
 }
 
 FORBIDDEN_NAMES = {"base", "common", "core", "helpers", "manager", "misc", "utils"}

@@ -26,8 +26,10 @@ PUBLIC_NAMES = [
     "batches",
     "checkpoint",
     "frames",
+    "guard",
     "loop",
     "restore",
+    "resume",
     "snapshots",
 ]
 UNPICKLING = {"cloudpickle", "dill", "ipyrescue.pickling", "ipyrescue.restoring", "torch"}

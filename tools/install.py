@@ -72,7 +72,7 @@ def main() -> None:
     if os.environ.get("TORCH_BUILD") != "any":
         refuse_cuda(plan(python, torch))
     stamp.write_text(UNFINISHED)
-    install(python, f"what {lock.name} pins", ["--requirement", str(lock)])
+    install(python, f"what {lock.name} pins", ["--no-deps", "--requirement", str(lock)])  # all but torch is in it
     install(python, TORCH, torch)
     install(python, "ipyrescue", ["--no-deps", "--no-build-isolation", "--editable", str(ROOT)])
     stamp.write_text(f"{made_with}\n{made_from}")

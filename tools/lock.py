@@ -2,26 +2,31 @@
 
     python tools/lock.py 3.10 3.11 3.12 3.13
 
-Torch is left out because its source differs from machine to machine (see tools/install.py); what torch
-itself requires is in. Neither addresses nor paths get into the files.
+Torch is left out because its source differs from machine to machine (see tools/install.py), although some of
+what is pinned requires it; what torch itself requires is in. Neither addresses nor paths get into the files.
 """
 
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 ROOT = Path(__file__).resolve().parent.parent
 GROUPS = ("test", "lint", "browser", "bench", "build", "beside-torch")
 UV = "uv>=0.9,<1"
+NO_TORCH = "torch; sys_platform == 'never'"
 
 
 def main(versions: list[str]) -> None:
     """Write a lock for each of the Python *versions*."""
     subprocess.run([sys.executable, "-m", "pip", "install", "-qq", UV], check=True)
-    for version in versions:
-        lock = f"requirements/py{version.replace('.', '')}.txt"
-        subprocess.run(compile_command(version, lock), cwd=ROOT, check=True)
-        print(lock)
+    with NamedTemporaryFile("w", suffix=".txt") as overrides:
+        overrides.write(NO_TORCH)
+        overrides.flush()
+        for version in versions:
+            lock = f"requirements/py{version.replace('.', '')}.txt"
+            subprocess.run([*compile_command(version, lock), "--override", overrides.name], cwd=ROOT, check=True)
+            print(lock)
 
 
 def compile_command(version: str, lock: str) -> list[str]:

@@ -20,12 +20,12 @@ from benchmarks.pause import accounting, room, rounds
 from benchmarks.pause.contenders import CONTENDERS, DCP, OURS
 from benchmarks.pause.table import differing, render
 
-WRITERS: dict[str, str | None] = {
+WRITERS: dict[str, str] = {
     "forked writer": "ipyrescue (fork)",
-    "standing writer": None,
+    "standing writer": "benchmarks.pause.standing:StandingWriter",
     "thread": "ipyrescue (portable)",
 }
-"""What `--writers` compares, by the names of contenders; one without is a prototype that `--adapter` gives."""
+"""What `--writers` compares, by the names of contenders or the places of adapters."""
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -134,9 +134,7 @@ def _choose_contenders(options: argparse.Namespace, parser: argparse.ArgumentPar
     unknown = sorted(set(options.only or ()) - known.keys())
     if unknown:
         parser.error(f"there is no {', '.join(unknown)}; there are: {', '.join(known)}")
-    options.contenders = {name: known[name] for name in options.only or known if known[name]}
-    for name in known.keys() - options.contenders.keys() if not options.only else ():
-        print(f"{name} is not here. To have it: --adapter '{name}=MODULE:CLASS'", file=sys.stderr)
+    options.contenders = {name: known[name] for name in options.only or known}
     options.ours = [name for name in options.contenders if name in (*WRITERS, *OURS, *added)]
     if options.long is None:
         options.long = list(options.contenders) if options.quick else options.ours[:1]

@@ -62,6 +62,16 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
+def give_way(niceness: int) -> None:
+    """Leave the processor to the kernel where both want it.
+
+    Where sessions are groups for the scheduler (sched(7), autogroup), only the group's own nice value tells.
+    """
+    os.nice(niceness)
+    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
+        file.write(str(niceness))
+
+
 def on_a_deep_stack(work: Callable[[], Result]) -> Result:
     """Run *work* in a thread whose stack does not depend on how deep the kernel stood; raise what it raises."""
     done: list[Result] = []

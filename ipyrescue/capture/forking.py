@@ -29,7 +29,7 @@ from ipyrescue.errors import CheckpointError, RescueError
 Span = tuple[int, int]
 """Memory from an address on, so many bytes."""
 
-_NICENESS = 10
+_NICENESS = 15
 _WORTH_KEEPING_OUT_BYTES = 1 << 20
 _MOST_SPANS = 8192
 _MADV_DONTFORK, _MADV_DOFORK = 10, 11
@@ -211,7 +211,7 @@ def _live(job: Callable[[], bytes], sending: int, deadline_seconds: float) -> No
         gc.disable()  # it would touch, and so copy, every page that holds an object
         children.leave_the_kernel({sending})
         signal.setitimer(signal.ITIMER_REAL, deadline_seconds)
-        os.nice(_NICENESS)
+        children.give_way(_NICENESS)
         try:
             kind, said = _DONE, children.on_a_deep_stack(job)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the kernel is to know

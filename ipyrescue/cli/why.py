@@ -22,7 +22,7 @@ from ipyrescue.cli.verb import JsonOption, StoreOption
 from ipyrescue.identity import resolve
 from ipyrescue.incarnations.cause import advice, share_of_memory
 from ipyrescue.incarnations.deaths import Death, deaths, undecided
-from ipyrescue.incarnations.obituary import restore_line
+from ipyrescue.incarnations.obituary import line_for, process, restore_line
 from ipyrescue.incarnations.offer import Offer, diagnosed, make_offer
 from ipyrescue.incarnations.renames import former_names
 from ipyrescue.manifest import Variable
@@ -147,7 +147,7 @@ def _autopsy(store: Store, there: Sequence[Entry], death: Death) -> Autopsy:
             return Autopsy(death, cause, _entry_of(offer, there), _line_of(offer), offer.note)
     newest = _newest(there, death.life)
     good_one = newest is not None and newest.state == "ok"
-    return Autopsy(death, cause, newest, f"%restore_vars from={newest.id[:8]}" if newest and good_one else None, None)
+    return Autopsy(death, cause, newest, line_for(death.life, newest.id) if newest and good_one else None, None)
 
 
 def _is_offered(root: Path, death: Death) -> bool:
@@ -181,9 +181,10 @@ def _advice(one: Autopsy) -> Iterator[str]:
         yield f"The largest variables of the snapshot: {names}. Which of them can be made again, or made smaller?"
     if memory is not None and memory.warning:
         yield memory.warning
-    yield from advice(one.cause)
+    yield from advice(one.cause, one.life.kind)
     if one.entry is None and one.life.restored is None:
-        yield "Have something to go back to the next time: %checkpoint_vars every=5m"
+        arm = 'ipyrescue.guard(every="5m")' if one.life.kind == "script" else "%checkpoint_vars every=5m"
+        yield f"Have something to go back to the next time: {arm}"
 
 
 def _document(one: Autopsy) -> dict[str, Any]:
@@ -229,12 +230,14 @@ def _iso(seconds: float) -> str | None:
 
 def _lines(one: Autopsy, now: float) -> Iterator[str]:
     """One death for a person at a terminal."""
-    yield from _wrapped(f"{one.life.notebook}: the kernel {one.cause.verb} ({one.cause.text})", indent="  ")
+    died = f"{one.life.notebook}: the {process(one.life)} {one.cause.verb} ({one.cause.text})"
+    yield from _wrapped(died, indent="  ")
     for title, text in _facts(one, now):
         yield from _wrapped(f"{title:<{_INDENT}}{text}", indent=" " * _INDENT)
     yield from _largest_lines(one.largest)
     if one.restore is not None:
         yield f"{'go back':<{_INDENT}}{one.restore}"
+    if one.restore is not None and one.restore.startswith("%"):
         yield f"{'look':<{_INDENT}}{one.restore} --dry-run"
     for position, sentence in enumerate(one.advice):
         title = "" if position else "help"
@@ -244,7 +247,7 @@ def _lines(one: Autopsy, now: float) -> Iterator[str]:
 def _facts(one: Autopsy, now: float) -> Iterator[tuple[str, str]]:
     life = one.life
     yield "when", _when(one.death, now)
-    yield "cell", _cell(one.death)
+    yield ("block", _block(one.death)) if life.kind == "script" else ("cell", _cell(one.death))
     if not one.cause.certain and one.cause.kind != "unknown":
         yield "certain", "no: the facts suggest it, nothing proves it"
     for position, frame in enumerate(one.cause.place):
@@ -279,6 +282,15 @@ def _cell(death: Death) -> str:
         return f"none was running; the last one was {name}{source}" if life.cell_started else "none has run"
     seconds = death.at - (seconds_of(life.cell_started) or death.at)
     return f"{name}{f', for {format_duration(seconds)}' if seconds >= 1 else ''}{source}"
+
+
+def _block(death: Death) -> str:
+    """The guarded block of a script."""
+    life = death.life
+    if not life.cell_running:
+        return "it was outside of its guard"
+    seconds = death.at - (seconds_of(life.cell_started) or death.at)
+    return f"{life.cell_source or 'a guard'} (for {format_duration(max(seconds, 0))})"
 
 
 def _memory(memory: Memory) -> Iterator[tuple[str, str]]:

@@ -43,9 +43,12 @@ def diagnose(evidence: Evidence) -> Cause:
     return next(cause for rule in rules for cause in rule(evidence))
 
 
-def advice(cause: Cause) -> tuple[str, ...]:
-    """What would help against the next death of this kind; empty where nothing general can be said."""
-    return _ADVICE.get(cause.kind, ())
+def advice(cause: Cause, of: str = "notebook") -> tuple[str, ...]:
+    """What would help against the next death of this kind; empty where nothing general can be said.
+
+    *of* is the kind of the life: `notebook`, `script` or `console`.
+    """
+    return (_FOR_SCRIPTS if of == "script" else _ADVICE).get(cause.kind, _ADVICE.get(cause.kind, ()))
 
 
 def is_memory_error(error: str | None) -> bool:
@@ -199,4 +202,13 @@ _ADVICE: dict[str, tuple[str, ...]] = {
     "hung_up": ("Start Jupyter in tmux or with nohup, so that it does not end with the terminal.",),
     "parent_gone": ("Start Jupyter in tmux, or the container with docker run -d, so that kernels outlive the editor.",),
     "exited": ("Look for os._exit, sys.exit in threads or a library that ends the process; in a cell, raise instead.",),
+}
+
+_DETACH = ("Start it in tmux or with nohup, or the container with docker run -d, so that it outlives the terminal.",)
+_FOR_SCRIPTS: dict[str, tuple[str, ...]] = {
+    "out_of_memory": ("Free what is not needed: del NAME, then gc.collect().", *_ADVICE["out_of_memory"][1:]),
+    "terminated": _DETACH,
+    "hung_up": _DETACH,
+    "parent_gone": _DETACH,
+    "exited": (),
 }

@@ -9,7 +9,7 @@ from ipyrescue.incarnations.offer import Offer
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Life
-from ipyrescue.wording import age, clean, clock, count, seconds_of, shortened
+from ipyrescue.wording import CUTS, CUTS_INSIDE, age, clean, clock, count, seconds_of, shortened
 
 TOAST_CHARACTERS = 140
 """More of a notification JupyterLab does not show."""
@@ -50,8 +50,8 @@ def what_is_left(offer: Offer, now: float) -> list[str]:
     if offer.snapshot is not None:
         its = offer.snapshot.incarnation == offer.life.incarnation
         which = "Snapshot" if offer.note else "Its newest snapshot" if its else "The newest snapshot from before it"
-        before = _before(offer.snapshot, offer.death)
-        lines.append(f"{which}, {offer.snapshot.id[:8]}, was made {before}: {_contents(offer.snapshot)}.")
+        made = f"{_before(offer.snapshot, offer.death)}{_where(offer.snapshot)}"
+        lines.append(f"{which}, {offer.snapshot.id[:8]}, was made {made}: {_contents(offer.snapshot)}.")
     if offer.interrupted is not None:
         lines.append(_interrupted(offer.interrupted, newer=offer.snapshot is not None, now=now))
     return lines
@@ -87,15 +87,28 @@ def restore_line(offer: Offer) -> str:
     """Spell the line that takes what is proposed."""
     if offer.snapshot is None:
         return "%restore_vars --list"
+    if offer.life.kind == "script":
+        return "ipyrescue.resume()"
     # A console is known by its folder only, so it must be told which one it may take.
     if offer.life.kind == "notebook" and offer.device is None and not offer.renamed:
         return "%restore_vars"
-    return f"%restore_vars from={offer.snapshot.id[:8]}" + (f" device={offer.device}" if offer.device else "")
+    return line_for(offer.life, offer.snapshot.id) + (f" device={offer.device}" if offer.device else "")
+
+
+def line_for(life: Life, snapshot_id: str) -> str:
+    """Spell the line that restores one snapshot, where *life* was lived: a script has no magics."""
+    name = clean(snapshot_id[:8])
+    return f'ipyrescue.restore("{name}")' if life.kind == "script" else f"%restore_vars from={name}"
+
+
+def process(life: Life) -> str:
+    """What to call the process in a sentence."""
+    return "run" if life.kind == "script" else "kernel"
 
 
 def title(life: Life) -> str:
     """What to call a life's notebook in a sentence."""
-    return clean(PurePosixPath(life.notebook).name) if life.kind == "notebook" else "this console"
+    return clean(PurePosixPath(life.notebook).name) if life.kind != "console" else "this console"
 
 
 def when_and_where(death: Death, now: float) -> str:
@@ -106,7 +119,7 @@ def when_and_where(death: Death, now: float) -> str:
 def _what_died(offer: Offer, now: float) -> str:
     again = ", in the middle of a restore" if offer.life.restoring is not None else ""
     cause = f"{_in_short(offer.cause.verb)} ({_in_short(offer.cause.text)})"
-    return f"The last kernel of {title(offer.life)} {cause} {when_and_where(offer.death, now)}{again}."
+    return f"The last {process(offer.life)} of {title(offer.life)} {cause} {when_and_where(offer.death, now)}{again}."
 
 
 def _in_short(text: str) -> str:
@@ -124,8 +137,8 @@ def _when(death: Death, now: float) -> str:
 def _in_which_cell(death: Death) -> str:
     life = death.life
     if not life.cell_running:
-        return " while no cell was running"
-    name = f"cell [{life.cell}]" if life.cell is not None else "a cell"
+        return " outside of its guard" if life.kind == "script" else " while no cell was running"
+    name = f"cell [{life.cell}]" if life.cell is not None else "its block" if life.kind == "script" else "a cell"
     shown = shortened(clean((life.cell_source or "").strip().partition("\n")[0]), _SOURCE_CHARACTERS)
     seconds = death.at - (seconds_of(life.cell_started) or death.at)
     # A record that is no older than its cell is no measure of how long the cell ran.
@@ -138,6 +151,11 @@ def _before(snapshot: Snapshot, death: Death) -> str:
     if made is None or death.at <= 0:
         return "at an unknown time"
     return f"{format_duration(death.at - made)} before" if death.at - made >= 1 else "just before"
+
+
+def _where(snapshot: Snapshot) -> str:
+    """Say at which place of a cell that ran it was cut."""
+    return f", {CUTS[snapshot.cut]}" if snapshot.cut in CUTS_INSIDE else ""
 
 
 def _contents(snapshot: Snapshot, *, between: str = " and ") -> str:

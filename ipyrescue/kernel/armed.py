@@ -65,18 +65,20 @@ class Armed:
         self.failures = 0
         self.failure: str | None = None
         self.last_snapshot: Snapshot | None = None
-        self.points = SafePoints(notebook.code.is_cell, self._reached)
+        self.points = SafePoints(notebook.code.is_cell, self._reached, source=notebook.code.source)
         self._notebook, self._life, self._panel, self._saver = notebook, life, panel, saver
         self._costs = Costs()
         self._measuring: _Measuring | None = None
         self._before: list[float] = []
-        self._running = False
+        self._running = self._cutting = False
         self._unsaved_since: float | None = None
         self._trigger: str | None = None
         self._outside = Outside(self._place)
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
+        self._read: FrameType | None = None
         self._untold: deque[str] = deque()
+        self._will_tell = False
         self._lost: str | None = None
         self._main = threading.main_thread().ident or 0
         self._process = os.getpid()
@@ -117,6 +119,7 @@ class Armed:
             self._clock.join(_JOIN_SECONDS)
         self._farewell.uninstall()
         self.points.uninstall()
+        self._outside.stop()
 
     # --- cells: on the main thread ----------------------------------------------------------------------------------
 
@@ -126,10 +129,16 @@ class Armed:
         self._unsaved_since = self._unsaved_since or time.monotonic()
         self.points.cell_begins()
 
-    def cell_ends(self, *, started: float, error: BaseException | None) -> None:
-        """The cell is at its end: save if that is due, and tell what has happened meanwhile."""
+    def cell_ends(self, *, started: float, error: BaseException | None, frame: FrameType | None = None) -> None:
+        """The cell is at its end: save if that is due, and tell what has happened meanwhile.
+
+        *frame* is where the program stands, if it is no cell that ends but a block.
+        """
         self._running = False
+        self._read = None
         self.points.cell_ends()
+        if error is not None:  # the state at this moment comes only once
+            self._saver.drain(_LAST_WRITE_SECONDS)
         self.collect()
         now = time.monotonic()
         decision = due(
@@ -142,8 +151,9 @@ class Armed:
             cost_seconds=self._costs.typical_seconds,
         )
         if decision is not None and not self._saver.busy:
-            self._cut_after(decision.trigger, error)
-        self._tell()
+            self._cut_after(decision.trigger, error, frame)
+        self.points.withdraw()
+        self.tell()
 
     def save_now(self, error: BaseException | None) -> None:
         """Save what a cell within the running one has done."""
@@ -151,13 +161,21 @@ class Armed:
         self.collect()
         self._cut_after("every" if error is None else "exception", error)
 
-    def _cut_after(self, trigger: str, error: BaseException | None) -> None:
-        spot = Spot(raised_in(error, self._notebook.code.is_cell), raised=error)
+    def _cut_after(self, trigger: str, error: BaseException | None, frame: FrameType | None = None) -> None:
+        spot = Spot(raised_in(error, self._notebook.code.is_cell) or frame, raised=error)
         self._cut(occasion_of(trigger, error), spot)
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Tell what has happened and was not told yet, on the main thread."""
+        self._will_tell = False
         while self._untold:
-            say(self._untold.popleft())
+            say(self._notebook.worded(self._untold.popleft()))
+
+    def _tell_soon(self) -> None:
+        """In a script the next end of a cell may be nine hours away."""
+        if self._untold and self._notebook.is_script and not self._will_tell:
+            self._will_tell = True
+            self.points.wake(self.tell)
 
     # --- safe points ------------------------------------------------------------------------------------------------
 
@@ -167,27 +185,24 @@ class Armed:
         if trigger is not None and not self._saver.busy:
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
             self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
-            if place.frame is not None:
-                self._let_go_of(place.frame)
+            self._read = place.frame
 
-    def _let_go_of(self, frame: FrameType) -> None:
-        """Have what reading its locals left at *frame* forgotten as soon as its trace function has returned."""
-
-        def let_go() -> None:
-            if not self._notebook.let_go(frame):
-                self.points.wake(let_go)
-
-        self.points.wake(let_go)
+    def _let_go(self) -> None:
+        """Forget, on the main thread, what reading its locals left at a frame; the clock asks until that can be."""
+        if self._read is not None and self._notebook.let_go(self._read):
+            self._read = None
 
     def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
         unsaved, now = self._unsaved_since, time.monotonic()
-        self.last, self._before = now, list(self.points.step_times)
+        self.last, self._before, self._cutting = now, list(self.points.step_times), True
         try:
             verdict = self._saver.save(Cut(occasion, self.settings, spot), sparing=sparing)
         except Exception as error:  # noqa: BLE001 - in a cell of the user, which must not know
             self._fail(error)
             return
+        finally:
+            self._cutting = False
         self._unsaved_since = time.monotonic() if self._running else None
         if verdict is not None:
             self._take(verdict)
@@ -198,6 +213,8 @@ class Armed:
 
     def _leave(self, name: str) -> None:
         """Save a last time, on the main thread: a signal is about to end this process."""
+        if self._cutting:
+            return
         self._saver.drain(_LAST_WRITE_SECONDS)
         self.collect()
         if self._running:
@@ -264,7 +281,7 @@ class Armed:
 
     def _succeed(self, snapshot: Snapshot, verdict: Verdict) -> None:
         self.last_snapshot = snapshot
-        self._outside.answer(snapshot_id=snapshot.id)
+        self._outside.answer(snapshot)
         self._measuring = _Measuring(verdict.pause_seconds, self._before, verdict.began, verdict.ended)
         self._life.saves(snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds)
         if self.failure is not None:
@@ -279,7 +296,7 @@ class Armed:
         text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
         if self.failure is None:
             self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
-        self._outside.answer(refusal=text)
+        self._outside.refuse(text)
         self.failures += 1
         self.failure = text
         self._life.fails(text)
@@ -297,6 +314,9 @@ class Armed:
         self.collect()
         self._measure()
         self._look_outside()
+        self._tell_soon()
+        if self._read is not None:
+            self.points.wake(self._let_go)
         if self._running:
             self._request()
         self._panel.update(self.panel_state())
@@ -353,7 +373,7 @@ def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
     """Why a snapshot is taken at the end of a cell, and with which traceback if *error* ended it."""
     if error is None:
         return Occasion(trigger=trigger)
-    reason = f"{type(error).__name__}: {error}".strip(": \n").splitlines()[-1][:_REASON_CHARACTERS]
+    reason = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[-1][:_REASON_CHARACTERS]
     if shows_a_secret(reason):
         reason = type(error).__name__
     return Occasion(trigger=trigger, cut="interrupted", reason=reason, traceback=_traceback(error))

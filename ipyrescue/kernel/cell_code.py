@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import CodeType
 from typing import Any
 
+from ipyrescue.capture.headers import in_linecache
+
 _OF_CELLS = re.compile(
     r"<ipython-input-.*>|<timed (?:exec|eval)>"  # IPython's own; what %%time runs
     r"|.*[/\\]ipykernel_\d+[/\\]\d+\.py"  # ipykernel's, of any kernel
@@ -32,6 +34,13 @@ class CellCode:
             return known
         name: str = getattr(code, "co_qualname", code.co_name)
         return self._cells.get(name.partition(".")[0])
+
+    def source(self, code: CodeType) -> str | None:
+        """The text that *code* was compiled from; %%time compiles what stands below it without leaving a trace."""
+        if not code.co_filename.startswith("<timed"):
+            return in_linecache(code)
+        first, _, body = self._shell.history_manager.input_hist_raw[-1].lstrip().partition("\n")
+        return self._shell.transform_cell(body) if first.startswith("%%time") else None
 
     def _numbers(self) -> Mapping[str, int]:
         numbers: Mapping[str, int] = getattr(self._shell.compile, "_filename_map", {})

@@ -30,7 +30,7 @@ from ipyrescue.kernel.memory import MemoryWatch
 from ipyrescue.kernel.traces import Traces
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.store import layout, lives
-from ipyrescue.store.lives import Life, Memory
+from ipyrescue.store.lives import Cause, Life, Memory
 from ipyrescue.store.upkeep import bury_unsaved
 
 HEARTBEAT_SECONDS = 5.0
@@ -68,6 +68,8 @@ class LifeRecorder:
         """
         self.incarnation = incarnation
         self.warning: str | None = None
+        self.broken_off: Callable[[], Cause | None] = lambda: None
+        """Asked when the interpreter exits: what has broken the program off, which is no clean end then."""
         self.memory = MemoryWatch()
         self._traces = Traces(incarnation)
         self._kernel_id = _kernel_id(kernel)
@@ -108,8 +110,11 @@ class LifeRecorder:
             with self._swallowed():
                 lives.write(left, dataclasses.replace(before, ended="moved", ended_at=_now()))
 
-    def cell_begins(self, number: int, source: str, cell_id: str | None = None) -> None:
-        """Note that cell *number* runs from now on; *cell_id* is the front end's name of it."""
+    def cell_begins(self, number: int | None, source: str, cell_id: str | None = None) -> None:
+        """Note that cell *number* runs from now on; *cell_id* is the front end's name of it.
+
+        A block of a script has no number.
+        """
         known = self._life.cell_ids if self._life is not None else ()
         ids = (
             *(known if cell_id is None else (i for i in known if i != cell_id)),
@@ -226,6 +231,22 @@ class LifeRecorder:
         """One that calls *save* before SIGTERM and SIGHUP end this kernel; the stack is written before that."""
         return Farewell(save, grace_seconds=grace_seconds, arrived=self._traces.arrived, aside=self._traces.aside)
 
+    def rest(self) -> None:
+        """Give no signs of life, and leave signals alone, until `wake`; how the process ends is noted all the same."""
+        self._stopped.set()
+        if self._heart is not None:
+            self._heart.join(_JOIN_SECONDS)
+        self._heart = None
+        self._traces.end()
+
+    def wake(self) -> None:
+        """Go on after `rest`."""
+        if self._life is not None and self._root is not None and self._stopped.is_set() and self._mine():
+            self._stopped.clear()
+            with self._swallowed():
+                self._traces.begin(self._root)
+            self._start_heart()
+
     def stop(self) -> None:
         """Watch no longer: no heartbeat, no hook at exit, the kernel's own `do_shutdown`. The record stays as it is."""
         self._stopped.set()
@@ -244,14 +265,22 @@ class LifeRecorder:
         atexit.register(self._at_exit)
         if self._shutdown is not None:
             self._shutdown.install()
+        self._start_heart()
+
+    def _start_heart(self) -> None:
         heart = threading.Thread(target=self._beat, name="ipyrescue-heartbeat", daemon=True)
         with contextlib.suppress(RuntimeError):  # No thread to be had: then there is no heartbeat.
             heart.start()
             self._heart = heart
 
     def _at_exit(self) -> None:
-        self.ends("exit")
+        cause = self.broken_off()
+        if cause is None:
+            self.ends("exit")
+        else:
+            self._change(durable=True, cause=cause)
         if self._mine():
+            self._traces.end()
             self._stopped.set()
 
     def _beat(self) -> None:

@@ -22,7 +22,7 @@ from ipyrescue.kernel import arguments, reporting
 from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
 from ipyrescue.kernel.faces import AsJson, Report
 from ipyrescue.kernel.recorder import Recorder
-from ipyrescue.kernel.report import DismissedReport, UndoForgottenReport, UndoneReport
+from ipyrescue.kernel.report import DismissedReport, RestoredReport, UndoForgottenReport, UndoneReport
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion
 
@@ -151,11 +151,15 @@ class RescueMagics(Magics):
             chosen = self._recorder.notebook.find(wanted.source)[0]
             refuse_to_separate(chosen, scope)
             return _form(reporting.compared_plan(self._recorder, chosen, scope), as_json=wanted.json)
-        return _form(self.restore(wanted.source, scope), as_json=wanted.json)
+        report = self.restore(wanted.source, scope)
+        if isinstance(report, RestoredReport) and report.armed is not None and not wanted.json:
+            self._recorder.show_panel()
+        return _form(report, as_json=wanted.json)
 
     def restore(self, source: str | None, scope: Scope) -> Report:
         """Restore, and tell what came back. Raises `RescueError`."""
         started = time.perf_counter()
+        self._recorder.drain()
         newest = next(iter(self._recorder.notebook.snapshots()), None)
         restored = self._recorder.restore(source, scope)
         return reporting.restored(self._recorder, restored, newest, time.perf_counter() - started)
@@ -174,6 +178,7 @@ class RescueMagics(Magics):
         """Show the snapshots of this notebook, and look after them. The manual is put here from `arguments`."""
         wanted = arguments.parse_snapshots(line)
         notebook = self._recorder.notebook
+        self._recorder.drain()
         if wanted.code:
             return _form(reporting.code(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
         if wanted.verb == "show":

@@ -31,6 +31,8 @@ from ipyrescue.kernel.cell_code import CellCode
 from ipyrescue.kernel.frames import Frames
 from ipyrescue.kernel.memory import free_memory
 from ipyrescue.kernel.repository import Repository
+from ipyrescue.kernel.script import Script, ScriptCode
+from ipyrescue.kernel.spelling import in_python
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
@@ -80,7 +82,7 @@ class Notebook:
         self.area = StagingArea()
         self.fence = Fence()
         self.has_restored = False
-        self.code = CellCode(shell, self.cells)
+        self.code = ScriptCode(shell) if isinstance(shell, Script) else CellCode(shell, self.cells)
         self.frames = Frames()
         self._shell = shell
         self._configuration = configuration
@@ -102,11 +104,25 @@ class Notebook:
     def identity(self) -> Identity:
         """Which notebook this is. VS Code says so only after extensions were loaded, so a console is asked again."""
         if self._identity is None or self._identity.kind == "console":
-            front_end = "ipykernel" if getattr(self._shell, "kernel", None) is not None else "ipython"
-            self._identity = identity.resolve(
-                self._shell.user_ns, os.environ, self._started_in, self.configuration.store, console=front_end
-            )
+            self._identity = self._resolve()
         return self._identity
+
+    def _resolve(self) -> Identity:
+        if isinstance(self._shell, Script):
+            return self._shell.identity(self._started_in, self.configuration.store)
+        front_end = "ipykernel" if getattr(self._shell, "kernel", None) is not None else "ipython"
+        return identity.resolve(
+            self._shell.user_ns, os.environ, self._started_in, self.configuration.store, console=front_end
+        )
+
+    @property
+    def is_script(self) -> bool:
+        """Whether there is no IPython: no cells, no magics, and nobody who reads the output of a cell."""
+        return isinstance(self._shell, Script)
+
+    def worded(self, text: str) -> str:
+        """*text* as it is told here: what to type is a function where there are no magics."""
+        return in_python(text) if self.is_script else text
 
     @property
     def key_path(self) -> Path:
@@ -285,7 +301,7 @@ class Notebook:
         found = restoring.find(
             self.store(), source, notebook=where.notebook, incarnation=self.incarnation, device=device
         )
-        if source is not None or where.kind == "notebook":
+        if source is not None or where.kind != "console":
             return found
         mine = [s for s in found if s.incarnation == self.incarnation]
         if not mine:

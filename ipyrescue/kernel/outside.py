@@ -12,7 +12,9 @@ from pathlib import Path
 
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.pressure import Pressure
+from ipyrescue.manifest import Snapshot
 from ipyrescue.store import requests
+from ipyrescue.wording import seconds_of
 
 LOOK_SECONDS = 1.0
 
@@ -38,13 +40,23 @@ class Outside:
         if crossed is not None:
             self.crossed = crossed
             return "memory"
-        if self._asked is None:
-            self._asked = requests.pending(*self._place())
-            return "now" if self._asked is not None else None
-        return None
+        known, self._asked = self._asked, requests.pending(*self._place())
+        return "now" if self._asked is not None and self._asked != known else None
 
-    def answer(self, *, snapshot_id: str | None = None, refusal: str | None = None) -> None:
-        """Tell whoever has asked which snapshot was made, or why none was."""
+    def answer(self, snapshot: Snapshot) -> None:
+        """Tell whoever has asked that *snapshot* was made, if it was made after that."""
+        if self._asked is not None and (seconds_of(snapshot.created) or 0.0) >= self._asked.at:
+            self._say(snapshot_id=snapshot.id)
+
+    def refuse(self, reason: str) -> None:
+        """Tell whoever has asked why no snapshot was made."""
+        self._say(refusal=reason)
+
+    def stop(self) -> None:
+        """Leave no request and no answer behind."""
+        requests.clear(*self._place())
+
+    def _say(self, *, snapshot_id: str | None = None, refusal: str | None = None) -> None:
         asked, self._asked = self._asked, None
         if asked is not None:
             with contextlib.suppress(RescueError):

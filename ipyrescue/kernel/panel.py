@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-from IPython.core.displaypub import CapturingDisplayPublisher, DisplayPublisher
-
 from ipyrescue.incarnations.protection import Protection, interval_of, interval_words, protection
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line
@@ -119,6 +117,8 @@ class Panel:
 
     def show(self, state: PanelState) -> None:
         """Put the panel where the running cell shows its output; one that stands elsewhere already stays true too."""
+        from IPython.core.displaypub import CapturingDisplayPublisher  # a script does without
+
         publisher = self._shell.display_pub
         with self._lock:
             if not isinstance(publisher, CapturingDisplayPublisher):
@@ -156,6 +156,8 @@ class Panel:
 
 def _redraws(publisher: Any) -> bool:
     """Whether what was shown can be replaced: IPython's own publisher prints, and what a terminal shows stays."""
+    from IPython.core.displaypub import DisplayPublisher
+
     return type(publisher) is not DisplayPublisher
 
 

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any
 
-from IPython.core.error import UsageError
-
 from ipyrescue import stack
 from ipyrescue.cells import Cell
 from ipyrescue.checkpointing import imagine
@@ -27,6 +25,7 @@ from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
 from ipyrescue.kernel.panel import Panel
 from ipyrescue.kernel.saving import WAYS, Saver
+from ipyrescue.kernel.script import ScriptCode
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.redaction import redacted
 from ipyrescue.restoring import Before, Restored, Scope
@@ -101,6 +100,8 @@ class Recorder:
             self.armed.before_end(how)
 
     def _finish_writing(self) -> None:
+        if self.armed is not None:
+            self.armed.stop()
         self._saver.drain(_CLOSE_SECONDS)
 
     # On command: durable when the call returns, and exceptions reach the caller.
@@ -140,8 +141,9 @@ class Recorder:
             self._leave_cells_of(restored.names)
         if restored.full:
             # What is live now is what that snapshot holds.
+            self.last_snapshot = restored.snapshot
             self.life.saves(restored.snapshot.created, waited=True)
-        if restored.full and restored.snapshot.settings.every_seconds is not None:
+        if restored.full and restored.snapshot.settings.every_seconds is not None and not self.notebook.is_script:
             self.arm(restored.snapshot.settings)
         return restored
 
@@ -204,11 +206,58 @@ class Recorder:
             armed.stop()
             self._saver.drain(_DRAIN_SECONDS)
             armed.collect()
+            armed.tell()
             self.last_snapshot = armed.last_snapshot
         self.life.arms(None)
         if armed is not None:
             self.panel.update(armed.panel_state())
             self.notebook.area.release()
+
+    def guards(self, wanted: Settings, frame: FrameType, source: str) -> None:
+        """Arm for a block that begins at *frame*, with the line *source*. In a script it stands for a cell."""
+        begins = self.armed is None
+        if isinstance(self.notebook.code, ScriptCode) and begins:
+            self.notebook.code.pin_sources(frame)
+            self.life.wake()
+        self.arm(wanted)
+        if not self.notebook.is_script:
+            self.show_panel()
+        if begins and self._cell is None and self.armed is not None:
+            self.life.cell_begins(None, redacted(source))
+            self.armed.cell_begins()
+
+    def guards_no_more(
+        self, before: Settings | None, entered: float, frame: FrameType, error: BaseException | None
+    ) -> None:
+        """A block is left that was *entered* at this moment of the monotonic clock, by *error* or at its end.
+
+        Be armed as *before*. In a script nothing but the outermost block ends like a cell. Never raises.
+        """
+        try:
+            if before is not None and (error is not None or self.notebook.is_script):
+                self.arm(before)
+            elif not self.notebook.is_script:
+                self.go_back_to(before, error)
+            elif self.armed is not None:
+                self._end_block(entered, frame, error)
+        except Exception as wrong:  # noqa: BLE001 - the block has ended, however ours does
+            self._fail(wrong)
+        if self._cell is None and self.armed is None:
+            self.life.cell_ends(error=error)
+
+    def _end_block(self, entered: float, frame: FrameType, error: BaseException | None) -> None:
+        assert self.armed is not None
+        ours = isinstance(error, RescueError)
+        self.armed.cell_ends(started=entered, error=None if ours else error, frame=frame)
+        self.disarm()
+        self._rest()
+
+    def _rest(self) -> None:
+        """Leave no thread, handler or memory of ours until the next guard or snapshot."""
+        self._saver.close(_CLOSE_SECONDS)
+        self._saver = Saver(self.notebook, self.life.is_written_here)
+        self.notebook.area.release()
+        self.life.rest()
 
     def drain(self) -> None:
         """Wait for the snapshot that is being written, and take its verdict."""
@@ -264,7 +313,7 @@ class Recorder:
 
     def _follow_identity(self) -> None:
         known, now = self.life.life, self.notebook.identity
-        if known is None and self._unasked and now.kind == "console" and not now.store_root.exists():
+        if known is None and self._unasked and now.kind != "notebook" and not now.store_root.exists():
             return
         if known is None or known.notebook != now.notebook:
             self.life.begin(now.store_root, now)
@@ -302,7 +351,8 @@ class Recorder:
                 self.notebook.cells[name] = cell.number
 
     def _fail(self, error: BaseException) -> None:
-        say(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
+        text = str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}"
+        say(self.notebook.worded(text))
 
 
 class _QuietArea:
@@ -341,4 +391,5 @@ def _is_hidden(info: Any) -> bool:
 def _error_of_the_user(result: Any) -> BaseException | None:
     """What the cell raised; a magic's own complaint is no failure of the user's program."""
     error: BaseException | None = result.error_in_exec
-    return None if isinstance(error, (UsageError, RescueError)) else error
+    complaint = getattr(sys.modules.get("IPython.core.error"), "UsageError", RescueError)
+    return None if isinstance(error, (complaint, RescueError)) else error

@@ -16,7 +16,7 @@ from ipyrescue.kernel.tables import Line, Table
 from ipyrescue.manifest import Settings, Skipped, Snapshot, local_name
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Memory
-from ipyrescue.wording import CUTS, age, count, listed
+from ipyrescue.wording import CUTS, CUTS_INSIDE, age, count, listed
 
 _SHOWN_SKIPPED = 5
 _SHOWN_LARGEST = 3
@@ -99,9 +99,9 @@ class RestoredRow:
 class RestoredReport(Report):
     """Names were bound. *kept* are those that stayed as they were, *replaced* those that `--undo` brings back.
 
-    *frames* are the functions whose locals came with them; *rows* say what became of each; *sources* hold, by name, the
-    text that makes again what did not come back; *differences* are what matters of this session that was otherwise in
-    the snapshot's.
+    *cut* says where the snapshot was taken, *cell* in which cell. *frames* are the functions whose locals came with
+    them; *rows* say what became of each; *sources* hold, by name, the text that makes again what did not come back;
+    *differences* are what matters of this session that was otherwise in the snapshot's.
     """
 
     names: tuple[str, ...]
@@ -118,6 +118,8 @@ class RestoredReport(Report):
     differences: tuple[environment.Difference, ...] = ()
     frames: tuple[str, ...] = ()
     waited_seconds: float | None = None
+    cut: str | None = None
+    cell: int | None = None
 
     def lines(self) -> list[Line]:
         """Say what is back, what is not, and what happens from now on."""
@@ -128,6 +130,7 @@ class RestoredReport(Report):
         if self.waited_seconds is not None:
             waited = format_duration(self.waited_seconds)
             told.append(Line(f"Waited {waited} for a process of the dead kernel that was still writing."))
+        told += [Line(_inside(self.cut, self.cell))] if self.cut in CUTS_INSIDE else []
         told += [Line(f"Kept as they are: {listed(list(self.kept), most=10)}.")] if self.kept else []
         told += [Line(_replaced(self.replaced))] if self.replaced else []
         told += [Line(f"Running then: {listed(list(self.frames), most=3)}. {_FRAMES}")] if self.frames else []
@@ -455,6 +458,13 @@ def _left_out(skipped: Sequence[Skipped], snapshot_id: str) -> str:
         return ""
     names = listed([str(s) for s in skipped], most=_SHOWN_SKIPPED, more=f"all: %snapshots show {snapshot_id[:8]}")
     return f" Left out {len(skipped)}: {names}."
+
+
+def _inside(cut: str | None, cell: int | None) -> str:
+    """Say where in a running cell a snapshot was taken, and how the cell goes on from there."""
+    where = f"inside cell [{cell}]" if cell is not None else "inside a cell"
+    on = " To go on, run that loop again." if cut == "boundary" else ""
+    return f"It was made {where}, {CUTS[cut or 'line']}.{on}"
 
 
 def _recipe(skipped: Skipped, source: str) -> list[Line]:

@@ -98,6 +98,8 @@ def restored(recorder: Recorder, result: Restored, newest: Snapshot | None, seco
         armed=_armed_line(recorder) if rearmed else None,
         seconds=seconds,
         waited_seconds=result.waited_seconds,
+        cut=result.snapshot.cut if result.full else None,
+        cell=result.snapshot.cell,
     )
 
 

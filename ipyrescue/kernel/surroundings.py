@@ -42,7 +42,8 @@ def worth_keeping(found: Mapping[str, str]) -> dict[str, str]:
 
 def _autoreload(shell: Any) -> str:
     """The argument of %autoreload that makes it what it is."""
-    magics = shell.magics_manager.registry.get("AutoreloadMagics")
+    registry = getattr(getattr(shell, "magics_manager", None), "registry", {})  # a script has no magics
+    magics = registry.get("AutoreloadMagics")
     reloader = getattr(magics, "_reloader", None)
     if not getattr(reloader, "enabled", False):
         return OFF

@@ -317,7 +317,7 @@ def _parse(fields: Any) -> Life:
     Raises TypeError, ValueError.
     """
     life: Life = _build(Life, fields)
-    if life.kind not in ("notebook", "console"):
+    if life.kind not in ("notebook", "script", "console"):
         raise ValueError("not a life record")
     return life
 

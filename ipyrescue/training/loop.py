@@ -44,7 +44,7 @@ class Loop(Generic[T]):
         self.name = name
         self._source = source
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> LoopPass:
         return _begun(LoopPass(self._kind, self.name, self._source), sys._getframe(1))
 
     def __repr__(self) -> str:
@@ -119,9 +119,10 @@ class LoopPass(progress.Pass):
         return item
 
     def _asked_from(self, frame: FrameType) -> None:
-        self.places = statements.places_asking(frame)
-        self.in_for = len(self.places) == 1 and statements.stands_at_for(frame)
-        if self.in_for:  # a for statement asks at one instruction only; what hands items on may be asked by anybody
+        self.places, self.in_for = statements.places_asking(frame)
+        if (
+            self.in_for and len(self.places) == 1
+        ):  # a for statement asks at one instruction only; what hands items on may be asked by anybody
             self._frame_id, self._instruction = id(frame), frame.f_lasti
 
     def _end(self) -> None:

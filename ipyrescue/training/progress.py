@@ -22,6 +22,9 @@ from ipyrescue.errors import RescueError
 from ipyrescue.training import statements, streams
 from ipyrescue.training.statements import Place
 
+TRAINER = "trainer"
+"""The kind of a pass that a bridge to a trainer's library has begun."""
+
 _MOST_LEFT = 32
 
 Key = tuple[str, str]
@@ -44,7 +47,7 @@ class Pass:
         self.finished_within: dict[Key, int] = {}
         """How many other passes ended within the iteration that this one is in."""
         self.thread = threading.get_ident()
-        self.began_in = 0
+        self.began_in: statements.CellRun | None = None
         self.cell: statements.CellRun | None = None
 
     @property
@@ -67,7 +70,7 @@ class Pass:
         if frame is None or header is None:
             return not self.in_for and not statements.is_on_stack(self.places)
         lines = statements.lines_of_loop(frame.f_code, header)
-        return any(place == id(frame) and line in lines for place, line in self.places)
+        return any(place == id(frame) and code is frame.f_code and line in lines for place, code, line in self.places)
 
 
 @dataclass
@@ -193,7 +196,7 @@ def begin(one: Pass, frame: FrameType) -> dict[str, Any] | None:
             f"Two loops called {one.name!r} cannot be in progress at once: what a restore goes on with would be "
             f"anybody's guess. Give one of them another name: ipyrescue.{one.kind}(..., name={one.name + ' 2'!r})"
         )
-    one.began_in, one.cell = id(frame), statements.cell_run_of(frame)
+    one.began_in, one.cell = statements.CellRun(frame), statements.cell_run_of(frame)
     _registry.left.pop(one.key, None)
     state = _registry.pending.get(one.key)
     if state is None:
@@ -229,6 +232,31 @@ def rewind_streams() -> None:
     streams.put_back(_registry.streams)
 
 
+def boundary(*passes: Pass) -> None:
+    """For bridges to trainers: an iteration of the library is complete, so a snapshot may be cut here.
+
+    Nothing happens unless one is wanted. On the main thread.
+    """
+    from ipyrescue.capture import safepoint
+
+    current = safepoint.current()
+    if current is None:
+        return
+    kept = [one.between for one in passes]
+    for one in passes:
+        one.between = True
+    try:
+        current.iteration_ends()
+    finally:
+        for one, between in zip(passes, kept, strict=True):
+            one.between = between
+
+
+def is_bridged() -> bool:
+    """Whether a bridge says where iterations end, so that no other place inside of a library will do as well."""
+    return any(one.kind == TRAINER for one in _registry.alive())
+
+
 def finish(one: Pass) -> None:
     """*one* came to its end."""
     if _running(one.key) is one:
@@ -256,14 +284,18 @@ def leave(one: Pass) -> None:
 
 def _count(one: Pass) -> None:
     """Note in the pass around *one*, or else for its cell, that it is over."""
-    around = [other for other in _registry.alive() if other is not one and other.thread == one.thread]
+    around = [other for other in _registry.alive() if other is not one and _is_in_an_iteration(other, one.thread)]
     if around:
-        finished = around[-1].finished_within if not around[-1].between else {}
+        finished = around[-1].finished_within
     else:
         if _registry.cell != one.cell:
             _registry.cell, _registry.finished = one.cell, {}
         finished = _registry.finished
     finished[one.key] = finished.get(one.key, 0) + 1
+
+
+def _is_in_an_iteration(one: Pass, thread: int) -> bool:
+    return one.thread == thread and one.in_for and not one.between
 
 
 def _running(key: Key) -> Pass | None:
@@ -275,9 +307,11 @@ def _is_running(older: Pass, frame: FrameType) -> bool:
     """Whether *older* is more than an iterator that some variable still holds: its loop is around *frame*."""
     if older.thread != threading.get_ident():
         return any(thread.ident == older.thread for thread in threading.enumerate())
+    if older.places and not older.in_for:
+        return False  # who asks by next() may as well have begun anew
     at: FrameType | None = frame
     while at is not None:
-        begun_here = not older.places and id(at) == older.began_in
+        begun_here = not older.places and statements.CellRun(at) == older.began_in
         if begun_here or statements.is_within(at, at.f_lineno, older.places):
             return True
         at = at.f_back

@@ -19,12 +19,12 @@ _FOR_ITER = opcode.opmap["FOR_ITER"]
 _GENERATOR = 0x20 | 0x200  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
 _FUNCTION = 0x2  # inspect.CO_NEWLOCALS: a module, and so a cell, has not got it
 
-Place = tuple[int, int]
-"""A frame (its id) and the line in it."""
+Place = tuple[int, CodeType, int]
+"""A frame (its id, and its code, since ids are used again) and the line in it."""
 
 
 class CellRun:
-    """One run of a cell, or of a script. Holds its code, so that no other code can have the same identity."""
+    """One run of a cell, a script or a function. Holds its code, so that no other code can have the same identity."""
 
     def __init__(self, frame: FrameType) -> None:
         self._frame_id = id(frame)
@@ -55,8 +55,8 @@ def stands_at_for(frame: FrameType) -> bool:
     return frame.f_lasti >= 0 and frame.f_code.co_code[frame.f_lasti] == _FOR_ITER
 
 
-def places_asking(frame: FrameType) -> tuple[Place, ...]:
-    """The places that wait for an item asked for in *frame*, outwards to the `for` statement that gets it.
+def places_asking(frame: FrameType) -> tuple[tuple[Place, ...], bool]:
+    """The places that wait for an item asked for in *frame*, outwards to the `for` that gets it; and if one does.
 
     Generators (tqdm is one) and functions that call `next()` hand an item on, so what called them is asking too. The
     walk ends at a `for` of a function or a cell, or else with the cell.
@@ -64,12 +64,14 @@ def places_asking(frame: FrameType) -> tuple[Place, ...]:
     places: list[Place] = []
     at: FrameType | None = frame
     while at is not None:
-        places.append((id(at), at.f_lineno))
+        places.append((id(at), at.f_code, at.f_lineno))
         flags = at.f_code.co_flags
-        if not flags & _FUNCTION or (not flags & _GENERATOR and stands_at_for(at)):
+        if not flags & _GENERATOR and stands_at_for(at):
+            return tuple(places), True
+        if not flags & _FUNCTION:
             break
         at = at.f_back
-    return tuple(places)
+    return tuple(places), False
 
 
 def lines_of_loop(code: CodeType, header: int) -> range:
@@ -82,15 +84,18 @@ def lines_of_loop(code: CodeType, header: int) -> range:
 
 def is_within(frame: FrameType, line: int, places: Sequence[Place]) -> bool:
     """Whether *line* of *frame* lies in a loop that one of *places* asks for."""
-    return any(place == id(frame) and line in lines_of_loop(frame.f_code, asking) for place, asking in places)
+    return any(
+        place == id(frame) and code is frame.f_code and line in lines_of_loop(code, asking)
+        for place, code, asking in places
+    )
 
 
 def is_on_stack(places: Sequence[Place]) -> bool:
     """Whether the frame of one of *places* is still running in this thread."""
-    ids = {place for place, _ in places}
+    runs = {(place, id(code)) for place, code, _ in places}
     at: FrameType | None = sys._getframe(1)
     while at is not None:
-        if id(at) in ids:
+        if (id(at), id(at.f_code)) in runs:
             return True
         at = at.f_back
     return False

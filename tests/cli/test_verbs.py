@@ -174,7 +174,8 @@ def test_the_shape_of_show_is_that_of_ls_with_the_contents(make):
 
     assert listed.items() <= shown.items()
     assert list(shown)[len(listed) :] == [
-        "variables", "imports", "skipped", "warnings", "frames", "groups", "tensors", "settings", "environment",
+        "variables", "imports", "skipped", "warnings", "frames", "groups", "tensors", "traceback", "settings",
+        "environment",
     ]  # fmt: skip
     assert shown["variables"] == [{"name": "weights", "type": "bytes", "size_bytes": 5000, "cell": 3, "source": None}]
 

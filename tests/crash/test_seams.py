@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kernels import kernels
@@ -17,17 +18,20 @@ DIE = """
 import os, signal
 from ipyrescue import checkpointing
 from ipyrescue.kernel import notebook
+kernel = os.getpid()
 def die(*args, **kwargs):
+    os.kill(kernel, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.parametrize("seam", KILL_AT)
-@pytest.mark.parametrize("scheduled", [False, True], ids=["by command", "by schedule"])
-def test_a_kernel_killed_at_a_seam_loses_at_most_the_new_snapshot(tmp_path: Path, seam: str, scheduled: bool) -> None:
-    """By command the kernel dies on the main thread, by schedule in the writer's; the store cannot tell."""
+@pytest.mark.parametrize("writer", [None, "thread", "process"])
+def test_a_kernel_killed_at_a_seam_loses_at_most_the_new_snapshot(tmp_path: Path, seam: str, writer: Any) -> None:
+    """By command it dies on its main thread, by schedule in the writer's, or with its child; the store cannot tell."""
+    scheduled = writer is not None
     with kernels(tmp_path) as make:
-        first = make()
+        first = make(IPYRESCUE_WRITER=writer or "auto")
         first.run("%load_ext ipyrescue")
         first.run("x = 'old'\n%checkpoint_vars" + (" x every=0.01s" if scheduled else ""))
         first.run("get_ipython()._ipyrescue.drain()", store_history=False)
