@@ -33,7 +33,9 @@ PATIENCE_SECONDS = 10.0
 PATIENCE_INTERVALS = 5
 """... or this many times the usual time between two steps, if that is longer."""
 HEADER_PATIENCE_SECONDS = 1.0
-"""How long the header of a loop is preferred to other lines."""
+"""How long the header of a loop is preferred to other lines, ..."""
+LOOP_PATIENCE_SECONDS = 10.0
+"""... and how long within a loop, where another line is in the middle of an iteration."""
 TRACING_SECONDS = 5.0
 """Tracing slows Python code down, so it lasts no longer than this in one piece, ..."""
 TRACING_INTERVALS = 2
@@ -299,10 +301,16 @@ class SafePoints:
         if self._line_since is None or not self._stacks.is_statement(frame):
             return None
         ends = any(loop.reached(before, now) for loop in self._syntax.loops(frame.f_code))
-        if not ends and self._clock() - self._line_since < HEADER_PATIENCE_SECONDS:
+        patience = LOOP_PATIENCE_SECONDS if self._is_in_a_loop(frame) else HEADER_PATIENCE_SECONDS
+        if not ends and self._clock() - self._line_since < patience:
             return None
         clean = self._stacks.standing(frame) is Standing.CLEAN
         return Place("line", frame, now.line if ends else None) if clean else None
+
+    def _is_in_a_loop(self, frame: FrameType) -> bool:
+        """Whether *frame* is in the middle of a loop of a cell's, or was called from there."""
+        frames = self._stacks.cell_frames(frame)
+        return any(loop.holds(each.f_lineno) for each in frames for loop in self._syntax.loops(each.f_code))
 
     def _trace(self, frames: list[FrameType]) -> None:
         if self._traced_since is None:

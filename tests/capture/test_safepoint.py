@@ -921,8 +921,8 @@ def go():
     again = run
     again()
 go()
-for gen in [(Machine(None) for i in range(2))]:
-    next(gen)
+gen = (Machine(None) for i in range(2))
+next(gen)
 """
     )
 
@@ -948,6 +948,7 @@ def test_after_a_second_any_line_will_do(notebook):
 
 
 def test_a_line_when_the_boundary_does_not_come(notebook):
+    """After ten seconds of waiting for it, and ten for the header of whatever loop."""
     notebook.run(
         """
 for i in range(1):
@@ -960,6 +961,9 @@ for i in range(1):
     note.ask()
     note.now += 2
     k = 1
+    assert not note.hits
+    note.now += 9
+    k = 2
     note.asking = False
 """
     )
