@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from types import FrameType, TracebackType
 
 from ipyrescue.errors import RescueError
-from ipyrescue.kernel import session
+from ipyrescue.kernel import resuming, session
 from ipyrescue.manifest import Settings
 from ipyrescue.settings import parse_duration, parse_size
 
@@ -74,6 +74,8 @@ class guard:  # noqa: N801 - used like a function
             raise RescueError("guard() works on the main thread only: put it around what waits for this one.")
         recorder = session.recorder()
         self._before = recorder.armed.settings if recorder.armed is not None else None
+        if self._before is None:
+            resuming.remind(recorder)
         frame = sys._getframe(1)
         recorder.guards(recorder.settled(self._said), frame, _line(frame))
         self._entered = time.monotonic()

@@ -6,10 +6,11 @@ came to its end is none, and neither is a first one.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
-from ipyrescue.errors import UntrustedError
+from ipyrescue.errors import RescueError, UntrustedError
 from ipyrescue.incarnations.deaths import previous_death, still_alive, undecided
 from ipyrescue.kernel import session
 from ipyrescue.kernel.recorder import Recorder
@@ -57,6 +58,22 @@ def resume() -> Restored | None:
             restored = here.restore(chosen, Scope())
         _tell(here, restored)
         return restored
+
+
+def remind(here: Recorder) -> None:
+    """Tell a script that begins its work, and did not ask for it, what its last run has left. Never raises."""
+    where = here.notebook.identity
+    if where.kind != "script" or here.notebook.has_restored:
+        return
+    with contextlib.suppress(RescueError):
+        death = previous_death(where.store_root, where.notebook, here.notebook.incarnation)
+        left = (s for s in here.notebook.snapshots() if death is not None and s.incarnation == death.life.incarnation)
+        snapshot = next((s for s in left if s.consistent), None)
+        if snapshot is not None:
+            _say(
+                f"the last run of {where.title} was cut off, and this one does not go on from its snapshot "
+                f"{snapshot.id[:8]}. To do so, say ipyrescue.resume() before the guard."
+            )
 
 
 def _cut_off(here: Recorder) -> str | None:

@@ -103,6 +103,17 @@ def test_what_cannot_be_saved_is_told_at_once(tmp_path: Path) -> None:
     assert (ran.stderr, ran.returncode) == ("", 0)
 
 
+def test_a_script_that_does_not_ask_is_reminded_of_what_its_last_run_left(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("import ipyrescue, os\nx = 1\nipyrescue.checkpoint()\nos._exit(3)\n")
+    assert run_script(tmp_path, "train.py").returncode == 3
+
+    script.write_text("import ipyrescue\nwith ipyrescue.guard():\n    x = 2\n")
+    ran = run_script(tmp_path, "train.py")
+    assert "the last run of train.py was cut off" in ran.stderr
+    assert "ipyrescue.resume()" in ran.stderr
+
+
 def run_script(folder: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Run Python as a terminal does."""
     environment = {**os.environ, "IPYRESCUE_MAX_SHARE": "100%", **environ}
