@@ -8,6 +8,7 @@ The child runs the script as `python SCRIPT` would: in a `__main__` of its own, 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import signal
@@ -73,6 +74,8 @@ class Run:
         """Send signal *number* as soon as something has *happened*; return the exit status."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not happened():
+            alive = os.path.exists(f"/proc/{self.pid}") or sys.platform != "linux"
+            assert alive, self._scripts.output()
             assert time.monotonic() < deadline, self._scripts.output()
             time.sleep(LOOK_SECONDS)
         os.kill(self.pid, number)
@@ -128,6 +131,7 @@ def become(order: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
     os.close(0)
+    faulthandler.dump_traceback_later(PATIENCE_SECONDS, exit=True)
     os.environ.update(order["environ"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     main = types.ModuleType("__main__")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ipyrescue.identity import resolve
+from ipyrescue.identity import of_script, resolve
 
 
 @pytest.fixture
@@ -156,3 +156,18 @@ def test_consoles_are_known_by_kind_and_folder(project):
     }
 
     assert found == {"console:ipython:.", "console:ipykernel:.", "console:ipython:deep", "console:ipykernel:deep"}
+
+
+def test_a_script_is_known_by_its_file(project):
+    """A kernel that starts it hands its own name down; that is not the script's."""
+    environ = {"JPY_SESSION_NAME": str(project / "train.ipynb")}
+    found = of_script(str(project / "train.py"), environ, project / "deep", None)
+
+    assert (found.notebook, found.kind, found.title) == ("train.py", "script", "train.py")
+    assert found.store_root == project / ".ipyrescue"
+
+
+def test_a_python_without_a_script_is_a_console(project):
+    found = of_script(None, {"JPY_SESSION_NAME": str(project / "train.ipynb")}, project, None)
+
+    assert (found.notebook, found.kind, found.path) == ("console:python:.", "console", None)

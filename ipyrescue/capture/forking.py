@@ -224,7 +224,7 @@ def _live(job: Callable[[], bytes], sending: int, deadline_seconds: float) -> No
 
 
 def _told(error: BaseException) -> bytes:
-    text = str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}".rstrip(": ")
     return text[:4000].encode(errors="replace")
 
 

@@ -206,6 +206,7 @@ class Recorder:
             armed.stop()
             self._saver.drain(_DRAIN_SECONDS)
             armed.collect()
+            armed.tell()
             self.last_snapshot = armed.last_snapshot
         self.life.arms(None)
         if armed is not None:
@@ -235,24 +236,21 @@ class Recorder:
         try:
             if before is not None and (error is not None or self.notebook.is_script):
                 self.arm(before)
-            elif self._cell is not None:
+            elif not self.notebook.is_script:
                 self.go_back_to(before, error)
             elif self.armed is not None:
                 self._end_block(entered, frame, error)
         except Exception as wrong:  # noqa: BLE001 - the block has ended, however ours does
             self._fail(wrong)
+        if self._cell is None and self.armed is None:
+            self.life.cell_ends(error=error)
 
     def _end_block(self, entered: float, frame: FrameType, error: BaseException | None) -> None:
         assert self.armed is not None
         ours = isinstance(error, RescueError)
         self.armed.cell_ends(started=entered, error=None if ours else error, frame=frame)
-        if self._cell is None:
-            self.life.cell_ends(error=error)
-        armed = self.armed
         self.disarm()
-        armed.tell()
-        if self.notebook.is_script:
-            self._rest()
+        self._rest()
 
     def _rest(self) -> None:
         """Leave no thread, handler or memory of ours until the next guard or snapshot."""

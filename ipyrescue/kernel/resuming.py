@@ -107,8 +107,8 @@ def _tell_of_torn_ones(here: Recorder) -> None:
     torn = next(iter(here.notebook.snapshots()), None)
     if torn is not None:
         _say(
-            f"{here.notebook.identity.title} begins anew: its last run left only snapshot {torn.id[:8]}, cut in the middle "
-            f'of a step, which may be torn. To take it all the same: ipyrescue.restore("{torn.id[:8]}")'
+            f"{here.notebook.identity.title} begins anew: its last run left only snapshot {torn.id[:8]}, which was cut "
+            f'in mid-step and may be torn. To take it all the same: ipyrescue.restore("{torn.id[:8]}")'
         )
 
 

@@ -10,8 +10,8 @@ import re
 
 _SPELLINGS = (
     (r"%restore_vars from=(\w+) device=cpu", r'ipyrescue.restore("\1", device="cpu")'),
-    (r"(%restore_vars from=\w+ --trust)", r"\1, in IPython"),
-    (r"%restore_vars from=(\w+)", r'ipyrescue.restore("\1")'),
+    (r"%(restore_vars from=\w+ --trust)", r"in IPython, %\1"),
+    (r"(?<!in IPython, )%restore_vars from=(\w+)", r'ipyrescue.restore("\1")'),
     (r"%restore_vars NAME from=(\w+)", r'ipyrescue.restore("\1", names=["NAME"])'),
     (r"%restore_vars --list", "ipyrescue.snapshots()"),
     (r"%restore_vars --forget-undo, ", ""),

@@ -87,7 +87,7 @@ def test_a_verdict_has_any_length(writer, said):
         (StoreError("No space is left."), "No space is left."),
         (ValueError("x"), "ValueError: x"),
         (SystemExit(3), "SystemExit: 3"),
-        (KeyboardInterrupt(), "KeyboardInterrupt: "),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
         (ValueError("\udcff\u2713"), "ValueError: ??"),
         (ValueError("long " * 5000), "ValueError: long long"),
     ],
