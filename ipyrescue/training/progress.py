@@ -291,6 +291,8 @@ def _count(one: Pass) -> None:
     around = [other for other in _registry.alive() if other is not one and _is_in_an_iteration(other, one.thread)]
     if around:
         finished = around[-1].finished_within
+    elif statements.repeats_by_while(sys._getframe(1)):
+        return  # what it counts by is restored, so the passes that had ended are not begun again
     else:
         if _registry.cell != one.cell:
             _registry.cell, _registry.finished = one.cell, {}

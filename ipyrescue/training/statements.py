@@ -90,6 +90,15 @@ def is_within(frame: FrameType, line: int, places: Sequence[Place]) -> bool:
     )
 
 
+def repeats_by_while(frame: FrameType) -> bool:
+    """Whether the cell that *frame* is part of is in a `while` loop just now, and in no `for` loop within it."""
+    at = frame
+    while at.f_code.co_flags & _FUNCTION and at.f_back is not None:
+        at = at.f_back
+    around = next((node for node in _loops(source_of(at.f_code)) if _spans(node.body, at.f_lineno)), None)
+    return isinstance(around, ast.While)
+
+
 def is_on_stack(places: Sequence[Place]) -> bool:
     """Whether the frame of one of *places* is still running in this thread."""
     runs = {(place, id(code)) for place, code, _ in places}

@@ -157,6 +157,15 @@ PROGRAMS = {
             done.append(n)
             checkpoint()
         """,
+    "a while that counts by a variable": """
+        def epoch():
+            for n in ipyrescue.loop(range(3), name="epoch"):
+                done.append(n)
+                checkpoint()
+        while done.count("end") < 3:
+            epoch()
+            done.append("end")
+        """,
     "one function, twice": """
         def train(name):
             for n in ipyrescue.loop(range(3), name=name):
