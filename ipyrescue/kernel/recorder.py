@@ -247,6 +247,7 @@ class Recorder:
 
     def _end_block(self, entered: float, frame: FrameType, error: BaseException | None) -> None:
         assert self.armed is not None
+        self._shell.left_by = error if isinstance(error, SystemExit) else None
         ours = isinstance(error, RescueError)
         self.armed.cell_ends(started=entered, error=None if ours else error, frame=frame)
         self.disarm()

@@ -39,7 +39,7 @@ class Script:
         self.events = SimpleNamespace(register=_ignore, unregister=_ignore)
         self.history_manager = SimpleNamespace(input_hist_raw=(), input_hist_parsed=())
         self.left_by: BaseException | None = None
-        """What ended the last guard of the script, if that was not its end."""
+        """The `sys.exit` by which the last guard of the script was left, if it was."""
 
     @property
     def user_ns(self) -> dict[str, Any]:
