@@ -19,11 +19,13 @@ import torch
 from namespaces import Life, open_store, reborn
 from ipyrescue import checkpointing
 from ipyrescue.capture.fence import Fence
+from ipyrescue.capture import forking
 from ipyrescue.capture.forking import ForkingWriter, worth_keeping_out
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion, Origin
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
+forking._NICENESS = 0  # a hang is looked for, and a nice child waits for all the others
 stop, rounds = threading.Event(), [0] * 8
 logging.basicConfig(filename=folder / "log", level=logging.DEBUG)
 
