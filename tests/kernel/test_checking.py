@@ -86,7 +86,7 @@ def test_a_session_is_checked(make_kernel: MakeKernel, tmp_path: Path) -> None:
 
     assert "noise" not in output.text
     assert sorted((tmp_path / ".ipyrescue" / "lives").glob("*")) == lives
-    (data,) = output.data
+    _panel, data = output.data
     text, page = data["text/plain"], data["text/html"]
     assert "Saved 14 variables" in text
     assert "Left out 1: lines (generator" in text
