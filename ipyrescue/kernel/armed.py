@@ -12,7 +12,6 @@ import os
 import sys
 import threading
 import time
-import traceback
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +25,12 @@ from ipyrescue.capture.standstill import standstill
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
+from ipyrescue.kernel.occasions import occasion_of
 from ipyrescue.kernel.outside import Outside
 from ipyrescue.kernel.panel import Panel, PanelState
 from ipyrescue.kernel.saving import Cut, Saver, Verdict
 from ipyrescue.manifest import Settings, Snapshot
-from ipyrescue.redaction import redacted, shows_a_secret
+from ipyrescue.redaction import redacted
 from ipyrescue.selection import Occasion
 from ipyrescue.stack import raised_in
 from ipyrescue.training import progress
@@ -45,8 +45,6 @@ _MEASURED_SECONDS = 5.0
 _LAST_WRITE_SECONDS = 1.5
 _NOWHERE = Spot()
 _JOIN_SECONDS = 5.0
-_REASON_CHARACTERS = 300
-_TRACEBACK_CHARACTERS = 8_000
 
 
 @dataclass
@@ -380,21 +378,6 @@ class Armed:
         slowdown = slowdown_seconds(measuring.before, times, began=measuring.began, ended=measuring.ended)
         self._costs.add(measuring.pause_seconds, slowdown)
         self._life.slows(slowdown, self.interval_seconds)
-
-
-def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
-    """Why a snapshot is taken at the end of a cell, and with which traceback if *error* ended it."""
-    if error is None:
-        return Occasion(trigger=trigger)
-    reason = f"{type(error).__name__}: {error}".strip().removesuffix(":").splitlines()[-1][:_REASON_CHARACTERS]
-    if shows_a_secret(reason):
-        reason = type(error).__name__
-    return Occasion(trigger=trigger, cut="interrupted", reason=reason, traceback=_traceback(error))
-
-
-def _traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, without credentials; of a long one the end."""
-    return redacted("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
 
 
 def say(text: str) -> None:

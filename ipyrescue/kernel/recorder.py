@@ -113,6 +113,8 @@ class Recorder:
         with self._quiet_area(kept=wanted.every_seconds is not None):
             self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, spot=here))
         self.life.saves(self.last_snapshot.created, waited=True, pause_seconds=self.last_snapshot.pause_seconds)
+        if self.armed is not None:
+            self.armed.last_snapshot = self.last_snapshot
         return self.last_snapshot
 
     def _here(self, frame: FrameType) -> Spot:
@@ -176,10 +178,10 @@ class Recorder:
         self._begin_life()
         if self.armed is None:
             self.armed = Armed(self.notebook, self.life, self.panel, self._saver, wanted)
+            self.armed.last_snapshot = self.last_snapshot
             self.armed.start(running=self._cell is not None)
         else:
             self.armed.adjust(wanted)
-        self.armed.last_snapshot = self.last_snapshot
         self.life.arms(wanted.every_seconds)
 
     def go_back_to(self, settings: Settings | None, error: BaseException | None) -> None:
