@@ -12,7 +12,7 @@ PYTHONS := 3.10 3.11 3.12 3.13
 PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-system test-browser lint format fidelity bench bench-pause
+.PHONY: help venv demo lab test test-slow test-system test-browser lint format fidelity bench bench-pause
 .PHONY: labextension labextension-check lock build clean
 
 help:  ## Show this list
@@ -31,8 +31,11 @@ lab: venv  ## Start JupyterLab on the first notebook, in a copy of notebooks/ th
 	@mkdir -p $(PLAYGROUND) && cp --update notebooks/*.ipynb $(PLAYGROUND)
 	@cd $(PLAYGROUND) && $(abspath $(BIN))/jupyter lab --allow-root $(ARGS) 00_crash_in_a_minute.ipynb
 
-test: venv  ## Run the tests that need no root and no browser
-	$(BIN)/python -m pytest -n $(JOBS) -m "not system and not browser" $(ARGS)
+test: venv  ## Run the tests that need no root, no browser and no patience
+	$(BIN)/python -m pytest -n $(JOBS) -m "not system and not browser and not slow" $(ARGS)
+
+test-slow: venv  ## Run the tests that take long: notebooks, whole trainings that are killed, every kind of value
+	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not system and not browser" $(ARGS)
 
 test-system: venv  ## Run the tests that need root, strace and mount; fails where they are missing
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts small file systems. Try sudo -E make test-system"; exit 1; }

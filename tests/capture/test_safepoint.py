@@ -1542,7 +1542,6 @@ def _torch_state(notebook):
 
 
 def test_real_optimizers(notebook):
-    pytest.importorskip("torch")
     seen = []
     notebook.asking = False
     notebook.react = lambda place: seen.append(_torch_state(notebook))
@@ -1560,7 +1559,6 @@ def test_real_optimizers(notebook):
 
 def test_torch_in_the_cell_that_imports_it(notebook, monkeypatch):
     """Steps may have been made that nobody saw, so the next one is waited for."""
-    pytest.importorskip("torch")
     notebook.asking = False
     hidden = sys.modules.pop("torch.optim.optimizer")
     notebook.points.uninstall()
@@ -1576,7 +1574,6 @@ def test_torch_in_the_cell_that_imports_it(notebook, monkeypatch):
 
 
 def test_a_closure_is_never_cut(notebook):
-    pytest.importorskip("torch")
     notebook.asking = False
     notebook.run(TORCH)
     notebook.run(LBFGS_LOOP)

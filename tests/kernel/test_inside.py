@@ -37,6 +37,8 @@ def digest(step, losses, model, opt):
 TRAINING = f"""
 import torch
 from torch import nn
+
+pytestmark = pytest.mark.slow
 torch.manual_seed(0); torch.set_num_threads(1)
 {DIGEST}
 def setup():

@@ -5,7 +5,7 @@ import pytest
 from ipyrescue.kernel.occasions import occasion_of
 
 
-class Mute(Exception):
+class Mute(Exception):  # noqa: N818 - not an error of ours
     def __str__(self):
         raise RuntimeError("not even that")
 

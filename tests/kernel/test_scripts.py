@@ -16,7 +16,7 @@ from ipyrescue.incarnations.offer import diagnosed
 from ipyrescue.incarnations.writers import wait_for_writers
 from ipyrescue.store import lives
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="forks")]
 
 TRAIN = dedent("""
     import glob, hashlib, os, signal, sys, threading, time
@@ -67,7 +67,6 @@ NOTHING_LEFT = "1 [] None False True"
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripts]:
     """A process that has torch, in a folder with `train.py`."""
-    pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("scripts")
     with pytest.MonkeyPatch.context() as patch, scripts(folder) as made:
         (folder / "train.py").write_text(TRAIN, encoding="utf-8")

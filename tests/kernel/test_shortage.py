@@ -7,11 +7,10 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+import torch
 
 from ipyrescue.kernel import shortage
 from ipyrescue.kernel.shortage import Device, Facts, hints, kind_of, report
-
-torch = pytest.importorskip("torch")
 
 MB = 1_000_000
 

@@ -308,7 +308,7 @@ def test_a_stream_in_workers_is_the_same_again():
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata asks torch for it
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_that_knows_where_it_is_goes_on_by_itself(workers):
-    torchdata = pytest.importorskip("torchdata.stateful_dataloader")
+    import torchdata.stateful_dataloader as torchdata
 
     def make():
         return torchdata.StatefulDataLoader(Numbers(), batch_size=4, shuffle=True, num_workers=workers)

@@ -2,18 +2,18 @@
 
 import pickle
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-pl = pytest.importorskip("lightning.pytorch")
-
-from ipyrescue.capture import safepoint  # noqa: E402
-from ipyrescue.training import progress  # noqa: E402
-from ipyrescue.training.lightning import RescueCallback  # noqa: E402
+from ipyrescue.capture import safepoint
+from ipyrescue.training import progress
+from ipyrescue.training.lightning import RescueCallback
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
     pytest.mark.filterwarnings(r"ignore:The '\w+_dataloader' does not have many workers"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),

@@ -4,16 +4,17 @@ import pickle
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("accelerate")
+from ipyrescue.capture import safepoint
+from ipyrescue.training import progress
+from ipyrescue.training.transformers import RescueCallback
 
-from ipyrescue.capture import safepoint  # noqa: E402
-from ipyrescue.training import progress  # noqa: E402
-from ipyrescue.training.transformers import RescueCallback  # noqa: E402
-
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*pin_memory")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:.*pin_memory"),
+]
 
 
 class Model(nn.Module):
