@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import shutil
 import sys
@@ -191,6 +192,7 @@ def indented(line: str) -> str:
 def main() -> int:
     """Run the demo and return its exit status."""
     arguments = parsed()
+    logging.getLogger("asyncio").disabled = True  # what Ctrl-C cuts off in the client's event loop is no news
     started = time.monotonic()
     try:
         with folder(arguments.keep) as place:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import traceback
 
-from ipyrescue.redaction import redacted, shows_a_secret
+from ipyrescue.redaction import shows_a_secret
 from ipyrescue.selection import Occasion
 
 _REASON_CHARACTERS = 300
-_TRACEBACK_CHARACTERS = 8_000
+_MOST_PLACES = 60
 
 
 def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
@@ -19,9 +19,14 @@ def occasion_of(trigger: str, error: BaseException | None) -> Occasion:
     reason = said.splitlines()[-1][:_REASON_CHARACTERS]
     if shows_a_secret(reason):
         reason = type(error).__name__
-    return Occasion(trigger=trigger, cut="interrupted", reason=reason, traceback=_traceback(error))
+    return Occasion(trigger=trigger, cut="interrupted", reason=reason, traceback=_traceback(error, reason))
 
 
-def _traceback(error: BaseException) -> str:
-    """The traceback as Python prints it, without credentials; of a long one the end."""
-    return redacted("".join(traceback.format_exception(error)))[-_TRACEBACK_CHARACTERS:]
+def _traceback(error: BaseException, reason: str) -> str:
+    """The way that *error* came, without the lines themselves: text of the user may show a credential.
+
+    Of a long way the end. The cells, without credentials, are kept with the snapshot anyway.
+    """
+    way = traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
+    places = [f"  {frame.filename}, line {frame.lineno}, in {frame.name}" for frame in way]
+    return "\n".join(["Traceback (most recent call last):", *places[-_MOST_PLACES:], reason])

@@ -498,7 +498,19 @@ def test_a_farewell_saves_and_the_stack_is_still_written(root, tmp_path):
 
 def test_a_kernel_in_a_long_call_below_python_ends_after_the_grace(root, tmp_path):
     """The handler waits for the call to return; the stack is written at once all the same."""
-    code = "import hashlib\nprint('here', flush=True)\nhashlib.pbkdf2_hmac('sha256', b'', b'', (1 << 31) - 1)"
+    code = """
+        import hashlib, sys
+        def tell():
+            while sys._current_frames()[threading.main_thread().ident].f_code.co_name != "call":
+                time.sleep(0.01)
+            time.sleep(0.2)  # from the function's first instruction into the call
+            print("here", flush=True)
+        def call():
+            hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)
+        import threading
+        threading.Thread(target=tell, daemon=True).start()
+        call()
+    """
 
     status, trace, saved = _signalled(root, tmp_path, code)
 
