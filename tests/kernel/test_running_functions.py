@@ -86,5 +86,5 @@ def test_locals_come_back_beside_the_variables(make_kernel):
     assert second.value("ipyrescue.frames()[0].locals['model'] is shared") is False
     second.run("train()")
     again = second.run("%snapshots show latest").text
-    assert "Ran then: train(), line 15 of cell [4]" in again
+    assert "Ran then: train(), line 16 of cell [3]" in again
     assert "train().trainer" in again
