@@ -15,6 +15,8 @@ import psutil
 import pytest
 from kernels import REPLY_SECONDS, Kernel
 
+pytestmark = pytest.mark.slow
+
 MakeKernel = Callable[..., Kernel]
 
 UNSTRETCHED = {"IPYRESCUE_MAX_SHARE": "100%"}
@@ -37,8 +39,6 @@ def digest(step, losses, model, opt):
 TRAINING = f"""
 import torch
 from torch import nn
-
-pytestmark = pytest.mark.slow
 torch.manual_seed(0); torch.set_num_threads(1)
 {DIGEST}
 def setup():
