@@ -113,14 +113,14 @@ def freeze(
     return stage(selection, area, started, trained_only=True)
 
 
-def thaw(staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> Draft:
+def thaw(staged: Staged, fence: Fence | None, *, lacks_memory: bool, forked_at: float) -> Draft:
     """In a forked child: encode what stands still here. Memory is referred to where it is.
 
-    With *lacks_memory* what was copied is not there itself, so code of unknown manners is not run. Raises
-    `NotInAChild`.
+    With *lacks_memory* what was copied is not there itself, so code of unknown manners is not run. The
+    pause was over when the child was *forked_at*, in seconds of `time.perf_counter`. Raises `NotInAChild`.
     """
     staged.frozen.copies.rest()
-    pause_seconds = time.perf_counter() - staged.started
+    pause_seconds = forked_at - staged.started
     try:
         draft = draft_of(staged, _NoFence(fence) if lacks_memory and fence is not None else fence)
     except OnDevice:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from ast import literal_eval
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from namespaces import Life, reborn
 
 from ipyrescue import checkpointing
-from ipyrescue.capture.forking import ForkingWriter, worth_keeping_out
+from ipyrescue.capture import children
+from ipyrescue.capture.forking import ForkingWriter, forked_at, worth_keeping_out
 from ipyrescue.capture.staging import LiveArea
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.selection import Occasion, Origin
@@ -26,7 +29,7 @@ def by_a_child(life: Life) -> Snapshot:
     origin = Origin(life.notebook, life.incarnation, "test-host")
 
     def complete() -> bytes:
-        draft = checkpointing.thaw(staged, None, lacks_memory=True)
+        draft = checkpointing.thaw(staged, None, lacks_memory=True, forked_at=forked_at())
         churn = [np.full(LARGE, 170, np.uint8) for _ in range(100)]
         assert churn
         return checkpointing.write(draft, life.store).id.encode()
@@ -108,3 +111,22 @@ words = np.array(["a", "bc"] * ({LARGE} // 8))
         assert names[name] == life.names[name]
     for name in ("fortran", "backwards", "dates", "named", "words"):
         assert np.array_equal(names[name], life.names[name])
+
+
+def test_the_pause_ends_with_the_fork(monkeypatch):
+    """What a child does before it encodes, at low priority, is no time that a cell has waited."""
+    start = children.give_way
+
+    def slowly(niceness: int) -> None:
+        start(niceness)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(children, "give_way", slowly)
+
+    def complete() -> bytes:
+        return repr((forked_at(), time.perf_counter())).encode()
+
+    before = time.perf_counter()
+    forked, began = literal_eval(ForkingWriter().submit(complete).result(60).decode())
+
+    assert before <= forked <= began - 0.3

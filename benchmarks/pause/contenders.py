@@ -170,10 +170,11 @@ class ForkingIpyrescue(PortableIpyrescue):
         return self._forking.submit(partial(self._in_child, staged), absent=staged.spans)
 
     def _in_child(self, staged: Any) -> bytes:
+        from ipyrescue.capture.forking import forked_at
         from ipyrescue.checkpointing import thaw, write
 
         fence = self._fence if self._fence.available else None
-        return write(thaw(staged, fence, lacks_memory=True), self._store).id.encode()
+        return write(thaw(staged, fence, lacks_memory=True, forked_at=forked_at()), self._store).id.encode()
 
     def end(self) -> None:
         self._forking.close()

@@ -204,9 +204,18 @@ def _interrupts_wait() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+_forked_at = 0.0
+
+
+def forked_at() -> float:
+    """When this process, a child, was forked: seconds of `time.perf_counter`, which its parent shares."""
+    return _forked_at
+
+
 def _live(job: Callable[[], bytes], sending: int, deadline_seconds: float) -> None:
     """Be the child, and end; nothing returns from here into the kernel's code."""
-    status = 1
+    global _forked_at
+    _forked_at, status = time.perf_counter(), 1
     try:
         gc.disable()  # it would touch, and so copy, every page that holds an object
         children.leave_the_kernel({sending})

@@ -87,12 +87,12 @@ def interval_of(life: Life) -> float:
 
 def interval_words(life: Life) -> str:
     """Say the interval in force, and why it is longer than what was asked for: `12 min (stretched from 5 min ...)`."""
-    told = format_duration(interval_of(life))
-    if interval_of(life) <= (life.every_seconds or 0.0):
+    told, wanted = format_duration(interval_of(life)), format_duration(life.every_seconds or 0.0)
+    if told == wanted:
         return told
     cost = (life.pause_seconds or 0.0) + (life.slowdown_seconds or 0.0)
     because = f", because a snapshot costs {format_duration(cost)}" if cost > 0 else ""
-    return f"{told} (stretched from {format_duration(life.every_seconds or 0.0)}{because})"
+    return f"{told} (stretched from {wanted}{because})"
 
 
 def _stale(life: Life) -> str:

@@ -203,9 +203,9 @@ class Notebook:
                 settings=wanted,
             )
 
-    def complete(self, staged: Staged, fence: Fence | None, *, lacks_memory: bool) -> Snapshot:
+    def complete(self, staged: Staged, fence: Fence | None, *, lacks_memory: bool, forked_at: float) -> Snapshot:
         """In a forked child: all the rest of a checkpoint. Raises `CheckpointError`, `StoreError`, `NotInAChild`."""
-        return self.write(checkpointing.thaw(staged, fence, lacks_memory=lacks_memory))
+        return self.write(checkpointing.thaw(staged, fence, lacks_memory=lacks_memory, forked_at=forked_at))
 
     @contextlib.contextmanager
     def _at(self, spot: Spot, occasion: Occasion) -> Iterator[Occasion]:

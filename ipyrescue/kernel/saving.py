@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from ipyrescue.capture import children
 from ipyrescue.capture.fence import Fence
-from ipyrescue.capture.forking import Childless, ChildTicket, ForkingWriter, worth_keeping_out
+from ipyrescue.capture.forking import Childless, ChildTicket, ForkingWriter, forked_at, worth_keeping_out
 from ipyrescue.capture.staging import LiveArea, NoMemory
 from ipyrescue.capture.writer import Ticket, Writer
 from ipyrescue.checkpointing import NotInAChild, Staged
@@ -213,7 +213,7 @@ def _in_child(
     store.proofs.forget_news()
     known = set(notebook.fence.denied)
     try:
-        snapshot = notebook.complete(staged, fence, lacks_memory=lacks_memory)
+        snapshot = notebook.complete(staged, fence, lacks_memory=lacks_memory, forked_at=forked_at())
     except NotInAChild as reason:
         return json.dumps({"kind": reason.lacks}).encode()
     denied = [[*key, *how] for key, how in notebook.fence.denied.items() if key not in known]

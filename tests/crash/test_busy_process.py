@@ -20,7 +20,7 @@ from namespaces import Life, open_store, reborn
 from ipyrescue import checkpointing
 from ipyrescue.capture.fence import Fence
 from ipyrescue.capture import forking
-from ipyrescue.capture.forking import ForkingWriter, worth_keeping_out
+from ipyrescue.capture.forking import ForkingWriter, forked_at, worth_keeping_out
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion, Origin
 
@@ -77,7 +77,7 @@ for step in range(count):
         )
         own, absent = names["own"] is not None, worth_keeping_out(staged.spans)
         def complete():
-            draft = checkpointing.thaw(staged, fence, lacks_memory=not own and bool(absent))
+            draft = checkpointing.thaw(staged, fence, lacks_memory=not own and bool(absent), forked_at=forked_at())
             return checkpointing.write(draft, life.store).id.encode()
         ticket = writer.submit(complete, absent=() if own else absent, deadline_seconds=60.0)
     saved = ticket.result(120).decode()

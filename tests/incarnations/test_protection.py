@@ -107,6 +107,7 @@ def armed(**fields):
             "stale: last 25 min ago",
             "Snapshots are wanted every 12 min (stretched from 5 min); the last one 25 min ago.",
         ),
+        (armed(interval_seconds=300.004), "protected", "protected, 1 min ago", "at most every 5 min, also"),
         (armed(interval_seconds=10.0), "protected", "protected, 1 min ago", "at most every 5 min, also"),
     ],
 )
