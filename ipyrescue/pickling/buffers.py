@@ -8,8 +8,10 @@ made them. Copies are taken while the range is alive; nothing later touches a li
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 from ipyrescue.addresses import address_of
@@ -94,7 +96,7 @@ class Copies:
 
     def __init__(self, area: Area) -> None:
         self._area = area
-        self._at_rest = False
+        self._at_rest: _Copied | None = None
         self.in_child = False
         self._held: dict[Where, memoryview] = {}
 
@@ -122,7 +124,7 @@ class Copies:
 
     def rest(self) -> None:
         """Copy no more: this is a forked child, whose memory nobody changes. What was copied may be absent here."""
-        self._at_rest = self.in_child = True
+        self._at_rest, self.in_child = _Copied(self._held), True
 
     def spans(self) -> list[tuple[int, int]]:
         """The memory of this process that was copied: (address, size_bytes)."""
@@ -145,35 +147,45 @@ class Copies:
     def _copy(self, device: str, start: int, size_bytes: int, owners: list[Any]) -> memoryview:
         if size_bytes == 0:
             return memoryview(b"")
-        if device == "cpu" and self._at_rest:
-            return self._gathered(start, size_bytes, owners)
+        if device == "cpu" and self._at_rest is not None:
+            return _gathered(self._at_rest.overlapping(start, start + size_bytes), start, size_bytes, owners)
         if device == "cpu":
             return self._area.hold_all([(start, size_bytes)], [owners])[0]
         if self.in_child:
             raise OnDevice(device)
         return self._area.hold_from_devices(owners[:1])[0]
 
-    def _gathered(self, start: int, size_bytes: int, owners: list[Any]) -> memoryview:
-        """Memory at rest, seen where it is; what overlaps copies is put together, since it may be absent itself."""
-        end = start + size_bytes
-        overlapping = sorted(
-            (at, at + size, view)
-            for (device, at, size), view in self._held.items()
-            if device == "cpu" and at < end and start < at + size
-        )
-        if not overlapping:
-            return _seen(start, size_bytes, owners)
-        whole, reached = memoryview(bytearray(size_bytes)), start
-        for first, last, view in overlapping:
-            if first > reached:
-                whole[reached - start : first - start] = _seen(reached, first - reached)
-            taken = view[max(start - first, 0) : min(last, end) - first]
-            offset = max(first, start) - start
-            whole[offset : offset + len(taken)] = taken
-            reached = max(reached, min(last, end))
-        if reached < end:
-            whole[reached - start :] = _seen(reached, end - reached)
-        return whole.toreadonly()
+
+class _Copied:
+    """What of the host's memory was copied before it came to rest, by address."""
+
+    def __init__(self, held: Mapping[Where, memoryview]) -> None:
+        ranges = ((at, at + size, view) for (device, at, size), view in held.items() if device == "cpu")
+        self._ranges = sorted(ranges, key=lambda one: one[:2])
+        self._starts = [at for at, _, _ in self._ranges]
+        self._reached = list(accumulate((end for _, end, _ in self._ranges), max))
+
+    def overlapping(self, start: int, end: int) -> list[tuple[int, int, memoryview]]:
+        """The copied ranges, (start, end, copy), that have a byte between *start* and *end*."""
+        first, last = bisect_right(self._reached, start), bisect_left(self._starts, end)
+        return [one for one in self._ranges[first:last] if one[1] > start]
+
+
+def _gathered(copied: list[tuple[int, int, memoryview]], start: int, size_bytes: int, owners: list[Any]) -> memoryview:
+    """Memory at rest, seen where it is; what overlaps copies is put together, since it may be absent itself."""
+    if not copied:
+        return _seen(start, size_bytes, owners)
+    end, reached, whole = start + size_bytes, start, memoryview(bytearray(size_bytes))
+    for first, last, view in copied:
+        if first > reached:
+            whole[reached - start : first - start] = _seen(reached, first - reached)
+        taken = view[max(start - first, 0) : min(last, end) - first]
+        offset = max(first, start) - start
+        whole[offset : offset + len(taken)] = taken
+        reached = max(reached, min(last, end))
+    if reached < end:
+        whole[reached - start :] = _seen(reached, end - reached)
+    return whole.toreadonly()
 
 
 def _seen(start: int, size_bytes: int, owners: Any = ()) -> memoryview:

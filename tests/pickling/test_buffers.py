@@ -73,3 +73,17 @@ def test_a_view_of_memory_at_rest_keeps_all_its_owners():
     del view
     gc.collect()
     assert [one() is None for one in gone] == [True, True]
+
+
+def test_what_is_seen_at_rest_is_not_searched_again():
+    """Among a hundred thousand arrays each would be compared with all that were met before."""
+    numbers = [np.zeros(10) for _ in range(50)]
+    AREA.reset()
+    copies = Copies(AREA)
+    copies.take_all(references(numbers[0].ctypes.data, [(0, 80)], numbers[0]))
+    copies.rest()
+
+    for array in numbers[1:]:
+        copies.take(references(array.ctypes.data, [(0, 80)], array)[0])
+
+    assert len(copies._at_rest._ranges) == 1
