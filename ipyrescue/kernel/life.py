@@ -436,4 +436,4 @@ def _newborn(incarnation: str, kernel_id: str | None, identity: Identity) -> Lif
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="milliseconds")

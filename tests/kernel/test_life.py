@@ -383,25 +383,34 @@ def test_nothing_is_noted_through_a_link_in_the_place_of_our_folder(root, tmp_pa
 
 
 def test_the_record_says_since_when_the_work_is_protected(root, recorder, monkeypatch):
+    began = time.time()
+    passed = 0.0
+
     def since():
         return _on_disk(root)["protected_since"]
 
+    def wait(seconds):
+        nonlocal passed
+        passed += seconds
+
+    monkeypatch.setattr(time, "time", lambda: began + passed)
     recorder.cell_begins(1, "train()")
     recorder.saves(_moment())
     assert since() is None, "a snapshot by hand protects nothing that comes"
     recorder.arms(300.0)
     first = since()
     assert first is not None
+    wait(1)
     recorder.saves(_moment())
     assert since() == first, "each snapshot goes on with it"
     recorder.fails("The disk is full.")
     assert since() is None
+    wait(1)
     recorder.saves(_moment())
-    assert since() > first
-    second, later = since(), time.time() + 9000
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: later)
-        recorder.saves(_moment())
+    second = since()
+    assert second > first
+    wait(9000)
+    recorder.saves(_moment())
     assert since() > second, "the cell ran unprotected meanwhile"
     recorder.arms(None)
     assert since() is None
