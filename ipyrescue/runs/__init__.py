@@ -1,0 +1,1 @@
+"""Runs: notebooks and scripts executed by a process of ours that no closing client can stop. Never unpickles."""
