@@ -11,8 +11,8 @@ from typing import Literal
 Kind = Literal["notebook", "script"]
 OnFailure = Literal["resume", "restart", "stop"]
 State = Literal["starting", "running", "waiting", "stopping", "finished", "failed", "stopped", "died", "dead"]
-"""`waiting`: for the back-off before the next attempt. `failed`: a cell raised, a script ended with an error. `died`: the
-kernel died, and no retry was left. `dead`: the runner itself is gone; no runner writes that, readers find it."""
+"""`waiting`: for the back-off before the next attempt. `failed`: a cell raised, a script ended with an error. `died`:
+the kernel died, and no retry was left. `dead`: the runner itself is gone; no runner writes that, readers find it."""
 
 ENDED: frozenset[State] = frozenset({"finished", "failed", "stopped", "died", "dead"})
 
@@ -48,7 +48,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Death:
-    """A kernel of the run that died: *at* (ISO 8601), in which *cell* (from 1), and what of, as in `The kernel {text}`."""
+    """A kernel of the run that died: *at* (ISO 8601), in which *cell* (from 1), and what of: `The kernel {text}`."""
 
     at: str
     cell: int | None
