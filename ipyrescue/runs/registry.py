@@ -83,8 +83,8 @@ def new_folder(root: Path, wanted: str, *, exact: bool) -> Path:
             return folder
         _point(name, root)  # of a store from elsewhere, which this registry did not know
     raise RunError(
-        f"There is a run of the name {wanted} already. Choose another --name, or go on with it: ipyrescue resume {wanted}   "
-        f"Or remove it: ipyrescue rm {wanted}"
+        f"There is a run of the name {wanted} already. Choose another --name, or go on with that one: "
+        f"ipyrescue resume {wanted}   To remove it: ipyrescue rm {wanted}"
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from ipyrescue.errors import RescueError, RunError, StoreBusyError
+from ipyrescue.errors import RescueError, RunError
 from ipyrescue.runs import record as records
 from ipyrescue.runs.record import ENDED, Kind, Record, State
 from ipyrescue.store import lock
@@ -34,14 +34,20 @@ class Execute(Protocol):
 def serve(folder: Path, watch: Watch | None = None, *, foreground: bool) -> int:
     """Execute the run in *folder* in this process, from its first record to its last; return the exit code.
 
-    Raises RunError where another runner has the run, and what the execution raises, once it is written down.
+    Raises RunError where another runner has the run, StoreBusyError where one just begins it, and what the execution
+    raises, once that is written down.
     """
-    try:
-        with lock.alone(folder / LOCK_NAME, _LOCK_PATIENCE_SECONDS):
-            _heed_hang_ups(foreground=foreground)
-            return _execute(folder, watch, foreground=foreground)
-    except StoreBusyError as error:
-        raise RunError(f"Another runner has the run {folder.name} already. See it: ipyrescue ps") from error
+    _refuse_a_second(folder)
+    with lock.alone(folder / LOCK_NAME, _LOCK_PATIENCE_SECONDS):  # who started this process lets go of it in a moment
+        _refuse_a_second(folder)
+        _heed_hang_ups(foreground=foreground)
+        return _execute(folder, watch, foreground=foreground)
+
+
+def _refuse_a_second(folder: Path) -> None:
+    record = records.judged(records.read(folder), folder)
+    if record.state != "starting" and record.state not in ENDED:
+        raise RunError(f"Another runner has the run {folder.name} already. See it: ipyrescue ps")
 
 
 def _execute(folder: Path, watch: Watch | None, *, foreground: bool) -> int:

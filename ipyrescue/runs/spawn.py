@@ -77,6 +77,7 @@ def prepare_resume(folder: Path) -> Record:
 
     Raises RunError where it lives or has nothing to go on with, StoreError.
     """
+    _refuse_to_resume(records.judged(records.read(folder), folder))  # its runner would hold the lock until it ends
     with registry.locked(), lock.alone(folder / LOCK_NAME, _LOCK_PATIENCE_SECONDS):
         record = records.judged(records.read(folder), folder)
         _refuse_to_resume(record)
