@@ -157,8 +157,12 @@ def follow(folder: Path, *, as_json: bool) -> None:
 
 def _detach(folder: Path, *, as_json: bool) -> None:
     name = folder.name
-    with _turning(f"Starting {name}"):
-        spawn.detach(folder)
+    try:
+        with _turning(f"Starting {name}"):
+            spawn.detach(folder)
+    except KeyboardInterrupt:
+        say(f"The run {name} goes on without this terminal. End it: ipyrescue stop {name}")
+        raise
     shown = runs.look(folder)
     if not shown.lives and shown.record.state != "finished":
         _end(shown, shown.record.exit_code or Exit.FAILED, as_json=as_json)
