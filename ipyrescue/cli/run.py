@@ -186,8 +186,9 @@ def _end(shown: Shown, code: int, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _turning(text: str) -> Iterator[Any]:
-    """Say on stderr what is waited for, where a person looks."""
+    """Say on stderr what is waited for: a line that turns where a person looks, else a plain one."""
     if not sys.stderr.isatty():
+        say(f"{text}.")
         yield lambda text: None
         return
     with console(sys.stderr).status(f"{text} ...") as status:
