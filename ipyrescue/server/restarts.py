@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakSet
 
 from ipyrescue.errors import RescueError
+from ipyrescue.incarnations import witness
 from ipyrescue.incarnations.witness import End, Process
 from ipyrescue.manifest import Snapshot
 from ipyrescue.server import notebooks, offers
