@@ -38,15 +38,21 @@ class Segment(NamedTuple):
 
 def rotated(folder: Path) -> list[Segment]:
     """The rotated files, oldest first. One that is there plain and compressed counts as plain: that one is whole."""
-    found: dict[int, Segment] = {}
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(folder), reverse=True):  # log.1.gz, then log.1 over it
-            match = _NAME.fullmatch(name)
-            with contextlib.suppress(OSError):
-                if match and stat.S_ISREG((seen := os.lstat(folder / name)).st_mode):
-                    number = int(match[1])
-                    found[number] = Segment(number, folder / name, seen.st_size, seen.st_mtime)
-    return [found[number] for number in sorted(found)]
+    names: set[str] = set()
+    for _ in range(2):  # a listing may miss a file that gets another name meanwhile, and the next one finds it
+        with contextlib.suppress(OSError):
+            names.update(os.listdir(folder))
+    numbers = {int(match[1]) for match in map(_NAME.fullmatch, names) if match}
+    return [segment for number in sorted(numbers) if (segment := _segment(folder, number)) is not None]
+
+
+def _segment(folder: Path, number: int) -> Segment | None:
+    for name in (f"{CURRENT}.{number}", f"{CURRENT}.{number}.gz"):
+        with contextlib.suppress(OSError):
+            seen = os.lstat(folder / name)
+            if stat.S_ISREG(seen.st_mode):
+                return Segment(number, folder / name, seen.st_size, seen.st_mtime)
+    return None
 
 
 def open_after(folder: Path, number: int) -> tuple[int, BinaryIO] | None:
@@ -188,9 +194,7 @@ class Writer:
         self._compress_later()
 
     def _exchange(self, draft: Path) -> None:
-        current = self._folder / CURRENT
-        newest = max((segment.number for segment in rotated(self._folder)), default=0)
-        full = self._folder / f"{CURRENT}.{newest + 1}"
+        current, full = self._folder / CURRENT, self._folder / f"{CURRENT}.{self._newest() + 1}"
         os.rename(current, full)
         try:
             os.rename(draft, current)
@@ -218,6 +222,9 @@ class Writer:
                 if failed or self._next_to_compress() is None:
                     self._compressor = None
                     return
+
+    def _newest(self) -> int:
+        return max((segment.number for segment in rotated(self._folder)), default=0)
 
     def _next_to_compress(self) -> Segment | None:
         return next((segment for segment in rotated(self._folder) if segment.path.suffix != ".gz"), None)
