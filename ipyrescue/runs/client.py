@@ -33,7 +33,7 @@ class CellClient(NotebookClient):  # type: ignore[misc,unused-ignore]
 
     def __init__(self, notebook: Any, kernel: Kernel, *, log_name: str, printed: Printed, changed: Printed) -> None:
         super().__init__(notebook, km=kernel.manager, timeout=None, record_timing=True, coalesce_streams=False)
-        self.kc = kernel.client
+        self.kc = self._channels = kernel.client
         self._log_name = log_name
         self._printed = printed
         self._changed = changed
@@ -48,9 +48,9 @@ class CellClient(NotebookClient):  # type: ignore[misc,unused-ignore]
 
     async def read_the_rest(self) -> None:
         """Take what is still on its way from cells that have ended."""
-        with contextlib.suppress(Exception):  # noqa: B110,BLE001,S110 - Empty, or a channel that is closed: it is over
+        with contextlib.suppress(Exception):
             while True:
-                self._take_late(await self.kc.iopub_channel.get_msg(timeout=0.1))
+                self._take_late(await self._channels.iopub_channel.get_msg(timeout=0.1))
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
         """Take one message of the kernel."""
@@ -74,7 +74,7 @@ class CellClient(NotebookClient):  # type: ignore[misc,unused-ignore]
 
     async def _async_poll_output_msg(self, parent_msg_id: str, cell: Any, cell_index: int) -> None:
         while True:
-            msg = await self.kc.iopub_channel.get_msg(timeout=None)
+            msg = await self._channels.iopub_channel.get_msg(timeout=None)
             if msg["parent_header"].get("msg_id") != parent_msg_id:
                 self._take_late(msg)
                 continue

@@ -95,27 +95,38 @@ class Kernel:
 
     async def is_alive(self) -> bool:
         """Whether its process runs."""
-        return bool(await self.manager.is_alive())
+        return bool(self.manager.has_kernel and await self.manager.is_alive())
 
     async def interrupt(self) -> None:
         """Do what the button does."""
         with contextlib.suppress(RuntimeError):
             await self.manager.interrupt_kernel()
 
-    async def end(self, *, how: str = "shutdown") -> None:
-        """End it: by a *shutdown* request, by the signal *terminate*, which a busy one heeds too, or *kill* it."""
-        if how == "terminate" and await self.is_alive():
-            with contextlib.suppress(OSError, RuntimeError):
-                await self.manager.signal_kernel(signal.SIGTERM)
-            await self._gone_within(END_SECONDS)
+    def kill(self) -> None:
+        """End it at once; whoever waits for it finds it dead."""
+        with contextlib.suppress(OSError):
+            if self.pid is not None and self.exit_code is None:
+                os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+
+    async def terminate(self) -> None:
+        """End it by SIGTERM, in whatever cell it is; by force where it does not heed that."""
+        with contextlib.suppress(OSError, RuntimeError):
+            await self.manager.signal_kernel(signal.SIGTERM)
+        deadline = asyncio.get_running_loop().time() + END_SECONDS
+        while await self.is_alive():
+            await asyncio.sleep(_LOOK_SECONDS / 5)
+            if asyncio.get_running_loop().time() > deadline:
+                self.kill()
+
+    async def end(self) -> None:
+        """Ask it to shut down, if it lives, and leave no sockets, files and pipes of it."""
         if await self.is_alive():
             with contextlib.suppress(RuntimeError):
                 self.manager.shutdown_wait_time = END_SECONDS
-                await self.manager.shutdown_kernel(now=how != "shutdown")
-        await self.clean_up()
+                await self.manager.shutdown_kernel()
+        await self._clean_up()
 
-    async def clean_up(self) -> None:
-        """Leave no sockets, files and pipes of a kernel that is gone."""
+    async def _clean_up(self) -> None:
         if self.client is not None:
             self.client.stop_channels()
         with contextlib.suppress(RuntimeError, OSError):
@@ -125,11 +136,6 @@ class Kernel:
             asyncio.get_running_loop().remove_reader(pipe)
             os.close(pipe)
         self._pipes.clear()
-
-    async def _gone_within(self, seconds: float) -> None:
-        deadline = asyncio.get_running_loop().time() + seconds
-        while await self.is_alive() and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_LOOK_SECONDS / 5)
 
     def _pipe(self, stream: str) -> int:
         """The end for the kernel; what comes out of ours is handed on."""
