@@ -92,7 +92,9 @@ class Record:
     """One run. Moments are ISO 8601 with a zone; *source*, *folder* (where it was started) and *store* are absolute.
 
     *cell* is the code cell that runs, of *cells*, counted from 1; *progress* what its loop or its last line of output
-    says; *saved_at* its last durable snapshot; *reason* a sentence about how it ended, or what it waits for.
+    says; *saved_at* its last durable snapshot; *reason* a sentence about how it ended, or what it waits for. *cut_off*
+    says what ended *cell* before its end, and snapshots inside cells up to the sequence number *stale_through* are of
+    another cell, or of this one as it was.
     """
 
     name: str
@@ -119,6 +121,8 @@ class Record:
     deaths: tuple[Death, ...] = ()
     done: tuple[Done, ...] = ()
     incarnations: tuple[str, ...] = field(default=())
+    cut_off: str | None = None
+    stale_through: int = 0
 
 
 def now() -> str:

@@ -166,6 +166,11 @@ def resume(states: Mapping[str, Any]) -> None:
     _registry.streams = dict(states.get("streams", {}))
 
 
+def take_up_no_more() -> None:
+    """Forget what no pass has taken up: the cell that a restore has left it for is done."""
+    _registry.pending, _registry.streams = {}, {}
+
+
 def sentences(states: Mapping[str, Any]) -> list[str]:
     """For people: where each pass of *states* goes on when its cell is run again."""
     return [
