@@ -9,7 +9,8 @@
     │   └── StoreBusyError         (also TimeoutError)
     ├── CheckpointError            the snapshot was not made; the old ones are intact
     ├── RestoreError               nothing was bound; the namespace is as before
-    └── RunError                   a detached run could not start or be found
+    └── RunError                   a run could not start, be found or be stopped
+        └── RunNotFoundError       (also LookupError)
 
 A variable that refuses to be saved is no error but data: see `ipyrescue.manifest.Skipped`.
 Every message says what happened, to which thing, and what to type next.
@@ -55,4 +56,8 @@ class RestoreError(RescueError):
 
 
 class RunError(RescueError):
-    """A detached run could not start or be found."""
+    """A run could not start, be found or be stopped. What it has saved is intact."""
+
+
+class RunNotFoundError(RunError, LookupError):
+    """No run has this name."""

@@ -125,14 +125,14 @@ def _default_root(folder: Path, environ: Mapping[str, str], writable: Callable[[
         return beside
     # A hash, because a folder's name may hold anything.
     digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return _state_folder(environ) / "ipyrescue" / digest
+    return state_folder(environ) / "ipyrescue" / digest
 
 
 def _can_write(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
-def _state_folder(environ: Mapping[str, str]) -> Path:
+def state_folder(environ: Mapping[str, str]) -> Path:
     """The user's folder for state: XDG's on every Unix, the local application data on Windows."""
     chosen = environ.get("XDG_STATE_HOME" if sys.platform != "win32" else "LOCALAPPDATA", "")
     home = Path(environ.get("HOME") or Path.home())

@@ -58,7 +58,7 @@ def gather(root: Path, death: Death) -> Evidence:
         oom_kills=_since(memory.oom_kills, oom_kills()) if memory and same_group else None,
         machine_oom_kills=_since(memory.machine_oom_kills, machine_oom_kills()) if memory else None,
         parent_gone=in_sight and _is_gone(life),
-        rebooted=lives.same_host(life) and None not in (life.boot_id, here.boot_id) and life.boot_id != here.boot_id,
+        rebooted=lives.is_of_another_boot(life, here),
     )
 
 

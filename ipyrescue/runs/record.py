@@ -5,8 +5,24 @@ Plain data; who lives is asked of the operating system when a record is judged, 
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import os
+import socket
+import stat
+import time
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Literal
+
+from ipyrescue.errors import CorruptError, RescueError, RunNotFoundError
+from ipyrescue.store import atomic, layout, lives, records
+
+RECORD_LIMIT_BYTES = 8 << 20
+RECORD_NAME = "run.json"
+HEARTBEAT_SECONDS = 5.0
+"""How often a runner touches its record, so that other machines and containers see that it lives."""
 
 Kind = Literal["notebook", "script"]
 OnFailure = Literal["resume", "restart", "stop"]
@@ -103,3 +119,120 @@ class Record:
     deaths: tuple[Death, ...] = ()
     done: tuple[Done, ...] = ()
     incarnations: tuple[str, ...] = field(default=())
+
+
+def now() -> str:
+    """This moment, as records write it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def process_of(pid: int) -> Process:
+    """What tells process *pid* from a later one of the same number."""
+    return Process(pid, *lives.process_facts(pid), host=socket.gethostname())
+
+
+def store_of(folder: Path) -> Path:
+    """The store in which a run's folder stands: what the record says of it may be another container's path."""
+    return folder.parent.parent
+
+
+def write(folder: Path, record: Record, *, durable: bool = False) -> None:
+    """Put *record* in the place of the last one; with *durable*, also through a power cut. Raises StoreError."""
+    path = folder / RECORD_NAME
+    with atomic.explained("write the record of the run", path):
+        atomic.replace(path, records.encoded(_bounded(record)), durable=durable)
+
+
+def touch(folder: Path) -> None:
+    """Give a sign of life. Raises StoreError."""
+    path = folder / RECORD_NAME
+    with atomic.explained("touch the record of the run", path):
+        os.utime(path)
+
+
+def read(folder: Path) -> Record:
+    """The record in a run's folder. Raises RunNotFoundError, CorruptError, StoreError."""
+    path = folder / RECORD_NAME
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            raise CorruptError(f"{folder} is not a folder, where ipyrescue keeps a run.")
+        record = records.parse(Record, atomic.read_file(path, RECORD_LIMIT_BYTES))
+    except FileNotFoundError:
+        raise RunNotFoundError(
+            f"There is no run {folder.name} in {store_of(folder)}. List them: ipyrescue ps -a"
+        ) from None
+    except (TypeError, ValueError, RecursionError, OSError) as error:
+        raise CorruptError(
+            f"{path} is damaged: {error}. The run's snapshots are not; without its record it goes with "
+            f"ipyrescue rm {folder.name}"
+        ) from error
+    if record.name != folder.name:
+        raise CorruptError(f"{path} is damaged: it says that it is of another run.")
+    return record
+
+
+def read_all(root: Path) -> list[Record]:
+    """The records of all runs in a store that can be read, oldest first."""
+    found = []
+    for folder in folders(root):
+        with contextlib.suppress(RescueError):
+            found.append(read(folder))
+    return sorted(found, key=lambda record: (record.created, record.name))
+
+
+def folders(root: Path) -> list[Path]:
+    """The folder of every run in a store, whatever its record is worth."""
+    try:
+        names = sorted(filter(layout.parse_run_name, os.listdir(layout.runs(root))))
+    except OSError:
+        return []
+    return [layout.run_folder(root, name) for name in names]
+
+
+def judged(record: Record, folder: Path | None = None, *, now: float | None = None) -> Record:
+    """The record as it is true now: a run whose runner is gone is `dead`, with the reason, whatever was written last.
+
+    A runner on another machine or in another container is known by its heartbeat, the age of the record's file in
+    *folder* (by default where the record says); *now* is in seconds since the epoch.
+    """
+    if record.state in ENDED:
+        return record
+    if record.runner is None:
+        return dataclasses.replace(record, state="dead", reason="It never began: its record names no runner.")
+    seen = _last_seen(folder or layout.run_folder(Path(record.store), record.name))
+    if lives.process_state(record.runner, last_seen_at=seen, now=now) != "died":
+        return record
+    return dataclasses.replace(record, state="dead", reason=_why_dead(record, record.runner, seen, now))
+
+
+def _why_dead(record: Record, runner: Process, seen: float, now: float | None) -> str:
+    here = lives.process_facts(os.getpid())
+    at = f" in cell {record.cell} of {record.cells}" if record.cell and record.cells else ""
+    goes_on = f"ipyrescue resume {record.name} goes on."
+    if lives.is_of_another_boot(runner, here):
+        return f"The machine was started anew while the run was {record.state}{at}. {goes_on}"
+    if lives.in_sight(runner, here):
+        return f"Its runner (pid {runner.pid}) is gone, while the run was {record.state}{at}. {goes_on}"
+    silent = round((time.time() if now is None else now) - seen)
+    return f"Its runner (pid {runner.pid} on {runner.host}) has given no sign of life for {silent} s{at}. {goes_on}"
+
+
+def _last_seen(folder: Path) -> float:
+    try:
+        return os.lstat(folder / RECORD_NAME).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _bounded(record: Record) -> Record:
+    """Texts that come from elsewhere, cut to what a record may hold."""
+    return dataclasses.replace(
+        record,
+        reason=_cut(record.reason),
+        progress=_cut(record.progress),
+        deaths=tuple(dataclasses.replace(death, text=_cut(death.text) or "") for death in record.deaths),
+    )
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= records.LONGEST_TEXT else text[: records.LONGEST_TEXT - 3] + "..."

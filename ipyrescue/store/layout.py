@@ -20,6 +20,9 @@ STORE_FORMAT = 1
 EMPTY_PACK = "0" * 16
 """The pack of blobs without bytes; it has no file."""
 
+RUN_NAMES = "small letters, digits, dots, dashes and underscores, 64 at most, a letter or a digit first"
+"""What a run may be called, as the end of a sentence."""
+
 FOLDERS = ("packs", "snapshots", "kernels", "pins", "runs", "tmp")
 _ADDED_LATER = {"pins"}  # a store made before lacks it, until the first pin
 
@@ -29,6 +32,7 @@ _PACK = re.compile(r"([0-9a-f]{16})\.pack")
 _LIFE = re.compile(r"([0-9a-f]{16})\.json")
 _TRACE = re.compile(r"([0-9a-f]{16})\.(?:fault|SIG[A-Z]+)")
 _MAIL = re.compile(r"([0-9a-f]{16})\.(?:request|answer)")
+_RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 _MAX_SEQUENCE = 10**10 - 1
 
@@ -42,6 +46,7 @@ _README = """Snapshots of Jupyter notebooks' variables, made by ipyrescue.
   packs/<id>.pack                the bytes, each blob at the offset, with the size and BLAKE3 hash, that the JSON names
   kernels/                       which kernels ran, and how they ended
   pins/<id>                      an empty file for each snapshot that is to stay
+  runs/<name>/                   runs of `ipyrescue run`: their records and logs
   tmp/                           unfinished work; `ipyrescue prune` empties it
 
 List them:          ipyrescue ls --store THIS_DIRECTORY
@@ -69,6 +74,11 @@ def kernels(root: Path) -> Path:
 def pins(root: Path) -> Path:
     """The folder of pins."""
     return root / "pins"
+
+
+def runs(root: Path) -> Path:
+    """The folder of runs, one folder each."""
+    return root / "runs"
 
 
 def temporary(root: Path) -> Path:
@@ -112,6 +122,13 @@ def answer_path(root: Path, incarnation: str) -> Path:
 def pin_path(root: Path, snapshot_id: str) -> Path:
     """Where the pin of this snapshot stands. Raises CorruptError for what is no id."""
     return pins(root) / _checked(snapshot_id)
+
+
+def run_folder(root: Path, name: str) -> Path:
+    """Where the run of this name has its files. Raises CorruptError for what is no name of a run."""
+    if parse_run_name(name) is None:
+        raise CorruptError(f"{name!r} is no name of a run: {RUN_NAMES}.")
+    return runs(root) / name
 
 
 def traces(root: Path) -> list[tuple[Path, str]]:
@@ -160,6 +177,11 @@ def parse_life_name(name: str) -> str | None:
 def parse_pin_name(name: str) -> str | None:
     """The snapshot's id that is a pin's name; None for any other name."""
     return name if _ID.fullmatch(name) else None
+
+
+def parse_run_name(name: str) -> str | None:
+    """The name of a run that is its folder's name; None for any other name."""
+    return name if _RUN.fullmatch(name) else None
 
 
 def create(root: Path) -> str:

@@ -8,20 +8,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
-import json
 import os
 import socket
 import sys
 import time
-import types
-import typing
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from ipyrescue.errors import StoreError
-from ipyrescue.store import atomic, layout
+from ipyrescue.store import atomic, layout, records
 
 LIFE_LIMIT_BYTES = 64 << 10
 ALIVE_SECONDS = 30.0
@@ -31,9 +27,6 @@ DEAD_SECONDS = 60.0
 
 FROM_OUTSIDE = frozenset({"terminated", "hung_up", "parent_gone", "rebooted"})
 """Kinds of causes that have nothing to do with what the kernel was doing."""
-
-_LONGEST_TEXT = 4096
-_LARGEST_NUMBER = (1 << 63) - 1
 
 State = Literal["alive", "ended", "died", "unknown"]
 
@@ -134,6 +127,21 @@ class Life:
     cause: Cause | None = None
 
 
+class Traced(Protocol):
+    """A process that a record tells of: its number, and what tells it from a later one of the same number."""
+
+    @property
+    def pid(self) -> int: ...  # noqa: D102 - as in ProcessFacts
+    @property
+    def start_ticks(self) -> int | None: ...  # noqa: D102
+    @property
+    def boot_id(self) -> str | None: ...  # noqa: D102
+    @property
+    def pid_namespace(self) -> str | None: ...  # noqa: D102
+    @property
+    def host(self) -> str: ...  # noqa: D102
+
+
 class ProcessFacts(NamedTuple):
     """What tells a process from a later one of the same number. None: not known; *start_ticks* also: not running."""
 
@@ -148,9 +156,8 @@ def write(root: Path, life: Life, *, durable: bool = False) -> None:
         lines = life.cell_source.strip().splitlines() or [""]
         life = dataclasses.replace(life, cell_source=lines[0][:200])
     path = layout.life_path(root, life.incarnation)
-    data = json.dumps(dataclasses.asdict(life), sort_keys=True, indent=1).encode("ascii")
     with atomic.explained("write the life record", path):
-        atomic.replace(path, data, durable=durable)
+        atomic.replace(path, records.encoded(life), durable=durable)
 
 
 def is_answer(life: Life) -> bool:
@@ -210,16 +217,30 @@ def state(
     A process in sight is looked at. One on another machine or in another container is known by its heartbeat (give
     *last_seen_at*, from `last_seen`; without it such a kernel is "unknown").
     """
+    return "ended" if life.ended is not None else process_state(life, last_seen_at=last_seen_at, now=now, here=here)
+
+
+def process_state(
+    process: Traced,
+    *,
+    last_seen_at: float | None = None,
+    now: float | None = None,
+    here: ProcessFacts | None = None,
+) -> Literal["alive", "died", "unknown"]:
+    """Whether a process runs: the arguments are those of `state`."""
     here = here or process_facts(os.getpid())
-    if life.ended is not None:
-        return "ended"
-    if same_host(life) and None not in (life.boot_id, here.boot_id) and life.boot_id != here.boot_id:
+    if is_of_another_boot(process, here):
         return "died"
-    if in_sight(life, here):
-        return _state_in_sight(life)
+    if in_sight(process, here):
+        return _state_in_sight(process)
     if last_seen_at is None:
         return "unknown"
     return _state_by_heartbeat((time.time() if now is None else now) - last_seen_at)
+
+
+def is_of_another_boot(process: Traced, here: ProcessFacts) -> bool:
+    """Whether this host was started anew since the process ran."""
+    return same_host(process) and None not in (process.boot_id, here.boot_id) and process.boot_id != here.boot_id
 
 
 def still_writes(life: Life) -> bool:
@@ -229,15 +250,15 @@ def still_writes(life: Life) -> bool:
     return process_facts(life.writer_pid).start_ticks == life.writer_start_ticks
 
 
-def same_host(life: Life) -> bool:
+def same_host(process: Traced) -> bool:
     """Whether it ran under this host's name."""
-    return life.host == socket.gethostname()
+    return process.host == socket.gethostname()
 
 
-def in_sight(life: Life, here: ProcessFacts | None = None) -> bool:
+def in_sight(process: Traced, here: ProcessFacts | None = None) -> bool:
     """Whether its process, if it still ran, could be seen from here: same host, same boot, same container."""
     here = here or process_facts(os.getpid())
-    return same_host(life) and (life.boot_id, life.pid_namespace) == (here.boot_id, here.pid_namespace)
+    return same_host(process) and (process.boot_id, process.pid_namespace) == (here.boot_id, here.pid_namespace)
 
 
 def process_facts(pid: int) -> ProcessFacts:
@@ -247,16 +268,16 @@ def process_facts(pid: int) -> ProcessFacts:
     return ProcessFacts(_start_ticks(pid), _boot_id(), _pid_namespace(pid))
 
 
-def _state_in_sight(life: Life) -> State:
-    start_ticks = process_facts(life.pid).start_ticks
+def _state_in_sight(process: Traced) -> Literal["alive", "died", "unknown"]:
+    start_ticks = process_facts(process.pid).start_ticks
     if start_ticks is None:
         return "died" if _can_see_processes() else "unknown"
-    if life.start_ticks is None:
+    if process.start_ticks is None:
         return "unknown"
-    return "alive" if start_ticks == life.start_ticks else "died"
+    return "alive" if start_ticks == process.start_ticks else "died"
 
 
-def _state_by_heartbeat(age_seconds: float) -> State:
+def _state_by_heartbeat(age_seconds: float) -> Literal["alive", "died", "unknown"]:
     if age_seconds < ALIVE_SECONDS:
         return "alive"
     return "died" if age_seconds > DEAD_SECONDS else "unknown"
@@ -305,52 +326,14 @@ def _start_by_psutil(pid: int) -> int | None:
 
 def _read(path: Path, name: str) -> Life | None:
     with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, StoreError):
-        life = _parse(json.loads(atomic.read_file(path, LIFE_LIMIT_BYTES)))
+        life = _parse(atomic.read_file(path, LIFE_LIMIT_BYTES))
         if layout.parse_life_name(name) == life.incarnation:
             return life
     return None
 
 
-def _parse(fields: Any) -> Life:
-    """Known fields of the right types; others are ignored, so that versions can live side by side.
-
-    Raises TypeError, ValueError.
-    """
-    life: Life = _build(Life, fields)
+def _parse(data: bytes) -> Life:
+    life = records.parse(Life, data)
     if life.kind not in ("notebook", "script", "console"):
         raise ValueError("not a life record")
     return life
-
-
-def _build(kind: Any, fields: Any) -> Any:
-    if type(fields) is not dict:
-        raise TypeError("not an object")
-    hints = _hints(kind)
-    return kind(**{name: _value(hints[name], value) for name, value in fields.items() if name in hints})
-
-
-def _value(allowed: tuple[Any, ...], value: Any) -> Any:
-    if type(value) in (int, float) and not abs(value) <= _LARGEST_NUMBER:
-        raise ValueError("a number that no life record holds")
-    if type(value) in allowed:
-        if isinstance(value, str) and len(value) > _LONGEST_TEXT:
-            raise ValueError("a text that no life record holds")
-        return value
-    if float in allowed and type(value) is int:
-        return float(value)
-    if tuple in allowed and type(value) is list and all(type(item) is str for item in value):
-        return tuple(value)
-    nested = [kind for kind in allowed if dataclasses.is_dataclass(kind)]
-    if not nested:
-        raise TypeError("not the types of a life record")
-    return _build(nested[0], value)
-
-
-@cache
-def _hints(kind: Any) -> dict[str, tuple[Any, ...]]:
-    return {name: _alternatives(hint) for name, hint in typing.get_type_hints(kind).items()}
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return tuple(typing.get_origin(kind) or kind for kind in kinds)

@@ -1,7 +1,8 @@
-"""One file's flock: writers share it, prune has it alone. Knows no reason for either.
+"""One file's flock: writers share a store's, prune has it alone; of other files somebody has one alone.
 
-A lock is held for one snapshot and released by name (LOCK_UN), since an flock leaks into forked workers and would
-outlive a mere close. The file's contents decide nothing, so a dead holder leaves nothing stale behind.
+Knows no reason for either. A lock of a store is held for one snapshot. All are released by name (LOCK_UN), since an
+flock leaks into forked workers and would outlive a mere close. The file's contents decide nothing, so a dead holder
+leaves nothing stale behind.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def shared(root: Path, timeout_seconds: float) -> Iterator[None]:
 
     Where the file system has no flock this does nothing: there nobody gets the exclusive lock either.
     """
-    with _opened(root) as fd:
+    with _opened(layout.lock_file(root)) as fd:
         if fcntl is None or not _acquire(fd, fcntl.LOCK_SH, root, timeout_seconds):
             yield
             return
@@ -43,7 +44,7 @@ def shared(root: Path, timeout_seconds: float) -> Iterator[None]:
 @contextlib.contextmanager
 def exclusive(root: Path, *, blocking: bool = False) -> Iterator[None]:
     """Keep everybody away while bytes are freed. Raises StoreBusyError: at once, unless *blocking*."""
-    with _opened(root) as fd:
+    with _opened(layout.lock_file(root)) as fd:
         if fcntl is None or not _acquire(fd, fcntl.LOCK_EX, root, float("inf") if blocking else 0.0):
             raise StoreBusyError(f"{layout.lock_file(root)} cannot be locked on this file system; nothing is pruned.")
         with _held(fd):
@@ -51,8 +52,21 @@ def exclusive(root: Path, *, blocking: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(root: Path) -> Iterator[int]:
-    path = layout.lock_file(root)
+def alone(path: Path, timeout_seconds: float) -> Iterator[None]:
+    """Have the file *path* alone, made if it is not there. Raises StoreBusyError after *timeout_seconds*, StoreError.
+
+    Where the file system has no flock this does nothing.
+    """
+    with _opened(path) as fd:
+        if fcntl is None or not _acquire(fd, fcntl.LOCK_EX, path, timeout_seconds):
+            yield
+            return
+        with _held(fd):
+            yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
     with atomic.explained("open", path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | atomic.SAFE_FLAGS, 0o600)
     try:
@@ -61,7 +75,7 @@ def _opened(root: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _acquire(fd: int, kind: int, root: Path, timeout_seconds: float) -> bool:
+def _acquire(fd: int, kind: int, what: Path, timeout_seconds: float) -> bool:
     """Whether the lock is held now; False where the file system knows no locks."""
     deadline = time.monotonic() + timeout_seconds
     while True:
@@ -75,7 +89,7 @@ def _acquire(fd: int, kind: int, root: Path, timeout_seconds: float) -> bool:
                 raise
         if time.monotonic() >= deadline:
             raise StoreBusyError(
-                f"{root} was locked by another process for {timeout_seconds:.0f} s; nothing was done. Try again."
+                f"{what} was locked by another process for {timeout_seconds:.0f} s; nothing was done. Try again."
             )
         time.sleep(POLL_SECONDS)
 
