@@ -20,10 +20,10 @@ from ipyrescue.incarnations import obituary
 from ipyrescue.incarnations.cause import advice
 from ipyrescue.incarnations.deaths import Death, deaths, dismiss
 from ipyrescue.incarnations.offer import Offer, count_unreadable, find_offer, make_offer
+from ipyrescue.incarnations.witness import End, cause_of
 from ipyrescue.manifest import Snapshot
 from ipyrescue.server.notebooks import Notebook
 from ipyrescue.server.stores import Stores
-from ipyrescue.server.witness import End, cause_of
 from ipyrescue.store import lives
 from ipyrescue.store.lives import Cause, Life
 from ipyrescue.store.upkeep import attempts, awaiting_restore

@@ -18,13 +18,14 @@ from typing import Any
 from weakref import WeakSet
 
 from ipyrescue.errors import RescueError
+from ipyrescue.incarnations import witness
+from ipyrescue.incarnations.witness import End, Process
 from ipyrescue.manifest import Snapshot
-from ipyrescue.server import notebooks, offers, witness
+from ipyrescue.server import notebooks, offers
 from ipyrescue.server.notebooks import Notebook
 from ipyrescue.server.offers import Announcement, Board
 from ipyrescue.server.sessions import Sessions
 from ipyrescue.server.stores import Stores
-from ipyrescue.server.witness import End, Process
 from ipyrescue.store.lives import Life
 
 KERNEL_ACTIONS = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ipyrescue.incarnations.protection import protection
+from ipyrescue.incarnations.witness import Process, life_of
 from ipyrescue.manifest import Snapshot
 from ipyrescue.server.contents import largest
-from ipyrescue.server.witness import Process, life_of
 from ipyrescue.store import lives
 from ipyrescue.store.lives import Life, Memory
 

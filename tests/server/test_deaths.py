@@ -13,7 +13,8 @@ import threading
 
 import pytest
 
-from ipyrescue.server import restarts, witness
+from ipyrescue.incarnations import witness
+from ipyrescue.server import restarts
 from ipyrescue.server.offers import SCHEMA
 
 ARMED = ("%load_ext ipyrescue", "model, opt = 42, 'adam'\n%checkpoint_vars model")

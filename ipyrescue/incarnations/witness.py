@@ -1,4 +1,4 @@
-"""What a server saw of a kernel's end, onto the kernel's life record. Knows no restarter and no front end."""
+"""What the parent of a kernel saw of its end, onto the kernel's life record. Knows no restarter and no front end."""
 
 from __future__ import annotations
 

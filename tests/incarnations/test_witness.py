@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ipyrescue.server import witness
-from ipyrescue.server.witness import End, Process, attest, cause_of, end_by_request, ended_cleanly, life_of
+from ipyrescue.incarnations import witness
+from ipyrescue.incarnations.witness import End, Process, attest, cause_of, end_by_request, ended_cleanly, life_of
 from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Life
 
