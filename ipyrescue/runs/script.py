@@ -108,7 +108,7 @@ class _Run:
             if self._retries_left() < 0 or self._notes.record.options.on_failure == "stop":
                 return self._ended("died", DIED, f"{self._last_death()} No retry was left.")
             if not self._pause():
-                return self._ended("stopped", STOPPED, f"It was stopped ({self._asked.whence}) between two attempts.")
+                return self._ended("stopped", STOPPED, f"By {self._asked.whence}, between two attempts.")
 
     # One attempt.
 
@@ -272,7 +272,7 @@ class _Run:
     def _stopped(self, end: End) -> int:
         self._wait_for_writers()
         how = _exit_in_words(end.exit_code)
-        return self._ended("stopped", STOPPED, f"It was stopped ({self._asked.whence}); the script {how}.")
+        return self._ended("stopped", STOPPED, f"By {self._asked.whence}; the script {how}.")
 
     def _wait_for_writers(self) -> None:
         """Let a process that still writes the last snapshot come to its end: whoever stopped us may end all of them."""

@@ -208,7 +208,7 @@ def test_a_stopped_run_lets_its_script_save(run, way):
     assert one.printed() == "waits\nsaved\n"
     assert (one.record.state, one.record.attempt, one.record.deaths) == ("stopped", 1, ())
     asker = "ipyrescue stop" if way == "stop.json" else way
-    assert one.record.reason == f"It was stopped ({asker}); the script ended with exit code 0."
+    assert one.record.reason == f"By {asker}; the script ended with exit code 0."
     assert not (one.folder / "stop.json").exists()
 
 
@@ -236,7 +236,7 @@ def test_a_script_that_does_not_end_is_killed_with_its_group(run):
     assert "are killed: it did not end within 0.3 s." in late.printed("runner")
     assert now.printed() == "waits\n"
     assert late.printed() == "waits\nno\n"
-    assert waiting.record.reason == "It was stopped (ipyrescue stop) between two attempts."
+    assert waiting.record.reason == "By ipyrescue stop, between two attempts."
 
 
 def test_who_still_holds_the_output_is_named(run):
