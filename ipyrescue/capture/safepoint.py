@@ -175,6 +175,10 @@ class SafePoints:
         """Run *callback* once on the main thread, as soon as that can: in the middle of a cell, or of being idle."""
         self._attention.wake(callback, idle=not self._cells)
 
+    def held(self) -> contextlib.AbstractContextManager[None]:
+        """Disturb nobody meanwhile; who was to be woken is called afterwards. On the main thread, not nested."""
+        return self._attention.held()
+
     def _nudge_event_loop(self) -> None:
         """Be called by the loop that runs the cell, as soon as the cell awaits something: nothing of it runs then."""
         event_loop = self._event_loop

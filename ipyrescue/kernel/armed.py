@@ -132,10 +132,18 @@ class Armed:
         self._unsaved_since = self._unsaved_since or time.monotonic()
         self.points.cell_begins()
 
-    def cell_ends(self, *, started: float, error: BaseException | None, frame: FrameType | None = None) -> None:
+    def cell_ends(
+        self,
+        *,
+        started: float,
+        error: BaseException | None,
+        frame: FrameType | None = None,
+        is_saved_next: bool = False,
+    ) -> None:
         """The cell is at its end: save if that is due, and tell what has happened meanwhile.
 
-        *frame* is where the program stands, if it is no cell that ends but a block.
+        *frame* is where the program stands, if it is no cell that ends but a block. With *is_saved_next* somebody else
+        is about to save the end of this cell.
         """
         self._running = False
         self._read = None
@@ -153,10 +161,16 @@ class Armed:
             failures=self.failures,
             cost_seconds=self._costs.typical_seconds,
         )
-        if decision is not None and not self._saver.busy:
+        if decision is not None and not is_saved_next and not self._saver.busy:
             self._cut_after(decision.trigger, error, frame)
         self.points.withdraw()
         self.tell()
+
+    def is_saved(self, snapshot: Snapshot) -> None:
+        """All that was done is in *snapshot*, which was made by somebody else while no cell ran."""
+        self.last, self._unsaved_since, self._trigger = time.monotonic(), None, None
+        self.last_snapshot, self.failures, self.failure = snapshot, 0, None
+        self._outside.answer(snapshot)
 
     def save_now(self, error: BaseException | None) -> None:
         """Save what a cell within the running one has done."""

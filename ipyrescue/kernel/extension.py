@@ -51,6 +51,33 @@ def load(shell: Any) -> None:
     if loaded is not None:
         print(greeting(loaded, getattr(shell, _OFFERING), _running_cell(shell)))  # noqa: T201 - as below
         return
+    asked = _is_asked(shell)
+    try:
+        recorder = _attach(shell, unasked=not asked)
+    except RescueError as error:
+        told = f"ipyrescue was not loaded: {error}"
+        if asked:
+            raise UsageError(told) from error
+        _tell_with_the_first_cell(shell, told)
+        return
+    offering = getattr(shell, _OFFERING)
+    recorder.before_cells(offering.before_cell)
+    if asked:
+        print(greeting(recorder, offering, _running_cell(shell)))  # noqa: T201 - the answer to %load_ext
+    elif _has_a_reader(shell):
+        offering.before_cell("")
+
+
+def supervise(shell: Any) -> Recorder:
+    """Be loaded without a word, for whoever runs the cells and decides what is restored. Raises `RescueError`."""
+    recorder = recorder_of(shell) or _attach(shell, unasked=False)
+    recorder.supervised = True
+    getattr(shell, _OFFERING).waits = False
+    return recorder
+
+
+def _attach(shell: Any, *, unasked: bool) -> Recorder:
+    """All of us, or nothing: half of us would promise a protection that no hook gives. Raises `RescueError`."""
     configurable = _configurable(shell)
     shell.configurables.append(configurable)
 
@@ -62,26 +89,14 @@ def load(shell: Any) -> None:
     offering = Offering(recorder.notebook, lambda source, device: magics.restore(source, Scope(device=device)))
     setattr(shell, _ATTRIBUTE, recorder)
     setattr(shell, _OFFERING, offering)
-    asked = _is_asked(shell)
     try:
         shell.register_magics(magics)
-        recorder.start(unasked=not asked)
+        recorder.start(unasked=unasked)
         _start_by_itself(recorder)
-    except BaseException as error:
-        # Half of us would promise a protection that no hook gives: all of us, or nothing.
+    except BaseException:
         unload(shell)
-        if not isinstance(error, RescueError):
-            raise
-        told = f"ipyrescue was not loaded: {error}"
-        if asked:
-            raise UsageError(told) from error
-        _tell_with_the_first_cell(shell, told)
-        return
-    recorder.before_cells(offering.before_cell)
-    if asked:
-        print(greeting(recorder, offering, _running_cell(shell)))  # noqa: T201 - the answer to %load_ext
-    elif _has_a_reader(shell):
-        offering.before_cell("")
+        raise
+    return recorder
 
 
 def unload(shell: Any) -> None:

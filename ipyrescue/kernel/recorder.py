@@ -59,6 +59,8 @@ class Recorder:
         self.armed: Armed | None = None
         self.last_snapshot: Snapshot | None = None
         self.panel = Panel(shell)
+        self.supervised = False
+        """Whether somebody runs the cells who asks for a snapshot after each that ends well: see `cell_is_done`."""
         self._shell = shell
         self._saver = Saver(self.notebook, self.life.is_written_here)
         self._cell: _Cell | None = None
@@ -117,6 +119,19 @@ class Recorder:
             self.armed.last_snapshot = self.last_snapshot
         return self.last_snapshot
 
+    def cell_is_done(self) -> Snapshot:
+        """Save what the last cell has left, before the next one begins. Raises as `checkpoint` does."""
+        progress.take_up_no_more()
+        with self._undisturbed():
+            snapshot = self.checkpoint(Occasion(trigger="run"), self.settled(Settings()))
+        if self.armed is not None:
+            self.armed.is_saved(snapshot)
+        return snapshot
+
+    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """For what is done between two cells: the clock wakes nobody meanwhile."""
+        return self.armed.points.held() if self.armed is not None else contextlib.nullcontext()
+
     def _here(self, frame: FrameType) -> Spot:
         """Where a command stands: as the last statement of a loop's body, at the header that comes next."""
         called_from = stack.innermost(frame, self.notebook.code.is_cell)
@@ -147,6 +162,16 @@ class Recorder:
             self.life.saves(restored.snapshot.created, waited=True)
         if restored.full and restored.snapshot.settings.every_seconds is not None and not self.notebook.is_script:
             self.arm(restored.snapshot.settings)
+        return restored
+
+    def restore_between_cells(self, snapshot_id: str) -> Restored:
+        """Bind all of one snapshot, and be armed as its kernel was, or as this one is if that is more often."""
+        before = self.armed.settings if self.armed is not None else None
+        with self._undisturbed():
+            restored = self.restore(snapshot_id, Scope())
+        if before is not None and self.armed is not None:
+            now = self.armed.settings
+            self.arm(replace(now, every_seconds=min(filter(None, (now.every_seconds, before.every_seconds)))))
         return restored
 
     def undo(self) -> tuple[Snapshot, Before]:
@@ -338,7 +363,9 @@ class Recorder:
             self.life.cell_ends(cell.number, cell.source, result.error_in_exec)
             self._tell_of_shortage(result.error_in_exec)
             if self.armed is not None:
-                self.armed.cell_ends(started=cell.started, error=_error_of_the_user(result))
+                ends_well = self.supervised and result.success
+                error = _error_of_the_user(result)
+                self.armed.cell_ends(started=cell.started, error=error, is_saved_next=ends_well)
         except BaseException as error:  # noqa: BLE001 - a hook: it must not break the user's cell
             self._fail(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import runpy
 import sys
@@ -9,6 +10,7 @@ import sys
 
 def main() -> None:
     """Run the script behind `--`."""
+    ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
     sys.argv = sys.argv[sys.argv.index("--") + 1 :]
     sys.path[0] = os.path.dirname(sys.argv[0])
     runpy.run_path(sys.argv[0], run_name="__main__")

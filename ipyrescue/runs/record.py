@@ -92,7 +92,9 @@ class Record:
     """One run. Moments are ISO 8601 with a zone; *source*, *folder* (where it was started) and *store* are absolute.
 
     *cell* is the code cell that runs, of *cells*, counted from 1; *progress* what its loop or its last line of output
-    says; *saved_at* its last durable snapshot; *reason* a sentence about how it ended, or what it waits for.
+    says; *saved_at* its last durable snapshot; *reason* a sentence about how it ended, or what it waits for. *cut_off*
+    says what ended *cell* before its end, and snapshots inside cells up to the sequence number *stale_through* are of
+    another cell, or of this one as it was.
     """
 
     name: str
@@ -119,6 +121,8 @@ class Record:
     deaths: tuple[Death, ...] = ()
     done: tuple[Done, ...] = ()
     incarnations: tuple[str, ...] = field(default=())
+    cut_off: str | None = None
+    stale_through: int = 0
 
 
 def now() -> str:
@@ -171,12 +175,16 @@ def read(folder: Path) -> Record:
     return record
 
 
+def read_good(folder: Path) -> Record | None:
+    """The record in a run's folder; None where it cannot be read."""
+    with contextlib.suppress(RescueError):
+        return read(folder)
+    return None
+
+
 def read_all(root: Path) -> list[Record]:
     """The records of all runs in a store that can be read, oldest first."""
-    found = []
-    for folder in folders(root):
-        with contextlib.suppress(RescueError):
-            found.append(read(folder))
+    found = [record for folder in folders(root) if (record := read_good(folder)) is not None]
     return sorted(found, key=lambda record: (record.created, record.name))
 
 

@@ -165,7 +165,7 @@ def _pointer(name: str) -> Path:
 
 def _read(name: str) -> Path | None:
     """The store that the registry names for *name*; None where it names none that can be."""
-    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, StoreError):
+    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, LookupError, StoreError):
         said = json.loads(atomic.read_file(_pointer(name), _LIMIT_BYTES))["store"]
         if type(said) is str and os.path.isabs(said) and "\0" not in said:
             return Path(said)

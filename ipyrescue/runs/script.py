@@ -15,18 +15,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ipyrescue import identity
 from ipyrescue.errors import RescueError, StoreError
 from ipyrescue.incarnations import witness, writers
-from ipyrescue.runs import environment_file, offspring, stopping, tether
+from ipyrescue.runs import environment_file, offspring, stopping
 from ipyrescue.runs import record as records
-from ipyrescue.runs.asking import Asked
-from ipyrescue.runs.log import Log
-from ipyrescue.runs.notes import Notes, Watch, harmless
+from ipyrescue.runs.heeding import Asked
+from ipyrescue.runs.notes import Notes, harmless
 from ipyrescue.runs.pipes import Pipes
 from ipyrescue.runs.record import Death, Record
 from ipyrescue.settings import format_duration
@@ -62,37 +61,36 @@ class End:
     process: witness.Process
 
 
-def execute(folder: Path, watch: Watch | None = None, *, foreground: bool, pace: Pace | None = None) -> int:
+def execute(
+    folder: Path, watch: Callable[[Record], None] | None = None, *, foreground: bool, pace: Pace | None = None
+) -> int:
     """Run the script that the record in *folder* names to its end, tell *watch* of changes, and return the exit code.
 
     Raises RescueError where it could not be started at all.
     """
-    log = Log(folder)
+    notes = Notes(folder, watch)
     try:
         offspring.adopt()
         with Asked(folder) as asked:
-            run = _Run(folder, log, asked, watch, pace or Pace())
-            code = run.execute()
+            code = _Run(notes, asked, pace or Pace()).execute()
         return INTERRUPTED if foreground and code == STOPPED and asked.interrupted else code
     except RescueError as error:
-        log.say(str(error))
+        notes.say(str(error))
         raise
     finally:
-        log.close()
+        notes.close()
 
 
 class _Run:
-    """The attempts of one runner, and its record."""
+    """The attempts of one runner."""
 
-    def __init__(self, folder: Path, log: Log, asked: Asked, watch: Watch | None, pace: Pace) -> None:
-        self._folder = folder
-        self._root = records.store_of(folder)
-        self._log = log
+    def __init__(self, notes: Notes, asked: Asked, pace: Pace) -> None:
+        self._notes = notes
+        self._root = records.store_of(notes.folder)
         self._asked = asked
         self._pace = pace
-        self._notes = Notes(folder, log, watch)
-        self._deaths_before = len(self._notes.record.deaths)
-        self._resumes = self._notes.record.attempt > 0
+        self._deaths_before = len(notes.record.deaths)
+        self._resumes = notes.record.attempt > 0
 
     def execute(self) -> int:
         """Attempt after attempt, until one is the last."""
@@ -114,7 +112,7 @@ class _Run:
 
     def _attempt(self) -> End:
         """Start the script and see it through to its end, and to that of its output."""
-        pipes = Pipes(self._log.write)
+        pipes = Pipes(self._notes.log.write)
         try:
             popen = self._start(pipes)
             process = witness.Process.seen_now("", popen.pid)
@@ -126,11 +124,12 @@ class _Run:
             end = End(popen.wait(), at, pipes.last_line("stderr"), asked, process)
             self._read_to_the_end(pipes)
             self._notes.take_from_life(process)
-            self._notes.change(progress=harmless(pipes.last_line()), kernel=None)
+            self._notes.take_progress(pipes.last_line())
+            self._notes.note(kernel=None)
             return end
         finally:
             pipes.close()
-            self._log.flush()
+            self._notes.log.flush()
 
     def _start(self, pipes: Pipes) -> subprocess.Popen[bytes]:
         record = self._notes.record
@@ -150,12 +149,12 @@ class _Run:
         finally:
             pipes.hand_over()
         line = shlex.join(["python", record.source, *record.options.arguments])
-        self._log.say(f"Attempt {record.attempt + 1}: {line}   (pid {popen.pid}, in {record.folder})")
+        self._notes.say(f"Attempt {record.attempt + 1}: {line}   (pid {popen.pid}, in {record.folder})")
         if record.attempt and not resumes:
-            self._log.say("It begins from zero, as --on-failure restart says.")
+            self._notes.say("It begins from zero, as --on-failure restart says.")
         elif resumes:
-            self._log.say("It begins from zero, unless it says below what it goes on from.")
-        self._notes.change(
+            self._notes.say("It begins from zero, unless it says below what it goes on from.")
+        self._notes.note(
             state="running",
             reason=None,
             attempt=record.attempt + 1,
@@ -184,38 +183,38 @@ class _Run:
                 if how == "now" or is_overdue:
                     is_killed = True
                     self._kill(popen.pid, is_overdue=is_overdue)
-            self._notes.beat(pipes.last_line, process)
+            self._notes.look(pipes.last_line, process)
             offspring.reap(popen.pid)
             self._asked.wait(self._pace.look_seconds)
         return patience_until is not None
 
     def _ask_to_end(self, pid: int, how: stopping.How) -> None:
-        self._notes.change(state="stopping", reason=f"{self._asked.whence} asked it to stop.")
+        self._notes.note(state="stopping", reason=f"{self._asked.whence} asked it to stop.")
         if how == "snapshot":
-            self._log.say(f"{self._asked.whence}: the script gets a SIGTERM, to save and to end.")
+            self._notes.say(f"{self._asked.whence}: the script gets a SIGTERM, to save and to end.")
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 
     def _kill(self, pid: int, *, is_overdue: bool) -> None:
         why = f"it did not end within {format_duration(self._pace.grace_seconds)}" if is_overdue else "now"
-        self._log.say(f"The script and the processes of its group are killed: {why}.")
+        self._notes.say(f"The script and the processes of its group are killed: {why}.")
         offspring.kill_group(pid)
 
     def _end_what_is_left(self, pid: int) -> None:
         """End what a dead script has left in its group: it would keep memory, GPUs and ports from the next attempt."""
         left = offspring.names(offspring.end_group(pid, self._pace.leftover_seconds))
         if left:
-            self._log.say(f"What the script left running was ended: {left}.")
+            self._notes.say(f"What the script left running was ended: {left}.")
 
     def _read_to_the_end(self, pipes: Pipes) -> None:
         """Read on while other processes hold the script's output, for a while."""
         deadline = time.monotonic() + self._pace.output_seconds
         while not pipes.wait(0.05) and time.monotonic() < deadline and self._asked.how is None:
-            self._notes.beat(pipes.last_line)
+            self._notes.look(pipes.last_line)
             offspring.reap(-1)
         if not pipes.wait(0):
             holders = offspring.names(pipes.holders()) or "a process that cannot be seen from here"
-            self._log.say(f"The script has ended. Its output is still held by {holders}; what they print now is lost.")
+            self._notes.say(f"Its output is still held by {holders}; what they print from here on is lost.")
 
     # Between attempts.
 
@@ -225,15 +224,15 @@ class _Run:
         cause = known.cause
         text = f"{cause.verb} ({cause.text})" if cause is not None else f"died (exit code {end.exit_code})"
         death = Death(end.at, None, clean(text), end.exit_code, life.incarnation if life is not None else None)
-        self._notes.change(deaths=(*self._notes.record.deaths, death))
-        self._log.say(self._last_death())
+        self._notes.note(deaths=(*self._notes.record.deaths, death))
+        self._notes.say(self._last_death())
 
     def _attested(self, end: End) -> Life | None:
         """The life record of the script's process, if it kept one, with the cause of its death."""
         try:
             return witness.attest(self._root, self._seen(end))
         except StoreError as error:
-            self._log.say(f"What is on record of the script's process cannot be read: {error}")
+            self._notes.say(f"What is on record of the script's process cannot be read: {error}")
             return None
 
     def _unrecorded(self, end: End) -> Life:
@@ -259,12 +258,12 @@ class _Run:
         left = count(self._retries_left(), "more retry") if self._retries_left() == 1 else ""
         left = left or f"{self._retries_left()} more retries"
         told = f"{self._last_death()} It begins again in {format_duration(seconds)}; after that, {left}."
-        self._log.say(told)
-        self._notes.change(state="waiting", reason=told)
+        self._notes.say(told)
+        self._notes.note(state="waiting", reason=told)
         until = time.monotonic() + seconds
         while (rest_seconds := until - time.monotonic()) > 0 and self._asked.how is None:
             self._asked.wait(min(rest_seconds, self._pace.look_seconds))
-            self._notes.beat()
+            self._notes.look()
         return self._asked.how is None
 
     # The end.
@@ -279,21 +278,21 @@ class _Run:
         where = identity.of_script(self._notes.record.source, os.environ, Path(self._notes.record.folder), self._root)
         waited = writers.wait_for_writers(self._root, where.notebook, "", patience_seconds=self._pace.grace_seconds)
         if waited is not None and waited.unfinished is not None:
-            self._log.say(f"The process {waited.unfinished} is still writing the last snapshot.")
+            self._notes.say(f"The process {waited.unfinished} is still writing the last snapshot.")
 
     def _ended(self, state: records.State, code: int, reason: str) -> int:
-        self._log.say(reason)
-        self._log.flush(durable=True)
-        stopping.clear(self._folder)
-        self._notes.change(durable=True, state=state, exit_code=code, reason=reason, ended=records.now(), kernel=None)
+        self._notes.say(reason)
+        self._notes.log.flush(durable=True)
+        stopping.clear(self._notes.folder)
+        self._notes.note(durable=True, state=state, exit_code=code, reason=reason, ended=records.now(), kernel=None)
         return code
 
 
 def _command(record: Record, *, resumes: bool) -> list[str]:
     options = record.options
     return [
-        *(sys.executable, "-I", "-S", tether.__file__, str(os.getpid())),
-        *(sys.executable, "-m", "ipyrescue.kernel.unedited", "--every", str(options.every_seconds)),
+        *(sys.executable, "-m", "ipyrescue.kernel.unedited"),
+        *("--every", str(options.every_seconds), "--with-parent", str(os.getpid())),
         *(["--resume"] if resumes else []),
         *("--", record.source, *options.arguments),
     ]

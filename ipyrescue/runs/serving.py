@@ -5,11 +5,12 @@ Whoever executes, a record never says that a run lives which does not: what ends
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,8 +41,8 @@ def serve(folder: Path, watch: Watch | None = None, *, foreground: bool) -> int:
     _refuse_a_second(folder)
     with lock.alone(folder / LOCK_NAME, _LOCK_PATIENCE_SECONDS):  # who started this process lets go of it in a moment
         _refuse_a_second(folder)
-        _heed_hang_ups(foreground=foreground)
-        return _execute(folder, watch, foreground=foreground)
+        with _heeding_hang_ups(foreground=foreground):
+            return _execute(folder, watch, foreground=foreground)
 
 
 def _refuse_a_second(folder: Path) -> None:
@@ -84,11 +85,15 @@ def _in_words(error: BaseException) -> str:
     return str(error).rstrip(".") if isinstance(error, RescueError) else f"{type(error).__name__}: {error}"
 
 
-def _heed_hang_ups(*, foreground: bool) -> None:
-    """Let a hang-up be nothing to a detached run; in the foreground it is a request to save and stop, as SIGTERM is."""
+@contextlib.contextmanager
+def _heeding_hang_ups(*, foreground: bool) -> Iterator[None]:
+    """Let a hang-up be nothing to a detached run; in the foreground it asks to save and stop, as SIGTERM does."""
     if not hasattr(signal, "SIGHUP"):
+        yield
         return
-    if foreground:
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    else:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    asks = signal.SIG_IGN if not foreground else lambda *_: signal.raise_signal(signal.SIGTERM)
+    before = signal.signal(signal.SIGHUP, asks)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -23,7 +23,7 @@ from ipyrescue.runs import registry, spawn
 from ipyrescue.store import lives
 
 STAND_IN = """
-import dataclasses, os, signal, sys, time, types
+import dataclasses, os, pathlib, signal, sys, time, types
 
 def execute(folder, watch=None, *, foreground):
     from ipyrescue.runs import record as records, stopping
@@ -38,7 +38,8 @@ def execute(folder, watch=None, *, foreground):
         return stopping.requested(folder)
     names = dict(record=records.read(folder), folder=folder, say=say, asked=asked, code=0, foreground=foreground,
                  time=time, os=os, signal=signal, sys=sys)
-    exec(open(names["record"].source).read(), names)
+    # Compiled before: a Ctrl-C out of an exec of text has Python end by SIGINT, whoever catches it.
+    exec(compile(pathlib.Path(names["record"].source).read_text(), "run", "exec"), names)
     return names["code"]
 
 runner = types.ModuleType("ipyrescue.runs.runner")

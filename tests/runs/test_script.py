@@ -251,7 +251,9 @@ def test_who_still_holds_the_output_is_named(run):
     assert one.wait() == 0
     pid = int(one.printed())
     os.kill(pid, signal.SIGKILL)
-    assert f"Its output is still held by sleep (pid {pid}); what they print now is lost." in one.printed("runner")
+    assert f"Its output is still held by sleep (pid {pid}); what they print from here on is lost." in one.printed(
+        "runner"
+    )
 
 
 def test_no_orphan_stays_behind_as_a_zombie(run):

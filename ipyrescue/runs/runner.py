@@ -1,0 +1,298 @@
+"""The runner of a notebook: prepares it, makes attempts until one ends it, and says how the run ended.
+
+Owns the kernel and is its restarter. Everything that others see of it is the record, the log and the output notebook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipyrescue.errors import RescueError, RunError
+from ipyrescue.identity import resolve
+from ipyrescue.runs import document, parameters, stopping
+from ipyrescue.runs import record as records
+from ipyrescue.runs.attempt import Attempt, Outcome, Work
+from ipyrescue.runs.document import Document
+from ipyrescue.runs.holdings import Holdings
+from ipyrescue.runs.journal import Journal
+from ipyrescue.runs.outputs import OutputFile, Written, free_name
+from ipyrescue.runs.outputs import replace as replace_file
+from ipyrescue.runs.plan import Code, Left
+from ipyrescue.runs.record import Record
+from ipyrescue.settings import format_duration
+from ipyrescue.wording import count
+
+FINISHED, FAILED, DIED, STOPPED, INTERRUPTED = 0, 1, 6, 75, 130
+"""Exit codes; docs/runs.md has the table."""
+LONGEST_PAUSE_SECONDS = 60.0
+
+_LOOK_SECONDS = 0.3
+_CELLS_NAME = "notebook.ipynb"
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+def execute(
+    folder: Path,
+    watch: Callable[[Record], None] | None = None,
+    *,
+    foreground: bool,
+    sleep: Sleep = asyncio.sleep,
+) -> int:
+    """Run the notebook whose record stands in *folder* to its end; tell *watch* of each change; return the exit code.
+
+    In the *foreground* a Ctrl-C saves and stops. *sleep* waits for the next attempt. Raises RescueError where the
+    record cannot be read.
+    """
+    journal = Journal(folder, watch)
+    try:
+        return asyncio.run(_Runner(journal, sleep, foreground=foreground).run())
+    finally:
+        journal.close()
+
+
+class _Runner:
+    """One process's work on a run."""
+
+    def __init__(self, journal: Journal, sleep: Sleep, *, foreground: bool) -> None:
+        self.journal = journal
+        self._foreground = foreground
+        self._sleep = sleep
+        self._stop = asyncio.Event()
+        self._now = self._interrupted = False
+        self._attempt: Attempt | None = None
+
+    async def run(self) -> int:
+        """The stages: prepare, attempts, end."""
+        try:
+            work = self._prepare()
+        except RescueError as error:
+            return self._end(Outcome("failed", str(error)))
+        helpers = [asyncio.ensure_future(one) for one in (work.file.follow(), self.journal.beat(), self._listen())]
+        with self._signals():
+            try:
+                outcome = await self._attempts(work)
+            except RescueError as error:
+                outcome = Outcome("failed", str(error))
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
+            work.document.settle()
+            if not await work.file.save():
+                self.journal.say(f"The last outputs are not in {work.file.path}; they are in this log.")
+            return self._end(outcome, work)
+
+    # --- prepare ----------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> Work:
+        record, options = self.journal.record, self.journal.record.options
+        source, output = Path(record.source), Path(options.output or _default_output(record))
+        notebook, data = document.read(source)
+        document.refuse_other_languages(notebook, source)
+        for warning in parameters.inject(notebook, options.parameters):
+            self.journal.say(warning)
+        cells = document.numbered(notebook)
+        identity = resolve({}, {"JPY_SESSION_NAME": record.source}, source.parent, Path(record.store))
+        holdings = Holdings(Path(record.store), identity.notebook)
+        left = self._left(cells, holdings)
+        place = _place(output, source, data, self.journal)
+        papers = Document(notebook, cells, place.earlier, record.name)
+        replace_file(self.journal.folder / _CELLS_NAME, document.plain(notebook).encode("utf-8"))
+        self.journal.note(cells=len(cells), started=record.started or records.now(), durable=True)
+        work = Work(
+            self.journal,
+            papers,
+            OutputFile(
+                place.path,
+                aside=Path(_default_output(record)),
+                written=place.written,
+                text=lambda: work.text(),
+                tell=self._tell,
+            ),
+            holdings,
+            options.kernel or notebook.metadata.get("kernelspec", {}).get("name") or "python3",
+            identity.notebook,
+            left,
+            self._stop,
+        )
+        return work
+
+    def _left(self, cells: list[Code], holdings: Holdings) -> Left:
+        """What earlier attempts left; a cell that was cut off and edited since is none of it."""
+        record = self.journal.record
+        cell, stale = record.cell, record.stale_through
+        if cell is not None and not self._is_unchanged(cell, cells):
+            cell, stale = None, holdings.newest_sequence()
+            # Before the cells are replaced: a runner that dies in between must not take the new ones for the old.
+            self.journal.note(durable=True, cell=None, cut_off=None, stale_through=stale)
+        return Left(record.done, cell, stale)
+
+    def _is_unchanged(self, cell: int, cells: list[Code]) -> bool:
+        with contextlib.suppress(RunError):
+            before = document.numbered(document.read(self.journal.folder / _CELLS_NAME)[0])
+            return cell <= min(len(cells), len(before)) and cells[cell - 1].chain == before[cell - 1].chain
+        return False
+
+    def _tell(self, sentence: str) -> None:
+        self.journal.say(sentence)
+        self.journal.note(reason=sentence)
+
+    # --- attempts ---------------------------------------------------------------------------------------------------
+
+    async def _attempts(self, work: Work) -> Outcome:
+        deaths = 0
+        while True:
+            self._attempt = Attempt(work)
+            outcome = await self._attempt.run()
+            if self._now:
+                return self._stopped()
+            if outcome.death is None:
+                return outcome
+            deaths += 1
+            self._note_death(outcome)
+            options = self.journal.record.options
+            if options.on_failure == "stop" or deaths > options.retries:
+                return self._died(outcome, deaths)
+            if options.on_failure == "restart":
+                self._begin_again(work)
+            if not await self._wait_after(deaths):
+                return self._stopped()
+
+    def _note_death(self, outcome: Outcome) -> None:
+        assert outcome.death is not None
+        death, record = outcome.death, self.journal.record
+        where = f" in cell {death.cell} of {record.cells}" if death.cell is not None else ""
+        self.journal.say(f"The kernel {death.text}{where}.")
+        self.journal.note(durable=True, deaths=(*record.deaths, death), kernel=None, connection_file=None)
+
+    def _died(self, outcome: Outcome, deaths: int) -> Outcome:
+        assert outcome.death is not None
+        record = self.journal.record
+        why = "--on-failure stop" if record.options.on_failure == "stop" else count(deaths, "death")
+        return Outcome(
+            "died",
+            f"The kernel {outcome.death.text} ({why}; --retries {record.options.retries}). "
+            f"To try again: ipyrescue resume {record.name}",
+        )
+
+    def _begin_again(self, work: Work) -> None:
+        work.left = Left(cell=work.left.cell, stale_through=work.holdings.newest_sequence())
+        self.journal.note(done=(), stale_through=work.left.stale_through)
+
+    async def _wait_after(self, deaths: int) -> bool:
+        """Wait before the next attempt; whether there is to be one."""
+        pause_seconds = min(2.0 ** (deaths - 1), LONGEST_PAUSE_SECONDS)
+        reason = f"A new kernel starts in {format_duration(pause_seconds)}."
+        self.journal.say(reason)
+        self.journal.note(state="waiting", reason=reason)
+        pause = asyncio.ensure_future(self._sleep(pause_seconds))
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({pause, stop}, return_when=asyncio.FIRST_COMPLETED)
+        pause.cancel()
+        stop.cancel()
+        return not self._stop.is_set()
+
+    def _stopped(self) -> Outcome:
+        name = self.journal.record.name
+        return Outcome("stopped", f"It was stopped at once. To go on from what is saved: ipyrescue resume {name}")
+
+    # --- requests to stop -------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            how = stopping.requested(self.journal.folder)
+            if how is not None:
+                self._ask_to_stop(now=how == "now")
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _ask_to_stop(self, *, now: bool = False) -> None:
+        if now and not self._now and self._attempt is not None:
+            self._attempt.kill()
+        self._now = self._now or now
+        self._stop.set()
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: the first saves and stops, the second stops."""
+        self._ask_to_stop(now=self._interrupted)
+        self._interrupted = True
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        handlers = {"SIGTERM": self._ask_to_stop, "SIGUSR1": self._ask_to_stop, "SIGINT": self._interrupt}
+        known = [(getattr(signal, name), handler) for name, handler in handlers.items() if hasattr(signal, name)]
+        with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):  # not on the main thread; Windows
+            for number, handler in known:
+                loop.add_signal_handler(number, handler)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):
+                for number, _ in known:
+                    loop.remove_signal_handler(number)
+
+    # --- end --------------------------------------------------------------------------------------------------------
+
+    def _end(self, outcome: Outcome, work: Work | None = None) -> int:
+        code = {"finished": FINISHED, "failed": FAILED, "died": DIED, "stopped": STOPPED}[outcome.state]
+        if outcome.state == "stopped" and self._interrupted and self._foreground:
+            code = INTERRUPTED
+        stopping.clear(self.journal.folder)
+        reason = outcome.reason
+        if work is not None and outcome.state == "finished":
+            done = self.journal.record.done
+            work.holdings.unpin(done[-1].snapshot if done else None)
+            reason = f"The outputs are in {work.file.path}."
+        self.journal.say(f"The run {outcome.state}. {reason or ''}".rstrip())
+        self.journal.note(
+            durable=True,
+            state=outcome.state,
+            reason=reason,
+            exit_code=code,
+            ended=records.now(),
+            kernel=None,
+            connection_file=None,
+        )
+        return code
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the outputs go, what stands there that may be replaced, and the notebook of earlier outputs, if any."""
+
+    path: Path
+    written: Written | None
+    earlier: object | None
+
+
+def _default_output(record: Record) -> str:
+    return str(Path(record.source).with_suffix(".run.ipynb"))
+
+
+def _place(output: Path, source: Path, data: bytes, journal: Journal) -> _Place:
+    """Never over what a person wrote: another notebook, or cells of ours that were edited there."""
+    if output.resolve() == source.resolve():
+        earlier = document.read(source)[0] if journal.record.attempt else None
+        return _Place(output, Written.of(source, data), earlier)
+    if not output.exists():
+        return _Place(output, None, None)
+    try:
+        there, theirs = document.read(output)
+    except RunError:
+        there, theirs = None, b""
+    cells = journal.folder / _CELLS_NAME
+    edited = there is None or not document.is_ours(there)
+    if not edited and journal.record.attempt and cells.exists():
+        edited = document.digest(there) != document.digest(document.read(cells)[0])
+    if not edited:
+        return _Place(output, Written.of(output, theirs), there if journal.record.attempt else None)
+    path = free_name(output)
+    why = "its cells were edited since" if there is not None and document.is_ours(there) else "no run of ours wrote it"
+    journal.say(f"{output} is left as it is, because {why}: the outputs go to {path}.")
+    return _Place(path, None, there if journal.record.attempt else None)
