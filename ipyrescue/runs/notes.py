@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ipyrescue import redaction
-from ipyrescue.incarnations import witness
 from ipyrescue.runs import record as records
 from ipyrescue.runs.journal import Journal
 from ipyrescue.runs.record import Record
+from ipyrescue.store import lives
 
 _PROGRESS_SECONDS = 1.0
 
@@ -23,13 +23,12 @@ class Notes(Journal):
         self._next_beat = 0.0
         self._next_progress = 0.0
 
-    def look(self, last_line: Callable[[], str] = str, process: witness.Process | None = None) -> None:
-        """Give a sign of life when it is time for one, and note what was printed and what *process* says of itself."""
+    def look(self, last_line: Callable[[], str] = str) -> None:
+        """Give a sign of life when it is time for one, and note what was printed, and what the process says."""
         now = time.monotonic()
         if now >= self._next_beat:
             self._next_beat = now + records.HEARTBEAT_SECONDS
-            if process is not None:
-                self.take_from_life(process)
+            self.take_from_life()
             self._touch()
         if now >= self._next_progress:
             self._next_progress = now + _PROGRESS_SECONDS
@@ -41,15 +40,17 @@ class Notes(Journal):
         if progress is not None and progress != self.record.progress:
             self.note(progress=progress)
 
-    def take_from_life(self, process: witness.Process) -> None:
-        """Note what the process's own record says: who it is, and what is saved."""
-        life = witness.life_of(records.store_of(self.folder), process)
-        if life is None:
+    def take_from_life(self) -> None:
+        """Note what the process that runs, or ran last, says in a record of its own: who it is, and what is saved."""
+        process = self.record.kernel
+        if process is None:
             return
-        known, saved_at = self.record.incarnations, life.saved_at or self.record.saved_at
-        known = known if life.incarnation in known else (*known, life.incarnation)
-        if (known, saved_at) != (self.record.incarnations, self.record.saved_at):
-            self.note(incarnations=known, saved_at=saved_at)
+        for life in lives.read_all(records.store_of(self.folder)):
+            if records.Process(life.pid, life.start_ticks, life.boot_id, life.pid_namespace, life.host) == process:
+                known, saved_at = self.record.incarnations, life.saved_at or self.record.saved_at
+                known = known if life.incarnation in known else (*known, life.incarnation)
+                if (known, saved_at) != (self.record.incarnations, self.record.saved_at):
+                    self.note(incarnations=known, saved_at=saved_at)
 
 
 def harmless(line: str) -> str | None:

@@ -35,6 +35,9 @@ from ipyrescue.wording import clean, count
 FINISHED, FAILED, DIED, STOPPED, INTERRUPTED = 0, 1, 6, 75, 130
 """Exit codes of a run; see `ipyrescue.cli.exits`."""
 
+UNEDITED = ("-m", "ipyrescue.kernel.unedited")
+"""What runs a script, for Python's command line."""
+
 
 @dataclass(frozen=True)
 class Pace:
@@ -90,7 +93,6 @@ class _Run:
         self._asked = asked
         self._pace = pace
         self._deaths_before = len(notes.record.deaths)
-        self._resumes = notes.record.attempt > 0
 
     def execute(self) -> int:
         """Attempt after attempt, until one is the last."""
@@ -116,14 +118,14 @@ class _Run:
         try:
             popen = self._start(pipes)
             process = witness.Process.seen_now("", popen.pid)
-            asked = self._follow(popen, pipes, process)
+            asked = self._follow(popen, pipes)
             at = records.now()
             killed = _is_killed(popen.pid)
             if killed or asked:
                 self._end_what_is_left(popen.pid)
             end = End(popen.wait(), at, pipes.last_line("stderr"), asked, process)
             self._read_to_the_end(pipes)
-            self._notes.take_from_life(process)
+            self._notes.take_from_life()
             self._notes.take_progress(pipes.last_line())
             self._notes.note(kernel=None)
             return end
@@ -133,7 +135,7 @@ class _Run:
 
     def _start(self, pipes: Pipes) -> subprocess.Popen[bytes]:
         record = self._notes.record
-        resumes = self._resumes and record.options.on_failure == "resume"
+        resumes = bool(record.attempt and record.incarnations) and record.options.on_failure == "resume"
         try:
             popen = subprocess.Popen(
                 _command(record, resumes=resumes),
@@ -150,10 +152,8 @@ class _Run:
             pipes.hand_over()
         line = shlex.join(["python", record.source, *record.options.arguments])
         self._notes.say(f"Attempt {record.attempt + 1}: {line}   (pid {popen.pid}, in {record.folder})")
-        if record.attempt and not resumes:
-            self._notes.say("It begins from zero, as --on-failure restart says.")
-        elif resumes:
-            self._notes.say("It begins from zero, unless it says below what it goes on from.")
+        if record.attempt:
+            self._notes.say(_whence(record, resumes=resumes))
         self._notes.note(
             state="running",
             reason=None,
@@ -162,7 +162,6 @@ class _Run:
             started=record.started or records.now(),
             progress=None,
         )
-        self._resumes = True
         return popen
 
     def _environment(self) -> dict[str, str]:
@@ -170,7 +169,7 @@ class _Run:
         added: Mapping[str, str] = environment_file.read(Path(file), os.environ) if file is not None else {}
         return {**os.environ, **added, "PYTHONUNBUFFERED": "1", "IPYRESCUE_STORE": str(self._root)}
 
-    def _follow(self, popen: subprocess.Popen[bytes], pipes: Pipes, process: witness.Process) -> bool:
+    def _follow(self, popen: subprocess.Popen[bytes], pipes: Pipes) -> bool:
         """Wait for the end of the script; return whether it was asked to end."""
         patience_until, is_killed = None, False
         while not offspring.has_ended(popen.pid):
@@ -183,7 +182,7 @@ class _Run:
                 if how == "now" or is_overdue:
                     is_killed = True
                     self._kill(popen.pid, is_overdue=is_overdue)
-            self._notes.look(pipes.last_line, process)
+            self._notes.look(pipes.last_line)
             offspring.reap(popen.pid)
             self._asked.wait(self._pace.look_seconds)
         return patience_until is not None
@@ -291,11 +290,23 @@ class _Run:
 def _command(record: Record, *, resumes: bool) -> list[str]:
     options = record.options
     return [
-        *(sys.executable, "-m", "ipyrescue.kernel.unedited"),
-        *("--every", str(options.every_seconds), "--with-parent", str(os.getpid())),
+        *(sys.executable, *UNEDITED, "--every", str(options.every_seconds), "--with-parent", str(os.getpid())),
         *(["--resume"] if resumes else []),
+        *(word for incarnation in record.incarnations if resumes for word in ("--of", incarnation)),
         *("--", record.source, *options.arguments),
     ]
+
+
+def _whence(record: Record, *, resumes: bool) -> str:
+    """What a script begins from that was begun before. One that calls `ipyrescue.resume()` asks nobody."""
+    if resumes:
+        return "It says on stderr what it goes on from; what says nothing begins from zero."
+    why = (
+        "--on-failure restart"
+        if record.options.on_failure == "restart"
+        else "its earlier attempts left no record of theirs"
+    )
+    return f"It begins from zero ({why}), unless it calls ipyrescue.resume() itself."
 
 
 def _is_killed(child: int) -> bool:
