@@ -5,6 +5,7 @@ RUNS_KILLED says how often (CI: 30).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -114,7 +115,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(
                 spawn.prepare_resume(run.folder)
                 runner = run.apart()
             else:
-                wait_until(lambda: run.record.attempt > attempt or run.record.state == "finished")
+                wait_until(lambda before=attempt: run.record.attempt > before or run.record.state == "finished")
                 validate(run)
         assert runner.wait(120) == 0, run.log
     finally:
@@ -136,10 +137,8 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(
 
 
 def kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def validate(run: Run) -> None:
