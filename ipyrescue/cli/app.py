@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ipyrescue.cli.diff import diff
+from ipyrescue.cli.doctor import doctor
 from ipyrescue.cli.exits import MEANINGS
 from ipyrescue.cli.forget import forget
 from ipyrescue.cli.install import install
@@ -30,7 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, diff, verify, pin, forget, now, why, install):
+for _verb in (ls, show, diff, verify, pin, forget, now, why, doctor, install):
     app.command(_verb.__name__, cls=Verb)(_verb)
 
 
