@@ -131,7 +131,7 @@ def _layer(facts: Facts, place: Place) -> Iterator[Finding]:
         yield Finding(
             "store_not_kept",
             "warning",
-            f"The store {place.store} is on no volume but {where}: its snapshots are gone when the container is removed.",
+            f"The store {place.store} is on no volume but {where}: its snapshots go when the container is removed.",
             f"mount a folder of the host there, after docker cp has taken out what is in it: {_BELOW}",
         )
     if place.notebook and not is_kept(facts, place.notebook):
