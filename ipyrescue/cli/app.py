@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ipyrescue.cli.attach import attach
 from ipyrescue.cli.diff import diff
 from ipyrescue.cli.exits import MEANINGS
 from ipyrescue.cli.forget import forget
@@ -14,7 +15,12 @@ from ipyrescue.cli.ls import ls
 from ipyrescue.cli.now import now
 from ipyrescue.cli.output import write
 from ipyrescue.cli.pin import pin
+from ipyrescue.cli.ps import ps
+from ipyrescue.cli.resume import resume
+from ipyrescue.cli.rm import rm
+from ipyrescue.cli.run import RunVerb, run
 from ipyrescue.cli.show import show
+from ipyrescue.cli.stop import stop
 from ipyrescue.cli.verb import Verb
 from ipyrescue.cli.verify import verify
 from ipyrescue.cli.why import why
@@ -22,7 +28,8 @@ from ipyrescue.cli.why import why
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
 
 app = typer.Typer(
-    help="Look after the snapshots that ipyrescue made in notebooks. Data goes to stdout, all else to stderr.",
+    help="Run notebooks that no closing client can stop; look after the snapshots that ipyrescue made. "
+    "Data goes to stdout, all else to stderr.",
     epilog=_EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -30,8 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, diff, verify, pin, forget, now, why, install):
-    app.command(_verb.__name__, cls=Verb)(_verb)
+for _verb in (ls, show, diff, verify, pin, forget, now, why, run, ps, attach, stop, resume, rm, install):
+    app.command(_verb.__name__, cls=RunVerb if _verb is run else Verb)(_verb)
 
 
 def _print_version(asked: bool) -> None:

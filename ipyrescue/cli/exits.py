@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from ipyrescue.errors import CorruptError, RescueError, SnapshotNotFoundError, StoreError, UntrustedError
+from ipyrescue.errors import (
+    CorruptError,
+    RescueError,
+    RunNotFoundError,
+    SnapshotNotFoundError,
+    StoreError,
+    UntrustedError,
+)
 
 
 class Exit(IntEnum):
@@ -16,16 +23,20 @@ class Exit(IntEnum):
     DAMAGED = 3
     NOT_FOUND = 4
     UNTRUSTED = 5
+    RUN_DIED = 6
+    STOPPED = 75
     INTERRUPTED = 130
 
 
 MEANINGS = {
     Exit.OK: "done, and nothing is wrong",
-    Exit.FAILED: "failed or refused; the message says why and what to type next",
+    Exit.FAILED: "failed or refused; the message says why and what to type next; a cell of a run raised",
     Exit.USAGE: "the command line is wrong",
     Exit.DAMAGED: "something in the store is damaged, or only a part was done",
-    Exit.NOT_FOUND: "no such snapshot, or no store there",
+    Exit.NOT_FOUND: "no such snapshot or run, or no store there",
     Exit.UNTRUSTED: "signed with a key that is not yours",
+    Exit.RUN_DIED: "the kernel or the script of a run died, and no retry was left",
+    Exit.STOPPED: "a run was stopped after a snapshot (stop, SIGTERM, SIGUSR1); ipyrescue resume goes on",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
 }
 """Printed by `ipyrescue --help`."""
@@ -37,7 +48,7 @@ class NoStoreError(StoreError):
 
 def exit_code(error: RescueError) -> Exit:
     """The code for an error that ends a command."""
-    if isinstance(error, (SnapshotNotFoundError, NoStoreError)):
+    if isinstance(error, (SnapshotNotFoundError, NoStoreError, RunNotFoundError)):
         return Exit.NOT_FOUND
     if isinstance(error, CorruptError):
         return Exit.DAMAGED

@@ -32,6 +32,7 @@ from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.store import layout, lives
 from ipyrescue.store.lives import Cause, Life, Memory
 from ipyrescue.store.upkeep import bury_unsaved
+from ipyrescue.training import progress
 
 HEARTBEAT_SECONDS = 5.0
 LOOK_SECONDS = 1.0
@@ -127,6 +128,7 @@ class LifeRecorder:
             cell_running=True,
             cell_ids=ids[-_CELL_IDS:],
             error=None,
+            loops=progress.standing(),
             inside=None,
             memory=self.memory.cell_begins(),
         )
@@ -137,6 +139,7 @@ class LifeRecorder:
         self._change(
             cell_running=False,
             cell_ended=_now(),
+            loops=progress.standing(),
             inside=None,
             error=_noted(said) if said is not None else None,
             memory=self.memory.cell_ends(number, source),
@@ -295,10 +298,14 @@ class LifeRecorder:
                     last = time.monotonic()
 
     def _give_sign(self, *, due: bool) -> bool:
-        """Write the memory down when it has changed; else, when a sign of life is *due*, touch the record."""
-        now, known = self.memory.watch(), self._life.memory if self._life is not None else None
-        if known is None or _differ(known, now):
-            self._change(memory=now)
+        """Write down the memory when it has changed, and when a sign of life is *due* what loops stand at.
+
+        Where nothing has changed, a sign of life is a touch of the record.
+        """
+        life, now, loops = self._life, self.memory.watch(), progress.standing()
+        known, moved = (life.memory, life.loops != loops) if life is not None else (None, False)
+        if known is None or _differ(known, now) or (due and moved):
+            self._change(memory=now, loops=loops)
         elif due and self._root is not None and self._is_created:
             lives.touch(self._root, self.incarnation)
         else:

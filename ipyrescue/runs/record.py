@@ -175,12 +175,16 @@ def read(folder: Path) -> Record:
     return record
 
 
+def read_good(folder: Path) -> Record | None:
+    """The record in a run's folder; None where it cannot be read."""
+    with contextlib.suppress(RescueError):
+        return read(folder)
+    return None
+
+
 def read_all(root: Path) -> list[Record]:
     """The records of all runs in a store that can be read, oldest first."""
-    found = []
-    for folder in folders(root):
-        with contextlib.suppress(RescueError):
-            found.append(read(folder))
+    found = [record for folder in folders(root) if (record := read_good(folder)) is not None]
     return sorted(found, key=lambda record: (record.created, record.name))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import keyword
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ipyrescue import credentials
-from ipyrescue.errors import RescueError, RunError
+from ipyrescue.errors import RunError
 from ipyrescue.runs import environment_file
 from ipyrescue.runs import record as records
 from ipyrescue.runs.record import ENDED, Kind, Options, Record
@@ -59,10 +58,9 @@ def refuse_twin(record: Record, folders: Iterable[Path]) -> None:
 def living(folders: Iterable[Path]) -> Iterator[Record]:
     """The records in *folders* of runs that live."""
     for folder in folders:
-        with contextlib.suppress(RescueError):
-            record = records.judged(records.read(folder), folder)
-            if record.state not in ENDED:
-                yield record
+        record = records.read_good(folder)
+        if record is not None and (record := records.judged(record, folder)).state not in ENDED:
+            yield record
 
 
 def _refuse_what_scripts_lack(options: Options) -> None:

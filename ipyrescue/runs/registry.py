@@ -83,8 +83,8 @@ def new_folder(root: Path, wanted: str, *, exact: bool) -> Path:
             return folder
         _point(name, root)  # of a store from elsewhere, which this registry did not know
     raise RunError(
-        f"There is a run of the name {wanted} already. Choose another --name, or go on with it: ipyrescue resume {wanted}   "
-        f"Or remove it: ipyrescue rm {wanted}"
+        f"There is a run of the name {wanted} already. Choose another --name, or go on with that one: "
+        f"ipyrescue resume {wanted}   To remove it: ipyrescue rm {wanted}"
     )
 
 
@@ -165,7 +165,7 @@ def _pointer(name: str) -> Path:
 
 def _read(name: str) -> Path | None:
     """The store that the registry names for *name*; None where it names none that can be."""
-    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, StoreError):
+    with contextlib.suppress(OSError, ValueError, RecursionError, TypeError, LookupError, StoreError):
         said = json.loads(atomic.read_file(_pointer(name), _LIMIT_BYTES))["store"]
         if type(said) is str and os.path.isabs(said) and "\0" not in said:
             return Path(said)

@@ -5,15 +5,16 @@ Whoever executes, a record never says that a run lives which does not: what ends
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from ipyrescue.errors import RescueError, RunError, StoreBusyError
+from ipyrescue.errors import RescueError, RunError
 from ipyrescue.runs import record as records
 from ipyrescue.runs.record import ENDED, Kind, Record, State
 from ipyrescue.store import lock
@@ -34,14 +35,20 @@ class Execute(Protocol):
 def serve(folder: Path, watch: Watch | None = None, *, foreground: bool) -> int:
     """Execute the run in *folder* in this process, from its first record to its last; return the exit code.
 
-    Raises RunError where another runner has the run, and what the execution raises, once it is written down.
+    Raises RunError where another runner has the run, StoreBusyError where one just begins it, and what the execution
+    raises, once that is written down.
     """
-    try:
-        with lock.alone(folder / LOCK_NAME, _LOCK_PATIENCE_SECONDS):
-            _heed_hang_ups(foreground=foreground)
+    _refuse_a_second(folder)
+    with lock.alone(folder / LOCK_NAME, _LOCK_PATIENCE_SECONDS):  # who started this process lets go of it in a moment
+        _refuse_a_second(folder)
+        with _heeding_hang_ups(foreground=foreground):
             return _execute(folder, watch, foreground=foreground)
-    except StoreBusyError as error:
-        raise RunError(f"Another runner has the run {folder.name} already. See it: ipyrescue ps") from error
+
+
+def _refuse_a_second(folder: Path) -> None:
+    record = records.judged(records.read(folder), folder)
+    if record.state != "starting" and record.state not in ENDED:
+        raise RunError(f"Another runner has the run {folder.name} already. See it: ipyrescue ps")
 
 
 def _execute(folder: Path, watch: Watch | None, *, foreground: bool) -> int:
@@ -78,11 +85,15 @@ def _in_words(error: BaseException) -> str:
     return str(error).rstrip(".") if isinstance(error, RescueError) else f"{type(error).__name__}: {error}"
 
 
-def _heed_hang_ups(*, foreground: bool) -> None:
-    """Let a hang-up be nothing to a detached run; in the foreground it is a request to save and stop, as SIGTERM is."""
+@contextlib.contextmanager
+def _heeding_hang_ups(*, foreground: bool) -> Iterator[None]:
+    """Let a hang-up be nothing to a detached run; in the foreground it asks to save and stop, as SIGTERM does."""
     if not hasattr(signal, "SIGHUP"):
+        yield
         return
-    if foreground:
-        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
-    else:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    asks = signal.SIG_IGN if not foreground else lambda *_: signal.raise_signal(signal.SIGTERM)
+    before = signal.signal(signal.SIGHUP, asks)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)

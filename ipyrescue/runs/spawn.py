@@ -77,14 +77,16 @@ def prepare_resume(folder: Path) -> Record:
 
     Raises RunError where it lives or has nothing to go on with, StoreError.
     """
+    _refuse_to_resume(records.judged(records.read(folder), folder))  # its runner would hold the lock until it ends
     with registry.locked(), lock.alone(folder / LOCK_NAME, _LOCK_PATIENCE_SECONDS):
         record = records.judged(records.read(folder), folder)
         _refuse_to_resume(record)
         refusals.refuse_twin(record, registry.all_folders(records.store_of(folder)))
         end_process(record.kernel)
         stopping.clear(folder)
+        runner = records.process_of(os.getpid())
         record = dataclasses.replace(
-            record, state="starting", reason=None, exit_code=None, ended=None, runner=records.process_of(os.getpid())
+            record, state="starting", reason=None, exit_code=None, started=None, ended=None, runner=runner
         )
         records.write(folder, record, durable=True)
     return record

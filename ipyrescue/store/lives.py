@@ -75,7 +75,8 @@ class Life:
     its *pause_seconds* and the *slowdown_seconds* that training lost while it was written, would cost too much;
     *inside* says why none can be made inside the running cell just now. *restoring* is the snapshot that is being
     restored, *restoring_device* the device it is forced to. *cell_ids* are the front end's names of the last cells.
-    *writer_pid* is the process that is writing a snapshot just now, and may outlive the kernel.
+    *writer_pid* is the process that is writing a snapshot just now, and may outlive the kernel. *loops* are what the
+    running loops stood at when it was looked at last, outermost first: `train 12/100`.
 
     After death: *restored* is the snapshot that brought its variables back; *dismissed*: the user does not want
     them back; *exit_code* (negative: a signal), *died_at* and *restarts* are what a Jupyter server saw; *cause* is
@@ -101,6 +102,7 @@ class Life:
     cell_source: str | None = None
     cell_running: bool = False
     cell_ids: tuple[str, ...] = ()
+    loops: tuple[str, ...] = ()
     error: str | None = None
     memory: Memory | None = None
     every_seconds: float | None = None

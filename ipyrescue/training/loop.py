@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -65,6 +66,8 @@ def over(iterable: Iterable[T], kind: str, name: str, source: Source) -> Loop[T]
 
 class LoopPass(progress.Pass):
     """One time through a Loop."""
+
+    reading = attrgetter("name", "steps", "between", "source.length")
 
     def __init__(self, kind: str, name: str, source: Source) -> None:
         super().__init__(name)

@@ -8,24 +8,30 @@ notebook and no snapshots to work: in a plain script nothing is ever resumed, an
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import attrgetter
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 from ipyrescue.errors import RescueError
 from ipyrescue.training import statements, streams
 from ipyrescue.training.statements import Place
+from ipyrescue.wording import clean, shortened
 
 TRAINER = "trainer"
 """The kind of a pass that a bridge to a trainer's library has begun."""
 
 _MOST_LEFT = 32
+_MOST_STANDING = 8
+_STANDING_CHARACTERS = 80
 
 Key = tuple[str, str]
 """A kind and a name: `("loop", "train")`."""
@@ -35,6 +41,8 @@ class Pass:
     """One time through an iterable, or one run of a trainer. Subclasses say what they stand at."""
 
     kind = "pass"
+    reading: ClassVar[attrgetter[tuple[Any, ...]] | None] = None
+    """Reads name, items handed out, `between` and length, within C: see `standing`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -83,23 +91,32 @@ class _Left:
     cell: statements.CellRun | None
 
 
+class _Running(NamedTuple):
+    """A pass that runs, known without being kept: *proxy* is for other threads."""
+
+    reference: weakref.ref[Pass]
+    proxy: Any
+    reading: attrgetter[tuple[Any, ...]] | None
+
+
 @dataclass
 class _Registry:
     """All that this module remembers; `finished` counts the passes that ended in *cell*, within no other pass."""
 
-    running: dict[Key, weakref.ref[Pass]] = field(default_factory=dict)
+    running: dict[Key, _Running] = field(default_factory=dict)
     left: dict[Key, _Left] = field(default_factory=dict)
     pending: dict[Key, dict[str, Any]] = field(default_factory=dict)
     streams: dict[str, Any] = field(default_factory=dict)
     cell: statements.CellRun | None = None
     finished: dict[Key, int] = field(default_factory=dict)
     warned: bool = False
+    awaited: Callable[[FrameType], None] | None = None
     forked: bool = False
 
     def alive(self) -> Iterator[Pass]:
         """The running passes, outermost (first begun) first."""
-        for reference in list(self.running.values()):
-            if (one := reference()) is not None:
+        for running in list(self.running.values()):
+            if (one := running.reference()) is not None:
                 yield one
 
 
@@ -185,7 +202,33 @@ def _position(state: Mapping[str, Any]) -> str:
     return f"after {state['steps']}" + ("" if length is None else f" of {length}")
 
 
+def standing() -> tuple[str, ...]:
+    """For people: what the running passes stand at just now, outermost first: `train 12/100`. On any thread.
+
+    No pass is held meanwhile, not for one instruction: dropped here it would seem to have been left in this thread.
+    """
+    found = islice(_readings(), _MOST_STANDING)
+    told = (f"{clean(name)} {_fraction(steps - (not between), length)}" for name, steps, between, length in found)
+    return tuple(shortened(words, _STANDING_CHARACTERS) for words in told)
+
+
+def _readings() -> Iterator[tuple[Any, ...]]:
+    for running in list(_registry.running.values()):
+        with contextlib.suppress(ReferenceError):  # it is over
+            if running.reading is not None:
+                yield running.reading(running.proxy)
+
+
+def _fraction(steps: int, length: int | None) -> str:
+    return f"{steps}" if length is None else f"{steps}/{length}"
+
+
 # What passes call.
+
+
+def before_next_pass(call: Callable[[FrameType], None] | None) -> None:
+    """Have *call* called, once, with the frame that the next pass begins in, before it takes anything up."""
+    _registry.awaited = call
 
 
 def begin(one: Pass, frame: FrameType) -> dict[str, Any] | None:
@@ -195,6 +238,9 @@ def begin(one: Pass, frame: FrameType) -> dict[str, Any] | None:
     """
     if _registry.forked:
         return None
+    awaited, _registry.awaited = _registry.awaited, None
+    if awaited is not None:
+        awaited(frame)
     older = _running(one.key)
     if older is not None and _is_running(older, frame):
         raise RescueError(
@@ -215,7 +261,7 @@ def run(one: Pass) -> None:
         return
     _registry.pending.pop(one.key, None)
     _registry.running.pop(one.key, None)
-    _registry.running[one.key] = weakref.ref(one)
+    _registry.running[one.key] = _Running(weakref.ref(one), weakref.proxy(one), one.reading)
 
 
 def take_finished(one: Pass) -> bool:
@@ -277,8 +323,8 @@ def leave(one: Pass) -> None:
     """*one* was dropped before its end. Never raises: it is called from `__del__`."""
     if _registry is None or sys.is_finalizing() or _registry.forked:
         return
-    reference = _registry.running.get(one.key)
-    if reference is None or reference() not in (None, one):  # a weak reference is dead by the time of __del__
+    running = _registry.running.get(one.key)
+    if running is None or running.reference() not in (None, one):  # a weak reference is dead by the time of __del__
         return
     _count(one)
     del _registry.running[one.key]
@@ -310,8 +356,8 @@ def _is_in_an_iteration(one: Pass, thread: int) -> bool:
 
 
 def _running(key: Key) -> Pass | None:
-    reference = _registry.running.get(key)
-    return None if reference is None else reference()
+    running = _registry.running.get(key)
+    return None if running is None else running.reference()
 
 
 def _is_running(older: Pass, frame: FrameType) -> bool:

@@ -77,7 +77,8 @@ def test_a_killed_kernel_goes_on_in_the_middle_of_its_loop(
     before = names(kernel)
     assert "done" not in before
     inside = newest(store_root)
-    assert inside.sequence > first["sequence"] and PROGRESS in inside.pseudo_names
+    assert inside.sequence > first["sequence"]
+    assert PROGRESS in inside.pseudo_names
     answer = ask(kernel, f"restore({inside.id!r})")
     assert {"done", "slow", "time"} <= set(answer["restored"])
     assert (answer["lost"], answer["warnings"]) == ([], [])

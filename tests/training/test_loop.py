@@ -488,3 +488,18 @@ def test_it_works_in_a_script_without_anything_else():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert result.stdout.split("\n")[:2] == ["[0, 1, 2]", "False"]
+
+
+def test_what_loops_stand_at_is_told_in_few_words():
+    """Outermost first, complete iterations only, and bounded; a pass that is over is not told of."""
+    told = []
+    for _epoch in ipyrescue.loop(range(3), name="train\n"):
+        for _ in ipyrescue.loop(iter("ab"), name="x" * 200):
+            told.append(progress.standing())
+        told.append(progress.standing())
+    assert told[1] == ("train\\n 0/3", "x" * 77 + "...")
+    assert told[-1] == ("train\\n 2/3",)
+    passes = [iter(ipyrescue.loop("abc", name=f"{number}")) for number in range(10)]
+    assert progress.standing() == tuple(f"{number} 0/3" for number in range(8))
+    del passes
+    assert progress.standing() == ()
