@@ -16,6 +16,7 @@ from ipyrescue.cli import runs
 from ipyrescue.cli.output import printable, say, write, write_json
 from ipyrescue.cli.verb import JsonOption, StoreOption
 from ipyrescue.errors import RunError
+from ipyrescue.identity import state_folder
 from ipyrescue.runs import registry
 
 _INDENT = 10
@@ -37,10 +38,11 @@ def attach(
     --json prints {"name", "connection_file", "console", "jupyterlab"}; the last two are command lines
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     file = _connection_file(registry.find(name, store))
+    folder = _show_to_servers(file, name)
     if as_json:
-        write_json({"name": name, "connection_file": str(file), "console": _console(file), "jupyterlab": _lab(file)})
+        write_json({"name": name, "connection_file": str(file), "console": _console(file), "jupyterlab": _lab(folder)})
         return
-    write("\n".join(_lines(file)))
+    write("\n".join(_lines(file, folder)))
     if only_print:
         return
     if importlib.util.find_spec("jupyter_console") is None:
@@ -67,15 +69,33 @@ def _connection_file(folder: Path) -> Path:
     return file
 
 
-def _lines(file: Path) -> Iterator[str]:
-    told = {
-        "file": str(file),
-        "console": _console(file),
-        "JupyterLab": _lab(file),
-        "": 'then: Kernel > Change Kernel..., and take the one under "Use Kernel from Other Session"',
-        "VS Code": "has no command for a connection file: connect it to the server of the line above",
-    }
-    for title, text in told.items():
+def _show_to_servers(file: Path, name: str) -> Path:
+    """Lay a link to the connection file into a folder of such links alone; return the folder.
+
+    A server lists every connection file in the folder that it is shown, so it is not shown the one of all kernels. The
+    link of a kernel that ended leads nowhere, and is not listed.
+    """
+    folder = state_folder(os.environ) / "ipyrescue" / "kernels"
+    link = folder / f"{name}.json"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(file)
+    except OSError:  # a home that cannot be written, or Windows
+        return file.parent
+    return folder
+
+
+def _lines(file: Path, folder: Path) -> Iterator[str]:
+    told = (
+        ("file", str(file)),
+        ("console", _console(file)),
+        ("JupyterLab", _lab(folder)),
+        ("", "then in a notebook: Kernel > Change Kernel..., under Connect to Existing Kernel"),
+        ("VS Code", "has no command for a connection file: let it use the server that the line above starts"),
+        ("", "(Select Kernel > Existing Jupyter Server...), and choose the kernel there"),
+    )
+    for title, text in told:
         yield printable(f"{title:<{_INDENT}}  {text}")
 
 
@@ -83,7 +103,7 @@ def _console(file: Path) -> str:
     return shlex.join(["jupyter", "console", "--existing", str(file)])
 
 
-def _lab(file: Path) -> str:
-    """JupyterLab, told to list the kernels of others whose connection files lie in that folder (jupyter_server)."""
-    options = ["--ServerApp.allow_external_kernels=True", f"--ServerApp.external_connection_dir={file.parent}"]
+def _lab(folder: Path) -> str:
+    """JupyterLab, told to list kernels of others, whose connection files lie in *folder* (jupyter_server)."""
+    options = ["--ServerApp.allow_external_kernels=True", f"--ServerApp.external_connection_dir={folder}"]
     return shlex.join(["jupyter", "lab", *options])

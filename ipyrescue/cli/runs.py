@@ -34,7 +34,8 @@ class Shown:
     @property
     def progress(self) -> str:
         """What its loops stand at, else what it printed last."""
-        return self.record.progress or ""
+        loops = ", ".join(self.life.loops) if self.life is not None and self.lives else ""
+        return loops or self.record.progress or ""
 
     @property
     def memory(self) -> Memory | None:
@@ -97,27 +98,14 @@ def document(shown: Shown) -> dict[str, Any]:
 
 
 def ending(shown: Shown) -> str:
-    """How a run ended, or what it does, in a sentence."""
+    """How a run ended, or what it does, with the reason: `train: stopped after 8 s, cell 4 of 5. ...`."""
     record = shown.record
-    took = f" after {format_duration(shown.up_seconds)}" if shown.up_seconds is not None else ""
-    cells = f", {count(record.cells, 'cell')}" if record.cells and record.kind == "notebook" else ""
-    reason = f": {record.reason}" if record.reason else "."
-    match record.state:
-        case "finished":
-            output = f" Its notebook: {record.options.output}" if record.options.output else ""
-            return f"The run {record.name} has finished{took}{cells}.{output}"
-        case "dead":
-            return f"The run {record.name} is dead: {record.reason}"
-        case "failed" | "stopped" | "died":
-            return f"The run {record.name} {_HOW[record.state]}{took}{_at_cell(record)}{reason}"
-    return f"The run {record.name} is {record.state}{_at_cell(record)}."
-
-
-_HOW = {"failed": "has failed", "stopped": "was stopped", "died": "died"}
-
-
-def _at_cell(record: Record) -> str:
-    return f" in cell {record.cell} of {record.cells}" if record.cell and record.cells else ""
+    took = f" after {format_duration(shown.up_seconds)}" if shown.up_seconds is not None and not shown.lives else ""
+    if record.state == "finished":
+        at = f", {count(record.cells, 'cell')}" if record.cells else ""
+    else:
+        at = f", cell {record.cell} of {record.cells}" if record.cell and record.cells else ""
+    return f"{record.name}: {record.state}{took}{at}. {record.reason or ''}".rstrip()
 
 
 def wait(folder: Path, told: Callable[[Shown], None] = lambda shown: None) -> Shown:

@@ -108,8 +108,8 @@ class _Restart:
         function = _function_of(frame)
         if function is not None:
             return (
-                f"its first ipyrescue.{what} is inside of {function}(), whose variables cannot be put back. To go on, "
-                f"say ipyrescue.resume() at the top level of {self._title}, before {function}() is called."
+                f"its first ipyrescue.{what} is inside of {function}, whose variables cannot be put back. To go on, "
+                f"say ipyrescue.resume() at the top level of {self._title}, above what leads there."
             )
         assert self._chosen is not None
         try:
@@ -131,18 +131,20 @@ def _function_of(frame: FrameType) -> str | None:
         at = at.f_back
     if at is None or (at.f_code.co_name == "<module>" and at.f_globals is vars(sys.modules["__main__"])):
         return None
-    return at.f_code.co_name
+    return "another module" if at.f_code.co_name == "<module>" else f"{at.f_code.co_name}()"
 
 
 def _used(source: bytes) -> frozenset[str]:
-    """What of ours the text of a script uses, if it imports us."""
+    """What of ours the text of a script uses."""
     nodes = list(ast.walk(ast.parse(source)))
-    imports = [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
-    modules = {alias.name for node in imports for alias in node.names} | {
-        node.module for node in imports if isinstance(node, ast.ImportFrom) and node.module
-    }
-    if not any(module.partition(".")[0] == "ipyrescue" for module in modules):
-        return frozenset()
-    said = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
-    said |= {alias.name for node in imports for alias in node.names}
+    imported = [(node, alias) for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    ours = {alias.asname or "ipyrescue" for _, alias in imported if alias.name.partition(".")[0] == "ipyrescue"}
+    said = {node.attr for node in nodes if isinstance(node, ast.Attribute) and _is_name(node.value, ours)}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module == "ipyrescue":
+            said |= {alias.name for alias in node.names}
     return _OURS & said
+
+
+def _is_name(node: ast.expr, names: Collection[str]) -> bool:
+    return isinstance(node, ast.Name) and node.id in names

@@ -84,8 +84,9 @@ def prepare_resume(folder: Path) -> Record:
         refusals.refuse_twin(record, registry.all_folders(records.store_of(folder)))
         end_process(record.kernel)
         stopping.clear(folder)
+        runner = records.process_of(os.getpid())
         record = dataclasses.replace(
-            record, state="starting", reason=None, exit_code=None, ended=None, runner=records.process_of(os.getpid())
+            record, state="starting", reason=None, exit_code=None, started=None, ended=None, runner=runner
         )
         records.write(folder, record, durable=True)
     return record

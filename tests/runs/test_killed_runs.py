@@ -5,6 +5,7 @@ RUNS_KILLED says how often (CI: 30).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -99,7 +100,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(
         runner = run.apart()
         promised: list[tuple[list[int], list[int]]] = []
         for whom in dice.sample(WHOM, len(WHOM)):
-            wait_until(lambda: run.record.attempt > 0)
+            wait_until(lambda now=runner: run.record.runner and run.record.runner.pid == now.pid)
             time.sleep(dice.uniform(0, 5))
             attempt, kernel = run.record.attempt, run.record.kernel
             if kernel is not None and whom != "runner":
@@ -114,7 +115,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(
                 spawn.prepare_resume(run.folder)
                 runner = run.apart()
             else:
-                wait_until(lambda: run.record.attempt > attempt or run.record.state == "finished")
+                wait_until(lambda before=attempt: run.record.attempt > before or run.record.state == "finished")
                 validate(run)
         assert runner.wait(120) == 0, run.log
     finally:
@@ -136,10 +137,8 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(
 
 
 def kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def validate(run: Run) -> None:

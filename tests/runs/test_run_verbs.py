@@ -34,7 +34,7 @@ CELLS = """
             from ipyrescue.runs.record import Death
             say(deaths=(Death("", 2, "was killed (SIGKILL)"),), state="waiting", reason="It begins again in 1 s.")
             say(state="running", reason=None)
-    say(state="finished", ended="2999-01-01T00:00:00+00:00")
+    say(state="finished", reason="The outputs are in train.run.ipynb.", ended="2999-01-01T00:00:00+00:00")
 """
 
 
@@ -58,8 +58,8 @@ def test_a_run_in_the_foreground_tells_of_its_cells(notebook):
         "[3/3] fit() ...",
         "[3/3] fit() TOOK",
     ]
-    assert lines[-1].startswith("The run train has finished after ")
-    assert lines[-1].endswith(f"3 cells. Its notebook: {Path('train.run.ipynb').absolute()}")
+    assert lines[-1].startswith("train: finished after ")
+    assert lines[-1].endswith(", 3 cells. The outputs are in train.run.ipynb.")
     assert (result.exit_code, result.stdout) == (Exit.OK, "")
     options = records.read(folder_of()).options
     assert (options.parameters, options.every_seconds, options.retries) == ((("lr", "-3"), ("n", "--wait")), 60.0, 1)
@@ -85,7 +85,7 @@ def test_a_detached_run_is_seen_stopped_resumed_and_removed(notebook):
     result, document = run_json("stop", "train")
     assert (result.exit_code, result.stderr) == (Exit.OK, "Asked train to make a snapshot and end.\n")
     assert (document["run"]["state"], document["run"]["exit_code"]) == ("stopped", 75)
-    assert run("stop", "train").stdout == "The run train was stopped in cell 2 of 3.\n"
+    assert run("stop", "train").stdout == "train: stopped, cell 2 of 3.\n"
     assert run("run", "--wait", "train").exit_code == Exit.STOPPED
     assert run("resume", "train.ipynb", "-d").stdout == "train\n"
     assert run("rm", "train", "--force").stdout == "Removed train\n"
@@ -99,7 +99,7 @@ def test_the_end_of_a_run_is_the_end_of_the_command(notebook):
         result, document = run_json("run", "train.ipynb", "--name", state)
         assert (result.exit_code, document["run"]["state"], document["run"]["exit_code"]) == (code, state, code)
         result = run("run", "--wait", state)
-        assert (result.exit_code, result.stderr.endswith(": That is how it was.\n")) == (code, True), result.stderr
+        assert (result.exit_code, f"{state}. That is how it was." in result.stderr) == (code, True), result.stderr
         notebook(f"time.sleep(0.2); say(state={state!r}, exit_code={code}); code = {code}")
         assert run("resume", state, "--detach").exit_code == code
 
@@ -118,7 +118,7 @@ def test_a_dead_run_is_never_said_to_run(notebook):
     _, document = run_json("ps")
     assert [(one["name"], one["state"], one["snapshot"]) for one in document["runs"]] == [("train", "dead", None)]
     assert run("run", "--wait", "train").exit_code == Exit.RUN_DIED
-    assert run("stop", "train", "--now").stdout.startswith("The run train is dead: Its runner")
+    assert run("stop", "train", "--now").stdout.startswith("train: dead, cell 2 of 3. Its runner")
 
 
 def test_a_runner_that_does_not_answer_is_ended(notebook, monkeypatch):
@@ -228,7 +228,9 @@ def test_attach_says_how(notebook):
     result = run("attach", "train", "--print")
 
     assert f"jupyter console --existing '{folder_of()}/kernel x.json'" in result.stdout
-    assert "--ServerApp.allow_external_kernels=True" in result.stdout
+    folder = Path(os.environ["XDG_STATE_HOME"]) / "ipyrescue" / "kernels"
+    assert f"--ServerApp.allow_external_kernels=True --ServerApp.external_connection_dir={folder}" in result.stdout
+    assert (folder / "train.json").resolve() == folder_of() / "kernel x.json"
     assert run_json("attach", "train")[1]["connection_file"] == str(folder_of() / "kernel x.json")
 
 

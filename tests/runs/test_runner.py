@@ -56,12 +56,12 @@ def test_a_run_goes_on_at_the_cell_in_which_the_kernel_died(
     """A plain loop begins anew, a loop of ipyrescue's goes on; and the disk is full for a while."""
     one = run(
         f"{COUNT}ran(1)\nimport ipyrescue\nseen, total = [], 0\nprint('one')",
-        "ran(2)\ntotal += 1\ntotal",
+        "ran(2)\ntotal += 1\nshown = __import__('IPython').display.display('old', display_id=True)\ntotal",
         "ran(3)\nimport time\nfor i in range(4):\n    total += 1\n    print('step', i, flush=True)\n"
         + DIE_ONCE.format(3)
         + "    print('last words'); sys = __import__('sys'); sys.stdout.flush(); time.sleep(0.5)\n    " + KILL,
         LOOP,
-        "ran(5)\nprint(total, seen == list(range(60)))",
+        "ran(5)\nshown.update('new')\nprint(total, seen == list(range(60)))",
         every_seconds=0.3,
     )  # fmt: skip
     real, refusals = outputs.replace, iter(range(3))
@@ -83,7 +83,7 @@ def test_a_run_goes_on_at_the_cell_in_which_the_kernel_died(
     assert all(death.exit_code == -signal.SIGKILL and "SIGKILL" in death.text for death in record.deaths)
     assert one.pauses == [1.0, 2.0]
     assert one.text(1) == "one\n"
-    assert one.text(2) == "1\n"
+    assert one.text(2) == "'new'\n1\n"
     steps = "".join(f"step {i}\n" for i in range(4))
     mark = "--- ipyrescue: the kernel died here at .*: it was killed .*SIGKILL.*; the cell runs again, {} ---\n"
     assert re.fullmatch(steps + "last words\n" + mark.format("from its beginning") + steps, one.text(3))
@@ -107,12 +107,12 @@ def test_a_cell_that_raises_fails_the_run_and_once_mended_is_run_from_the_cell_b
         f"{COUNT}ran(1)\nlr = 0.1",
         "ran(2)\nvalues = [lr]\nimport os, IPython.display as d\nshown = d.display('old', display_id=True)",
         "1 / 0",
-        "ran(4)\nvalues.append(len(values))\nshown.update('new')\nvalues",
+        "ran(4)\nvalues.append(len(values))\nvalues",
         "raise KeyError('never')",
     ]
     tags = {0: "parameters", 2: "raises-exception", 4: "skip-execution"}
     one = run(*sources, parameters=(("lr", "3e-4"),))
-    one.write([*sources[:3], "ran(4)\nvalues.append(1)\nmissing", sources[4]], tags)
+    one.write([*sources[:3], "ran(4)\nvalues.append(1)\nshown.update('new')\nmissing", sources[4]], tags)
 
     assert one.here() == runner.FAILED
 
@@ -185,6 +185,7 @@ def test_a_run_that_is_stopped_in_a_loop_goes_on_there(run: Callable[..., Run], 
     )
 
 
+@pytest.mark.slow
 def test_a_cell_that_takes_too_long_is_interrupted_and_a_run_stopped_at_once_ends(run: Callable[..., Run]) -> None:
     one = run(
         "x = 1", "import time\nprint('waits', flush=True)\nwhile True: time.sleep(0.05)", timeout_cell_seconds=1.0
@@ -213,6 +214,7 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) ->
     assert "train.ipynb is a notebook in julia" in str(one.record.reason)
 
 
+@pytest.mark.slow
 def test_in_place_what_an_editor_saves_meanwhile_stays(run: Callable[..., Run], tmp_path: Path) -> None:
     """The cell itself plays the editor."""
     edit = "import json\nsaved = json.load(open('train.ipynb'))\nsaved['cells'][0]['source'] = 'mine'\n"
