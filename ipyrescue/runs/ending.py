@@ -29,12 +29,11 @@ Step = Literal["running", "saving", "terminated", "killed"]
 class Patience:
     """How long each step may take, in seconds.
 
-    Who sends a SIGTERM, such as `docker stop`, kills 10 seconds later, and the script's guard saves once more within 8
-    of them: so there is less time for a snapshot.
+    Who sends a SIGTERM, such as `docker stop`, kills 10 seconds later: so there is less time for a snapshot then.
     """
 
     save_seconds: float = 20.0
-    save_at_sigterm_seconds: float = 2.0
+    save_at_sigterm_seconds: float = 6.0
     grace_seconds: float = 30.0
 
 
