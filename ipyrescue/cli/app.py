@@ -11,6 +11,7 @@ from ipyrescue.cli.diff import diff
 from ipyrescue.cli.exits import MEANINGS
 from ipyrescue.cli.forget import forget
 from ipyrescue.cli.install import install
+from ipyrescue.cli.logs import logs
 from ipyrescue.cli.ls import ls
 from ipyrescue.cli.now import now
 from ipyrescue.cli.output import write
@@ -37,7 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, diff, verify, pin, forget, now, why, run, ps, attach, stop, resume, rm, install):
+for _verb in (ls, show, diff, verify, pin, forget, now, why, run, ps, logs, attach, stop, resume, rm, install):
     app.command(_verb.__name__, cls=RunVerb if _verb is run else Verb)(_verb)
 
 

@@ -72,11 +72,12 @@ class guard:  # noqa: N801 - used like a function
             return
         if threading.current_thread() is not threading.main_thread():
             raise RescueError("guard() works on the main thread only: put it around what waits for this one.")
+        frame = sys._getframe(1)
+        resuming.comes_to("guard", frame)
         recorder = session.recorder()
         self._before = recorder.armed.settings if recorder.armed is not None else None
         if self._before is None:
             resuming.remind(recorder)
-        frame = sys._getframe(1)
         recorder.guards(recorder.settled(self._said), frame, _line(frame))
         self._entered = time.monotonic()
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Callable
+from types import FrameType
 
 from ipyrescue.errors import RescueError, UntrustedError
 from ipyrescue.incarnations.deaths import previous_death, still_alive, undecided
@@ -46,18 +48,35 @@ def resume() -> Restored | None:
     """
     if session.is_worker():
         return None
+    comes_to("resume", sys._getframe(1))
     with session.worded() as here:
-        _wait_for_a_verdict(here)
-        chosen = _cut_off(here)
+        chosen = cut_off(here)
         if chosen is None:
             _tell_of_one_beside(here)
             return None
-        if here.notebook.is_script:
-            restored = session.restore_script(here, chosen, Scope())
-        else:
-            restored = here.restore(chosen, Scope())
-        _tell(here, restored)
-        return restored
+        return go_on(here, chosen)
+
+
+awaited: Callable[[str, FrameType], None] | None = None
+"""Called once, with the frame, when a program that is run unedited comes to its first `resume` or `guard`."""
+
+
+def comes_to(what: str, frame: FrameType) -> None:
+    """Tell whoever awaits it that the program has come to *what*: `resume` or `guard`."""
+    global awaited
+    call, awaited = awaited, None
+    if call is not None:
+        call(what, frame)
+
+
+def go_on(here: Recorder, chosen: Snapshot) -> Restored:
+    """Restore all of *chosen*, and tell of it in one line on stderr. Raises as `ipyrescue.restore` does."""
+    if here.notebook.is_script:
+        restored = session.restore_script(here, chosen.id, Scope())
+    else:
+        restored = here.restore(chosen.id, Scope())
+    _tell(here, restored)
+    return restored
 
 
 def remind(here: Recorder) -> None:
@@ -70,18 +89,20 @@ def remind(here: Recorder) -> None:
         left = (s for s in here.notebook.snapshots() if death is not None and s.incarnation == death.life.incarnation)
         snapshot = next((s for s in left if s.consistent), None)
         if snapshot is not None:
-            _say(
+            say(
                 f"the last run of {where.title} was cut off, and this one does not go on from its snapshot "
                 f"{snapshot.id[:8]}. To do so, say ipyrescue.resume() before the guard."
             )
 
 
-def _cut_off(here: Recorder) -> str | None:
-    """The id of the snapshot to go on from, if the last run left one and did not come to its end.
+def cut_off(here: Recorder, fits: Callable[[Snapshot], bool] = lambda snapshot: True) -> Snapshot | None:
+    """The snapshot to go on from that *fits*, if the last run did not come to its end. Raises `RescueError`.
 
-    Whether the run that made the snapshot ended well is asked too: a later one that died before it saved anything has
-    left nothing to go on from.
+    A last run that cannot be seen from here is waited for, until it is known to live or to be dead. Whether the run
+    that made the snapshot ended well is asked too: a later one that died before it saved anything has left nothing to
+    go on from.
     """
+    _wait_for_a_verdict(here)
     where = here.notebook.identity
     if previous_death(where.store_root, where.notebook, here.notebook.incarnation) is None:
         return None
@@ -90,8 +111,8 @@ def _cut_off(here: Recorder) -> str | None:
         _refuse_what_is_out_of_reach(here)
         _tell_of_torn_ones(here)
         return None
-    chosen = here.notebook.find(None)[0]
-    return None if _came_to_its_end(here, chosen) else chosen.id
+    chosen = next(filter(fits, here.notebook.find(None)), None)
+    return None if chosen is None or _came_to_its_end(here, chosen) else chosen
 
 
 def _came_to_its_end(here: Recorder, snapshot: Snapshot) -> bool:
@@ -107,7 +128,7 @@ def _wait_for_a_verdict(here: Recorder) -> None:
     while signs and all(sign == first.setdefault(name, sign) for name, sign in signs.items()):
         if not told:
             told = True
-            _say(f"waiting up to {lives.DEAD_SECONDS:.0f} s to see whether the last run of {where.title} still lives.")
+            say(f"waiting up to {lives.DEAD_SECONDS:.0f} s to see whether the last run of {where.title} still lives.")
         time.sleep(_LOOK_SECONDS)
         signs = undecided(where.store_root, where.notebook, here.notebook.incarnation)
 
@@ -123,7 +144,7 @@ def _refuse_what_is_out_of_reach(here: Recorder) -> None:
 def _tell_of_torn_ones(here: Recorder) -> None:
     torn = next(iter(here.notebook.snapshots()), None)
     if torn is not None:
-        _say(
+        say(
             f"{here.notebook.identity.title} begins anew: its last run left only snapshot {torn.id[:8]}, which was cut "
             f'in mid-step and may be torn. To take it all the same: ipyrescue.restore("{torn.id[:8]}")'
         )
@@ -133,7 +154,7 @@ def _tell_of_one_beside(here: Recorder) -> None:
     where = here.notebook.identity
     alive = still_alive(where.store_root, where.notebook, here.notebook.incarnation)
     if alive is not None and here.notebook.is_script:
-        _say(
+        say(
             f"another run of {where.title} is alive (pid {alive.pid}), so this one begins anew. Give runs side by side "
             "a store of their own each: IPYRESCUE_STORE"
         )
@@ -145,13 +166,14 @@ def _tell(here: Recorder, restored: Restored) -> None:
     more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
     made = clock(seconds_of(snapshot.created) or 0.0, now=time.time())
     facts = [f"{', '.join(names[:_SHOWN_NAMES]) or 'no variables'}{more}", *progress.sentences(restored.progress)]
-    _say(f"{here.notebook.identity.title} goes on from snapshot {snapshot.id[:8]}, made at {made}: {'; '.join(facts)}.")
+    say(f"{here.notebook.identity.title} goes on from snapshot {snapshot.id[:8]}, made at {made}: {'; '.join(facts)}.")
     lost = [str(skipped) for skipped in restored.skipped if skipped not in snapshot.skipped]
     if lost:
-        _say(f"{count(len(lost), 'variable')} did not come back: {'; '.join(lost)}")
+        say(f"{count(len(lost), 'variable')} did not come back: {'; '.join(lost)}")
     for warning in restored.warnings:
-        _say(warning)
+        say(warning)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell whoever reads the output of a script, on the main thread."""
     print(f"ipyrescue: {text}", file=sys.stderr, flush=True)  # noqa: T201 - at the beginning of a program

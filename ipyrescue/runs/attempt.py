@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -20,13 +20,11 @@ from ipyrescue.incarnations.witness import End
 from ipyrescue.runs import asking, environment_file
 from ipyrescue.runs import record as records
 from ipyrescue.runs.client import CellClient
-from ipyrescue.runs.document import Document
-from ipyrescue.runs.holdings import Holdings, bury
-from ipyrescue.runs.journal import Journal
+from ipyrescue.runs.holdings import bury
 from ipyrescue.runs.kernel import Kernel, KernelDiedError, environment
-from ipyrescue.runs.outputs import OutputFile
 from ipyrescue.runs.plan import Code, Left, Plan, plan
 from ipyrescue.runs.record import Death, Done
+from ipyrescue.runs.work import Outcome, Work
 from ipyrescue.settings import format_duration, spell_duration
 from ipyrescue.wording import clean, clock, shortened
 
@@ -38,41 +36,6 @@ _READ_SECONDS = 15.0
 _LONGEST_ERROR = 300
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended, in a sentence; *death* is that of its kernel."""
-
-    state: Literal["finished", "failed", "stopped", "died"]
-    reason: str | None = None
-    death: Death | None = None
-
-
-@dataclass
-class Work:
-    """What all attempts of a run share. *unusable* are snapshots that could not be restored."""
-
-    journal: Journal
-    document: Document
-    file: OutputFile
-    holdings: Holdings
-    kernel_name: str
-    notebook: str
-    left: Left
-    stop: asyncio.Event
-    unusable: set[str] = field(default_factory=set)
-    client: CellClient | None = None
-
-    def text(self) -> str:
-        """The notebook as it is by now."""
-        if self.client is not None:
-            self.client.settle()
-        return self.document.text()
-
-    def say(self, sentence: str) -> None:
-        """Tell it in the log."""
-        self.journal.say(sentence)
-
-
 class Attempt:
     """One kernel process, and what runs in it."""
 
@@ -81,6 +44,7 @@ class Attempt:
         self.kernel = Kernel(work.kernel_name, work.journal.log.write)
         self._incarnation = ""
         self._restoring: str | None = None
+        self._running: int | None = None
 
     async def run(self) -> Outcome:
         """Run to the end of the notebook, or of the kernel. Raises RunError for what no other attempt would change."""
@@ -92,6 +56,8 @@ class Attempt:
             return await self._died()
         finally:
             await self.kernel.end()
+            if self.work.client is not None:
+                self.work.client.set_widgets_metadata()
             await self.work.file.save()
 
     def kill(self) -> None:
@@ -178,13 +144,15 @@ class Attempt:
 
     async def _cells(self, chosen: Plan) -> Outcome:
         work = self.work
-        client = work.client = CellClient(
+        client = CellClient(
             work.document.notebook,
             self.kernel,
             log_name=f"ipyrescue logs {work.journal.record.name}",
             printed=work.journal.printed,
-            changed=lambda *_: work.file.changed(),
+            changed=work.file.changed,
         )
+        client.take_displays_of(work.client, {code.index for code in work.document.cells[: chosen.first - 1]})
+        work.client = client
         for code in work.document.cells[chosen.first - 1 :]:
             if work.stop.is_set():
                 return await self._stop(None)
@@ -192,7 +160,6 @@ class Attempt:
             if ended is not None:
                 return ended
         await client.read_the_rest()
-        client.set_widgets_metadata()
         return Outcome("finished")
 
     async def _cell(self, code: Code, client: CellClient) -> Outcome | None:
@@ -215,6 +182,7 @@ class Attempt:
             _ = cell.cancelled() or cell.exception()  # whoever wanted it has it
 
     def _begin(self, code: Code) -> None:
+        self._running = code.number
         self.work.journal.begin_cell()
         self.work.left = replace(self.work.left, cell=code.number)
         self.work.journal.note(durable=True, cell=code.number, cell_started=records.now(), cut_off=None, progress=None)
@@ -246,6 +214,7 @@ class Attempt:
             work.say(f"Not in the snapshot after cell {code.number}: {sentence}")
         done = Done(code.number, code.chain, answer["snapshot"], int(answer["sequence"]), records.now())
         former = record.done[-1].snapshot if record.done else None
+        self._running = None
         all_done = (*(one for one in record.done if one.cell < code.number), done)
         work.left = Left(all_done, None, work.left.stale_through)
         work.journal.note(durable=True, done=all_done, saved_at=done.at)
@@ -326,18 +295,23 @@ class Attempt:
         if self._restoring is not None:
             work.unusable.add(self._restoring)
             work.say(f"The kernel died while snapshot {self._restoring[:8]} was restored: it is not tried again.")
-        running = next((code for code in work.document.cells if work.document.state(code) == "running"), None)
         if self.kernel.process is None:
             return Outcome("died", death=Death(records.now(), None, "did not start"))
         restarts = len(record.deaths) + 1
         end = End.seen_now(self.kernel.process, self.kernel.exit_code, restarts)
-        cell = running.number if running is not None else None
-        death = await asyncio.to_thread(bury, Path(record.store), work.notebook, end, cell)
-        if running is not None:
-            work.document.mark(running, "died")
-            at = clock(time.time(), now=time.time())
-            work.journal.note(cut_off=f"the kernel died here at {at}: it {death.text}")
+        death = await asyncio.to_thread(bury, Path(record.store), work.notebook, end, self._running)
+        if self._running is not None:
+            self._note_what_it_died_in(work.document.cells[self._running - 1], death)
         return Outcome("died", death=death)
+
+    def _note_what_it_died_in(self, code: Code, death: Death) -> None:
+        work, at = self.work, clock(time.time(), now=time.time())
+        if work.document.state(code) == "done":
+            cut_off = f"the kernel died at {at}, before what this cell left was saved: it {death.text}"
+        else:
+            cut_off = f"the kernel died here at {at}: it {death.text}"
+        work.document.mark(code, "died")
+        work.journal.note(cut_off=cut_off)
 
 
 def _how_it_goes_on(chosen: Plan, goes_on: list[str], cut_off: int | None) -> str:

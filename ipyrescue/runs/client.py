@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from typing import Any
 
@@ -25,14 +26,21 @@ _SILENT_SECONDS = 0.3
 _LATEST_SECONDS = 10.0
 _LATE = ("stream", "display_data", "execute_result", "update_display_data")
 
+_SILENT = logging.getLogger("ipyrescue.runs.nbclient")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
 Printed = Callable[[str, bytes], None]
 
 
 class CellClient(NotebookClient):  # type: ignore[misc,unused-ignore]
     """Executes single cells of *notebook* in *kernel*; *changed* is called after each output."""
 
-    def __init__(self, notebook: Any, kernel: Kernel, *, log_name: str, printed: Printed, changed: Printed) -> None:
+    def __init__(
+        self, notebook: Any, kernel: Kernel, *, log_name: str, printed: Printed, changed: Callable[[], None]
+    ) -> None:
         super().__init__(notebook, km=kernel.manager, timeout=None, record_timing=True, coalesce_streams=False)
+        self.log = _SILENT  # what it would say, the record says
         self.kc = self._channels = kernel.client
         self._log_name = log_name
         self._printed = printed
@@ -40,6 +48,11 @@ class CellClient(NotebookClient):  # type: ignore[misc,unused-ignore]
         self._texts: dict[int, CellText] = {}
         self._requests: dict[str, tuple[Any, int]] = {}
         self._heard_at = time.monotonic()
+
+    def take_displays_of(self, other: CellClient | None, places: Container[int]) -> None:
+        """Know the displays that a kernel before this one has shown in the cells at these *places*."""
+        for name, shown in other._display_id_map.items() if other is not None else ():
+            self._display_id_map[name] = {place: indices for place, indices in shown.items() if place in places}
 
     def settle(self) -> None:
         """Put into the notebook what streams show by now."""
@@ -126,10 +139,8 @@ class CellClient(NotebookClient):  # type: ignore[misc,unused-ignore]
             self._tell("stdout", str(content["data"].get("text/plain", "")) + "\n")
         elif kind == "error":
             self._tell("stderr", "\n".join(content["traceback"]) + "\n")
-        elif kind != "status" and kind != "execute_input":
-            self._changed("", b"")
+        if kind not in ("status", "execute_input"):
+            self._changed()
 
     def _tell(self, stream: str, text: str) -> None:
-        data = text.encode("utf-8", "surrogatepass")
-        self._printed(stream, data)
-        self._changed(stream, data)
+        self._printed(stream, text.encode("utf-8", "surrogatepass"))

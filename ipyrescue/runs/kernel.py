@@ -39,7 +39,7 @@ class KernelDiedError(RescueError):
 class Kernel:
     """One kernel process, from `start` to `end`. *printed* is given what its process prints past Jupyter's messages."""
 
-    def __init__(self, name: str, printed: Callable[[str, bytes], None]) -> None:
+    def __init__(self, name: str, printed: Callable[[Any, bytes], None]) -> None:
         self.manager: Any = AsyncKernelManager(kernel_name=name)
         self.manager.context.rcvhwm = 0  # zmq drops messages beyond a thousand that were not read yet
         self.client: Any = None

@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
@@ -51,6 +51,11 @@ class Entry(NamedTuple):
     def output(self) -> bytes:
         """What was printed."""
         return self.data + b"\n" if self.complete else self.data
+
+    @property
+    def is_overwritten(self) -> bool:
+        """Whether the next entry of the stream is written over it: a state of a progress bar."""
+        return not self.complete and self.data.endswith(b"\r")
 
 
 class Log:
@@ -254,17 +259,34 @@ def read_on(reader: Reader, follow: Callable[[], bool]) -> Iterator[Entry]:
 
 
 def read_last(folder: Path, number: int, wanted: Callable[[Entry], bool]) -> tuple[Reader, list[Entry]]:
-    """The last *number* entries that are *wanted*, and a reader that stands behind them. Reads no more than it must."""
+    """The last *number* lines that are *wanted*, and a reader that stands behind them. Reads no more than it must.
+
+    What a progress bar has written over is left out.
+    """
     numbers = [segment.number for segment in segments.rotated(folder)]
     firsts = [*numbers, numbers[-1] + 1 if numbers else 1]
     back = 1
     while True:
         reader = Reader(folder, first=firsts[-back])
-        found = deque(filter(wanted, reader.read()), number)
-        if len(found) == number or back == len(firsts):
-            return reader, list(found)
+        found, lines = _last(filter(wanted, reader.read()), number)
+        if lines == number or back == len(firsts):
+            return reader, found
         reader.close()
         back = min(2 * back, len(firsts))
+
+
+def _last(entries: Iterable[Entry], number: int) -> tuple[list[Entry], int]:
+    """The entries of the last *number* lines, and how many lines those are."""
+    kept: deque[Entry] = deque()
+    lines = 0
+    for entry in entries:
+        while kept and kept[-1].is_overwritten and kept[-1].stream == entry.stream:
+            kept.pop()
+        kept.append(entry)
+        lines += entry.complete
+        while lines > number:
+            lines -= kept.popleft().complete
+    return list(kept), lines
 
 
 def moment(seconds: float) -> str:

@@ -41,13 +41,13 @@ class Written:
             return cls(status.st_mtime_ns, status.st_size, hashlib.sha256(data).hexdigest())
         return None
 
-    def still_there(self, path: Path) -> bool:
-        """Whether nobody wrote to *path* since, or deleted it."""
+    def may_be_replaced(self, path: Path, tried: str | None) -> bool:
+        """Whether *path* is as it was left, gone, or what a write that failed late has left: its hash is *tried*."""
         try:
             status = path.stat()
             if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, self.size_bytes):
                 return True
-            return hashlib.sha256(path.read_bytes()).hexdigest() == self.hash
+            return hashlib.sha256(path.read_bytes()).hexdigest() in (self.hash, tried)
         except FileNotFoundError:
             return True
 
@@ -63,6 +63,7 @@ class OutputFile:
         self.failure: str | None = None
         self._aside = aside
         self._written = written
+        self._tried: str | None = None
         self._text, self._tell = text, tell
         self._changed = False
         self._next_at = 0.0
@@ -85,8 +86,9 @@ class OutputFile:
             started = time.monotonic()
             self._changed = False
             data = self._text().encode("utf-8", "backslashreplace")
+            self._step_aside()
             try:
-                await asyncio.to_thread(self._write, data)
+                self._written = await asyncio.to_thread(self._write, data)
             except OSError as error:
                 self._changed = True
                 self._fail(error)
@@ -96,12 +98,17 @@ class OutputFile:
             self._next_at = now + max(SAVE_SECONDS, (now - started) * (1 / MAX_SHARE - 1))
             return self.failure is None
 
-    def _write(self, data: bytes) -> None:
-        if self._written is not None and not self._written.still_there(self.path):
-            theirs, self.path = self.path, free_name(self._aside)
-            self._tell(f"{theirs} was changed by somebody else, so the outputs go to {self.path} from now on.")
+    def _step_aside(self) -> None:
+        """Leave a file to whoever has written to it since."""
+        with contextlib.suppress(OSError):  # of what cannot be read, writing it will tell
+            if self._written is not None and not self._written.may_be_replaced(self.path, self._tried):
+                theirs, self.path = self.path, free_name(self._aside)
+                self._tell(f"{theirs} was changed by somebody else, so the outputs go to {self.path} from now on.")
+
+    def _write(self, data: bytes) -> Written | None:
+        self._tried = hashlib.sha256(data).hexdigest()
         replace(self.path, data)
-        self._written = Written.of(self.path, data)
+        return Written.of(self.path, data)
 
     def _fail(self, error: OSError) -> None:
         if self.failure is None:

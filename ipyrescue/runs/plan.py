@@ -118,5 +118,5 @@ def _edited(done: Iterable[Done], cells: Sequence[Code]) -> Iterable[str]:
 def _again(first: int, cut_off: int, unusable: Collection[str]) -> Iterable[str]:
     if first < cut_off:
         which = f"Cell {first} runs" if first == cut_off - 1 else f"Cells {first} to {cut_off - 1} run"
-        why = "cannot be restored" if unusable else "is gone"
-        yield f"{which} again, although done: what their end was saved in {why}."
+        why = "cannot be restored" if unusable else "are gone"
+        yield f"{which} again, although done: later snapshots {why}."

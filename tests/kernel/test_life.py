@@ -18,6 +18,7 @@ from ipyrescue.incarnations import deaths
 from ipyrescue.incarnations.protection import protection
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.store import layout, lives
+from ipyrescue.training.loop import loop
 
 ME, OTHER = "a" * 16, "b" * 16
 
@@ -78,6 +79,16 @@ def test_a_record_says_who_lives_and_which_cell_runs(root, recorder):
 
     recorder.cell_ends()
     assert (_on_disk(root)["cell"], _on_disk(root)["cell_running"]) == (4, False)
+
+
+def test_the_heartbeat_tells_what_loops_stand_at(root, recorder):
+    deadline = time.monotonic() + 60
+    for n in loop(range(5), name="train"):
+        while n == 3 and _on_disk(root)["loops"] != ["train 3/5"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert n != 3 or lives.read_all(root)[0].loops == ("train 3/5",)
+    recorder.cell_ends()
+    assert lives.read_all(root)[0].loops == ()
 
 
 def test_a_process_that_writes_is_on_record_until_it_does_not(root, recorder):

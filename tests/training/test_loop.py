@@ -494,8 +494,7 @@ def test_what_loops_stand_at_is_told_in_few_words():
     """Outermost first, complete iterations only, and bounded; a pass that is over is not told of."""
     told = []
     for _epoch in ipyrescue.loop(range(3), name="train\n"):
-        for _ in ipyrescue.loop(iter("ab"), name="x" * 200):
-            told.append(progress.standing())
+        told += [progress.standing() for _ in ipyrescue.loop(iter("ab"), name="x" * 200)]
         told.append(progress.standing())
     assert told[1] == ("train\\n 0/3", "x" * 77 + "...")
     assert told[-1] == ("train\\n 2/3",)

@@ -1,0 +1,227 @@
+"""Notebooks that run to their end: kernels that die in them, cells that fail, runs that are stopped. All real."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from notebook_runs import Run, wait_until
+
+from ipyrescue.runs import outputs, runner
+from ipyrescue.store import Store
+from ipyrescue.store.signing import load_key
+
+COUNT = "def ran(n):\n    with open('ran', 'a') as file: file.write(f'{n} ')\n"
+DIE_ONCE = "import os, pathlib\nif not pathlib.Path('died{0}').exists():\n    pathlib.Path('died{0}').touch()\n"
+KILL = "os.kill(os.getpid(), 9)"
+LOOP = """
+ran(4)
+import time, glob, pathlib
+before = len(glob.glob('.ipyrescue/snapshots/*'))
+for i in ipyrescue.loop(range(60), name='train'):
+    seen.append(i)
+    print(f'epoch {i}', flush=True)
+    time.sleep(0.05)
+    if i > 5 and not pathlib.Path('died4').exists() and len(glob.glob('.ipyrescue/snapshots/*')) > before:
+        time.sleep(0.5)
+        pathlib.Path('died4').touch()
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+    made: list[Run] = []
+
+    def begin(*sources: str, **options: Any) -> Run:
+        monkeypatch.chdir(tmp_path)
+        made.append(Run(tmp_path, sources, **options))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.clean_up()
+
+
+def test_a_run_goes_on_at_the_cell_in_which_the_kernel_died(
+    run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain loop begins anew, a loop of ipyrescue's goes on; and the disk is full for a while."""
+    one = run(
+        f"{COUNT}ran(1)\nimport ipyrescue\nseen, total = [], 0\nprint('one')",
+        "ran(2)\ntotal += 1\nshown = __import__('IPython').display.display('old', display_id=True)\ntotal",
+        "ran(3)\nimport time\nfor i in range(4):\n    total += 1\n    print('step', i, flush=True)\n"
+        + DIE_ONCE.format(3)
+        + "    print('last words'); sys = __import__('sys'); sys.stdout.flush(); time.sleep(0.5)\n    " + KILL,
+        LOOP,
+        "ran(5)\nshown.update('new')\nprint(total, seen == list(range(60)))",
+        every_seconds=0.3,
+    )  # fmt: skip
+    real, refusals = outputs.replace, iter(range(3))
+
+    def replace(path: Path, data: bytes) -> None:
+        if next(refusals, None) is not None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    monkeypatch.setattr(outputs, "replace", replace)
+
+    assert one.here() == 0
+
+    record = one.record
+    assert (record.state, record.attempt, record.cell, record.cells) == ("finished", 3, 5, 5)
+    assert (tmp_path / "ran").read_text().split() == ["1", "2", "3", "3", "4", "4", "5"]
+    assert one.text(5) == "5 True\n"
+    assert [death.cell for death in record.deaths] == [3, 4]
+    assert all(death.exit_code == -signal.SIGKILL and "SIGKILL" in death.text for death in record.deaths)
+    assert one.pauses == [1.0, 2.0]
+    assert one.text(1) == "one\n"
+    assert one.text(2) == "'new'\n1\n"
+    steps = "".join(f"step {i}\n" for i in range(4))
+    mark = "--- ipyrescue: the kernel died here at .*: it was killed .*SIGKILL.*; the cell runs again, {} ---\n"
+    assert re.fullmatch(steps + "last words\n" + mark.format("from its beginning") + steps, one.text(3))
+    before, after = re.split(mark.format("going on: loop 'train' goes on after .* of 60"), one.text(4))
+    assert before.startswith("epoch 0\nepoch 1\n")
+    assert after.endswith("epoch 59\n")
+    assert not after.startswith("epoch 0\n")
+    assert "No space left" in one.log
+    assert "are in" in one.log
+    for cell in one.output.cells:
+        assert cell.metadata.ipyrescue.state == "done"
+        assert "shell.execute_reply" in cell.metadata.execution
+    assert [done.cell for done in record.done] == [1, 2, 3, 4, 5]
+    assert not Store.open(tmp_path / ".ipyrescue", load_key()).pins()
+
+
+def test_a_cell_that_raises_fails_the_run_and_once_mended_is_run_from_the_cell_before(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    sources = [
+        f"{COUNT}ran(1)\nlr = 0.1",
+        "ran(2)\nvalues = [lr]\nimport os, IPython.display as d\nshown = d.display('old', display_id=True)",
+        "1 / 0",
+        "ran(4)\nvalues.append(len(values))\nvalues",
+        "raise KeyError('never')",
+    ]
+    tags = {0: "parameters", 2: "raises-exception", 4: "skip-execution"}
+    one = run(*sources, parameters=(("lr", "3e-4"),))
+    one.write([*sources[:3], "ran(4)\nvalues.append(1)\nshown.update('new')\nmissing", sources[4]], tags)
+
+    assert one.here() == runner.FAILED
+
+    assert one.record.state == "failed"
+    assert "Cell 5 raised NameError: name 'missing' is not defined. Edit" in str(one.record.reason)
+    assert "NameError" in one.text(5)
+    assert "ZeroDivisionError" in one.text(4)
+    one.write(sources, tags)
+    assert one.resume() == 0
+    assert one.text(5) == "[0.0003, 1]\n"
+    assert (tmp_path / "ran").read_text().split() == ["1", "2", "4", "4"]
+    assert one.output.cells[1].source == "# Parameters\nlr = 0.0003"
+    assert "ZeroDivisionError" in one.text(4)
+    assert one.text(3) == "'new'\n"
+
+
+@pytest.mark.slow
+def test_an_edited_cell_and_all_that_follow_run_again(run: Callable[..., Run], tmp_path: Path) -> None:
+    """At first from the end of the cell before it; later that snapshot may be gone, and then this is told."""
+    sources = [f"{COUNT}ran(1)\nvalues = [1]", "ran(2)\nvalues.append(2)", "ran(3)\nvalues.append(3)\nvalues"]
+    one = run(*sources)
+    assert one.here() == 0
+    assert one.text(3) == "[1, 2, 3]\n"
+
+    one.write([sources[0], sources[1].replace("append(2)", "append(22)"), sources[2]])
+    assert one.resume() == 0
+
+    assert (tmp_path / "ran").read_text().split() == ["1", "2", "3", "2", "3"]
+    assert one.text(3) == "[1, 22, 3]\n"
+    assert "Cell 2 was edited, moved or added since it ran: it and all that follow run again." in one.log
+    one.write([*sources[:2], "ran(3)\nvalues[1:]"])
+    assert one.resume() == 0
+    assert one.text(3) == "[2]\n"
+    assert (tmp_path / "ran").read_text().split()[5:] in (["2", "3"], ["1", "2", "3"])
+
+
+def test_a_cell_that_always_crashes_ends_the_run_when_no_retry_is_left(run: Callable[..., Run], tmp_path: Path) -> None:
+    one = run(f"{COUNT}ran(1)", f"import os\nran(2)\n{KILL}", retries=1)
+
+    assert one.here() == runner.DIED
+
+    assert (one.record.state, one.record.exit_code, len(one.record.deaths)) == ("died", 6, 2)
+    assert "was killed (SIGKILL, as by kill -9) (2 deaths; --retries 1)" in str(one.record.reason)
+    assert (tmp_path / "ran").read_text() == "1 2 2 "
+    assert one.pauses == [1.0]
+    assert one.output.cells[1].metadata.ipyrescue.state == "died"
+
+
+def test_a_run_that_is_stopped_in_a_loop_goes_on_there(run: Callable[..., Run], tmp_path: Path) -> None:
+    one = run(
+        f"{COUNT}ran(1)\nimport ipyrescue, time, pathlib\nseen = []",
+        "ran(2)\nfor i in ipyrescue.loop(range(10**6)):\n    seen.append(i)\n    time.sleep(0.01)\n"
+        "    print(i, flush=True)\n    if pathlib.Path('enough').exists(): break",
+        "print(seen == list(range(len(seen))))",
+    )
+    process = one.apart()
+    wait_until(lambda: one.record.cell == 2 and (one.record.progress or "0").isdigit() and one.record.progress)
+    os.kill(process.pid, signal.SIGTERM)
+
+    assert process.wait(60) == runner.STOPPED
+    record = one.record
+    assert record.state == "stopped"
+    assert "after snapshot" in str(record.reason)
+    (tmp_path / "enough").touch()
+    assert one.resume() == 0
+    assert one.text(3) == "True\n"
+    assert (tmp_path / "ran").read_text() == "1 2 2 "
+    assert re.search(
+        "the run was stopped here at .*; the cell runs again, going on: loop .* goes on after", one.text(2)
+    )
+
+
+@pytest.mark.slow
+def test_a_cell_that_takes_too_long_is_interrupted_and_a_run_stopped_at_once_ends(run: Callable[..., Run]) -> None:
+    one = run(
+        "x = 1", "import time\nprint('waits', flush=True)\nwhile True: time.sleep(0.05)", timeout_cell_seconds=1.0
+    )
+
+    assert one.here() == runner.FAILED
+
+    assert "Cell 2 ran longer than --timeout-cell 1s" in str(one.record.reason)
+    assert "KeyboardInterrupt" in one.text(2)
+    one.source.write_text(one.source.read_text().replace("while True", "while x"))
+    process = one.resume_apart()
+    wait_until(lambda: one.record.progress == "waits" and one.record.state == "running")
+    one.stop(now=True)
+    assert process.wait(60) == runner.STOPPED
+    assert one.record.state == "stopped"
+
+
+def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) -> None:
+    one = run("x = 1", kernel="no-such-kernel")
+    assert one.here() == runner.FAILED
+    assert "There is no kernel called no-such-kernel here." in str(one.record.reason)
+    julia = nbformat.read(one.source, as_version=4)
+    julia.metadata["kernelspec"] = {"name": "julia", "display_name": "Julia", "language": "julia"}
+    nbformat.write(julia, one.source)
+    assert one.resume() == runner.FAILED
+    assert "train.ipynb is a notebook in julia" in str(one.record.reason)
+
+
+@pytest.mark.slow
+def test_in_place_what_an_editor_saves_meanwhile_stays(run: Callable[..., Run], tmp_path: Path) -> None:
+    """The cell itself plays the editor."""
+    edit = "import json\nsaved = json.load(open('train.ipynb'))\nsaved['cells'][0]['source'] = 'mine'\n"
+    one = run(f"print('one')\n{edit}json.dump(saved, open('train.ipynb', 'w'))", "print('two')", in_place=True)
+
+    assert one.here() == 0
+
+    assert nbformat.read(one.source, as_version=4).cells[0].source == "mine"
+    assert one.text(2) == "two\n"
+    assert "was changed by somebody else" in one.log
