@@ -83,15 +83,13 @@ def logs(
 
 @contextlib.contextmanager
 def shown_meanwhile(folder: Path) -> Iterator[None]:
-    """Print what the run in *folder* prints while the block runs, without times, from here on."""
+    """Print what the run in *folder* prints while the block runs, without times, each stream to its own."""
     reader, _ = log.read_last(folder, 0, lambda entry: True)
     is_over = threading.Event()
-    printer = _printer(folder.name, timestamps=False, as_json=False, follow=True)
 
     def show() -> None:
-        with contextlib.suppress(OSError):  # the terminal is gone; the run is not
-            printer.print(log.read_on(reader, lambda: not is_over.is_set()))
-            printer.end()
+        with contextlib.suppress(OSError):  # whoever read us is gone; the run is not
+            _pass_on(log.read_on(reader, lambda: not is_over.is_set()))
 
     thread = threading.Thread(target=show, name="ipyrescue-logs", daemon=True)
     thread.start()
@@ -101,6 +99,17 @@ def shown_meanwhile(folder: Path) -> Iterator[None]:
         is_over.set()
         thread.join()
         reader.close()
+
+
+def _pass_on(entries: Iterable[Entry]) -> None:
+    """Print what a script prints where it would have gone without us; not what ipyrescue says of it."""
+    lines = _ForTerminal(timestamps=False)
+    files = {"stdout": sys.stdout.buffer, "stderr": sys.stderr.buffer}
+    for entry in entries:
+        if entry.stream in files:
+            file = files[entry.stream]
+            file.write(lines.form(entry) if file.isatty() else entry.output)
+            file.flush()
 
 
 class _Wanted:

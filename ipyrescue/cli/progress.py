@@ -90,9 +90,12 @@ def first_lines(notebook: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def told(folder: Path) -> Iterator[Progress]:
-    """What to tell of the changes of the run in *folder* while it runs in this process."""
-    if not sys.stderr.isatty():
+def told(folder: Path, *, turning: bool = True) -> Iterator[Progress]:
+    """What to tell of the changes of the run in *folder* while it runs in this process.
+
+    Nothing turns where *turning* is False: the run itself prints.
+    """
+    if not (turning and sys.stderr.isatty()):
         yield Progress(folder)
         return
     with console(sys.stderr).status(f"{folder.name} ...") as status:

@@ -13,6 +13,7 @@ import typer
 
 from ipyrescue.cli import runs
 from ipyrescue.cli.exits import Exit
+from ipyrescue.cli.logs import shown_meanwhile
 from ipyrescue.cli.output import console, say, write, write_json
 from ipyrescue.cli.progress import told
 from ipyrescue.cli.runs import Shown
@@ -139,7 +140,8 @@ def go(record: Record, folder: Path, *, detach: bool, as_json: bool) -> None:
     if detach:
         _detach(folder, as_json=as_json)
         return
-    with told(folder) as progress:
+    prints = record.kind == "script" and not as_json
+    with shown_meanwhile(folder) if prints else contextlib.nullcontext(), told(folder, turning=not prints) as progress:
         progress.known_deaths(record)
         code = serving.serve(folder, progress, foreground=True)
     _end(runs.look(folder), code, as_json=as_json)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
@@ -20,13 +20,11 @@ from ipyrescue.incarnations.witness import End
 from ipyrescue.runs import asking, environment_file
 from ipyrescue.runs import record as records
 from ipyrescue.runs.client import CellClient
-from ipyrescue.runs.document import Document
-from ipyrescue.runs.holdings import Holdings, bury
-from ipyrescue.runs.journal import Journal
+from ipyrescue.runs.holdings import bury
 from ipyrescue.runs.kernel import Kernel, KernelDiedError, environment
-from ipyrescue.runs.outputs import OutputFile
 from ipyrescue.runs.plan import Code, Left, Plan, plan
 from ipyrescue.runs.record import Death, Done
+from ipyrescue.runs.work import Outcome, Work
 from ipyrescue.settings import format_duration, spell_duration
 from ipyrescue.wording import clean, clock, shortened
 
@@ -36,41 +34,6 @@ SAVE_SECONDS = 20.0
 _INTERRUPT_SECONDS = 10.0
 _READ_SECONDS = 15.0
 _LONGEST_ERROR = 300
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended, in a sentence; *death* is that of its kernel."""
-
-    state: Literal["finished", "failed", "stopped", "died"]
-    reason: str | None = None
-    death: Death | None = None
-
-
-@dataclass
-class Work:
-    """What all attempts of a run share. *unusable* are snapshots that could not be restored."""
-
-    journal: Journal
-    document: Document
-    file: OutputFile
-    holdings: Holdings
-    kernel_name: str
-    notebook: str
-    left: Left
-    stop: asyncio.Event
-    unusable: set[str] = field(default_factory=set)
-    client: CellClient | None = None
-
-    def text(self) -> str:
-        """The notebook as it is by now."""
-        if self.client is not None:
-            self.client.settle()
-        return self.document.text()
-
-    def say(self, sentence: str) -> None:
-        """Tell it in the log."""
-        self.journal.say(sentence)
 
 
 class Attempt:

@@ -16,7 +16,7 @@ from ipyrescue.errors import RescueError, RunError
 from ipyrescue.identity import resolve
 from ipyrescue.runs import document, parameters, stopping
 from ipyrescue.runs import record as records
-from ipyrescue.runs.attempt import Attempt, Outcome, Work
+from ipyrescue.runs.attempt import Attempt
 from ipyrescue.runs.document import Document
 from ipyrescue.runs.holdings import Holdings
 from ipyrescue.runs.journal import Journal
@@ -24,6 +24,7 @@ from ipyrescue.runs.outputs import OutputFile, Written, free_name
 from ipyrescue.runs.outputs import replace as replace_file
 from ipyrescue.runs.plan import Code, Left
 from ipyrescue.runs.record import Record
+from ipyrescue.runs.work import Outcome, Work
 from ipyrescue.settings import format_duration
 from ipyrescue.wording import count
 

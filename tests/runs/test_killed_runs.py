@@ -100,7 +100,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_as_if_nothing_had_happened(
         runner = run.apart()
         promised: list[tuple[list[int], list[int]]] = []
         for whom in dice.sample(WHOM, len(WHOM)):
-            wait_until(lambda: run.record.attempt > 0)
+            wait_until(lambda now=runner: run.record.runner and run.record.runner.pid == now.pid)
             time.sleep(dice.uniform(0, 5))
             attempt, kernel = run.record.attempt, run.record.kernel
             if kernel is not None and whom != "runner":

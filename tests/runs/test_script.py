@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -23,7 +24,9 @@ from ipyrescue.store import lives
 RUNNER = """
 import functools, json, pathlib, sys
 from ipyrescue.runs import script, serving
-script.Pace = functools.partial(script.Pace, **json.loads(sys.argv[2]))
+pace = json.loads(sys.argv[2])
+patience = script.Patience(grace_seconds=pace.pop("grace_seconds", 30.0))
+script.Pace = functools.partial(script.Pace, **pace, patience=patience)
 if "unprotected" in sys.argv:
     script.UNEDITED = ("-c", "import runpy, sys; sys.argv[:] = sys.argv[sys.argv.index('--') + 1 :]; "
                              "runpy.run_path(sys.argv[0], run_name='__main__')")
@@ -145,35 +148,57 @@ def test_a_script_that_fails_is_no_death(run):
     assert by_error.record.reason == "The script ended with exit code 1: ZeroDivisionError: division by zero"
 
 
-def test_a_script_goes_on_after_its_death_in_a_loop_of_ours(run):
-    """It is killed once its first snapshot is there; none of its iterations is missing or counted twice."""
+def test_a_script_goes_on_after_its_death_and_after_a_stop(run):
+    """It is killed once its first snapshot is there, then stopped; no iteration is missing or counted twice."""
     one = run(
         """
         import ipyrescue, pathlib, time
         seen = []
-        for step in ipyrescue.loop(range(200), name="train"):
+        for step in ipyrescue.loop(range(60), name="train"):
             seen.append(step)
             print(step, flush=True)
-            time.sleep(0 if pathlib.Path("died").exists() else 0.05)
-        print(seen == list(range(200)))
+            time.sleep(0 if pathlib.Path("hurry").exists() else 0.05)
+            while step == 59 and not pathlib.Path("hurry").exists():
+                time.sleep(0.05)
+        print(seen == list(range(60)))
         """,
         every_seconds=0.2,
     ).start()
-    while not any(life.saved_at for life in lives.read_all(one.folder.parent.parent)):
+    root = one.folder.parent.parent
+    while not any(life.saved_at for life in lives.read_all(root)):
         assert one.runners[0].poll() is None, one.printed("stderr")
         time.sleep(0.02)
-    one.until("1", times=1)
-    Path("died").touch()
     os.kill(one.record.kernel.pid, signal.SIGKILL)
+    one.until("train0.py goes on from snapshot")
+    stopping.request(one.folder, now=False)
+    assert one.wait() == 75
+    assert one.record.reason == "By ipyrescue stop; the script was ended by SIGTERM."
+    Path("hurry").touch()
+    spawn.prepare_resume(one.folder)
 
-    assert one.wait() == 0
+    assert one.start().wait() == 0
     *steps, is_whole = one.printed().split()
     numbers = [int(step) for step in steps]
-    again = next(position for position in range(1, len(numbers)) if numbers[position] != numbers[position - 1] + 1)
+    begun_again = [later for earlier, later in itertools.pairwise(numbers) if later != earlier + 1]
     assert is_whole == "True"
-    assert 0 < numbers[again] <= numbers[again - 1]
-    assert len(one.record.incarnations) == 2
+    assert 0 not in begun_again
+    assert "ipyrescue stop: snapshot " in one.printed("runner")
+    assert one.printed("stderr").count("train0.py goes on from snapshot") == 2
+    assert (one.record.attempt, len(one.record.incarnations), len(one.record.deaths)) == (3, 3, 1)
     assert one.record.saved_at is not None
+
+
+def test_a_run_in_the_foreground_prints_what_its_script_prints(tmp_path):
+    (tmp_path / "train.py").write_text(
+        "import sys\nprint(sys.argv[1:])\nprint('no end', end='', file=sys.stderr)\nexit(3)"
+    )
+    command = [sys.executable, "-m", "ipyrescue", "run", "train.py", "--", "--lr", "3e-4"]
+
+    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+    assert (done.returncode, done.stdout) == (1, "['--lr', '3e-4']\n")
+    assert done.stderr.startswith("no endThe run train has failed after ")
+    assert done.stderr.endswith("The script ended with exit code 3: no end\n")
 
 
 def test_a_killed_script_begins_again_until_no_retry_is_left(run):
