@@ -23,11 +23,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 
-from ipyrescue.capture import children
+from ipyrescue.capture import children, vacancies
+from ipyrescue.capture.vacancies import Span
 from ipyrescue.errors import CheckpointError, RescueError
-
-Span = tuple[int, int]
-"""Memory from an address on, so many bytes."""
 
 _NICENESS = 15
 _WORTH_KEEPING_OUT_BYTES = 1 << 20
@@ -51,7 +49,7 @@ class ChildTicket:
         self.child = child
         self.began = time.monotonic()
         self.ended: float | None = None
-        """When the child was seen to have ended (monotonic clock, seconds)."""
+        """When the child was seen to have done its work, or to have died (monotonic clock, seconds)."""
         self.how = ""
         """How the child ended, in words, when it came to no verdict."""
         self._deadline_seconds = deadline_seconds
@@ -60,24 +58,33 @@ class ChildTicket:
         self._said = b""
         self._asking = threading.RLock()
         self._listening = False
+        self._gone = False
 
     def done(self) -> bool:
-        """Whether the child has ended, well or badly; in a child of this process, always."""
-        if self.ended is not None or os.getpid() != self._process:
+        """Whether the child has come to its verdict, or died; in a child of this process, always."""
+        return self.ended is not None or self._look() or self.ended is not None
+
+    def gone(self) -> bool:
+        """Whether its process is gone too: to take apart what it shared with the kernel costs it some time more."""
+        return self._gone or self._look()
+
+    def _look(self) -> bool:
+        """Listen, once; tell whether the process is gone."""
+        if os.getpid() != self._process:
             return True
         with self._asking:  # by `with` alone no Ctrl-C can come between a lock and its release
-            if self.ended is None and not self._listening:  # the thread that listens may be this, below a handler
+            if not self._gone and not self._listening:  # the thread that listens may be this, below a handler
                 self._listening = True
                 try:
                     self._listen()
                 finally:
                     self._listening = False
-        return self.ended is not None
+        return self._gone
 
-    def wait(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until the child has ended; tell whether it has."""
+    def wait(self, timeout_seconds: float | None = None, *, gone: bool = False) -> bool:
+        """Wait until the child has come to its verdict, or until it is *gone*; tell whether it has."""
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        while not self.done():
+        while not (self.gone() if gone else self.done()):
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return False
@@ -90,24 +97,31 @@ class ChildTicket:
             raise CheckpointError("The snapshot is still being written. To look again: %checkpoint_vars --status")
         if len(self._said) < _HEADER.size:
             raise CheckpointError(f"The snapshot was not made: the process that wrote it {self.how}.")
-        kind, length = _HEADER.unpack_from(self._said)
+        kind, _ = _HEADER.unpack_from(self._said)
         said = self._said[_HEADER.size :]
-        if kind == _RAISED or len(said) != length:
+        if kind == _RAISED or not self._said_all:
             raise CheckpointError(said.decode(errors="replace") or f"The process that wrote the snapshot {self.how}.")
         return said
+
+    @property
+    def _said_all(self) -> bool:
+        complete = len(self._said) >= _HEADER.size
+        return complete and len(self._said) == _HEADER.size + _HEADER.unpack_from(self._said)[1]
 
     def _listen(self) -> None:
         ended = children.has_ended(self.child)
         while select.select([self._pipe], [], [], 0)[0]:
             part = os.read(self._pipe, 1 << 20)
             if not part:
-                ended = True
                 break
             self._said += part
+        if self._said_all and self.ended is None:
+            self.ended = time.monotonic()
         late = time.monotonic() - self.began > self._deadline_seconds + _SECONDS_TO_BEGIN
         if ended or late:
             self.how = children.end(self.child, self._late if late else "", self._in_words)
-            self.ended = time.monotonic()
+            self.ended = self.ended or time.monotonic()
+            self._gone = True
             os.close(self._pipe)
 
     @property
@@ -141,8 +155,9 @@ class ForkingWriter:
             raise CheckpointError("The snapshot was not made: ipyrescue was unloaded. Type %load_ext ipyrescue.")
         if self.busy:
             raise CheckpointError("The snapshot was not made: the one before is still being written. Try again.")
+        self.drain()
         with _interrupts_wait():
-            child, receiving = _fork(job, list(_whole_pages(absent)), deadline_seconds)
+            child, receiving = _fork(job, worth_keeping_out(absent), deadline_seconds)
             self._ticket = ChildTicket(child, receiving, deadline_seconds)
         return self._ticket
 
@@ -151,9 +166,14 @@ class ForkingWriter:
         """Whether a child is writing; `submit` would refuse."""
         return self._ticket is not None and not self._ticket.done()
 
+    def tidy(self) -> None:
+        """See to it that a child that has done its work leaves nothing behind, not even its number."""
+        if self._ticket is not None and self._ticket.gone():
+            self._ticket = None
+
     def drain(self, timeout_seconds: float | None = None) -> bool:
         """Wait for the child; tell whether the slot is free now. What it said stays in its ticket."""
-        return self._ticket is None or self._ticket.wait(timeout_seconds)
+        return self._ticket is None or self._ticket.wait(timeout_seconds, gone=True)
 
     def close(self, timeout_seconds: float | None = None) -> bool:
         """Let the child finish, and take no job any more; tell whether it finished in time."""
@@ -166,15 +186,20 @@ def worth_keeping_out(spans: Iterable[Span]) -> list[Span]:
     return [span for span in spans if span[1] >= _WORTH_KEEPING_OUT_BYTES]
 
 
-def _fork(job: Callable[[], bytes], pages: list[Span], deadline_seconds: float) -> tuple[int, int]:
+def _fork(job: Callable[[], bytes], absent: list[Span], deadline_seconds: float) -> tuple[int, int]:
     """Return the child, and the pipe to listen to it. Raises `Childless`."""
     child, pipe = -1, list[int]()
+    largest_bytes = max((size_bytes for _, size_bytes in absent), default=0)
     try:
         pipe += os.pipe()
-        with _kept_out(pages), children.no_warning_of_threads():
+        with (
+            children.no_warning_of_threads(),
+            vacancies.taken(largest_bytes) as vacant,
+            _kept_out(list(_whole_pages([*absent, *vacant]))),
+        ):
             child = os.fork()
-        if child == 0:
-            _live(job, pipe[1], deadline_seconds)
+            if child == 0:
+                _live(job, pipe[1], deadline_seconds)  # and end: what is absent here must not be given back
     except OSError as error:
         for descriptor in pipe:
             os.close(descriptor)
@@ -276,7 +301,7 @@ if sys.platform == "linux":
 
 
 def _whole_pages(spans: Iterable[Span]) -> Iterator[Span]:
-    large = sorted(worth_keeping_out(spans), key=lambda span: -span[1])
+    large = sorted(spans, key=lambda span: -span[1])
     for start, size_bytes in large[:_MOST_SPANS]:
         first, last = -(-start // mmap.PAGESIZE), (start + size_bytes) // mmap.PAGESIZE
         yield first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE

@@ -154,6 +154,7 @@ class Saver:
 
     def collect(self) -> Verdict | None:
         """The verdict of the snapshot that was being written, once, whichever threads ask."""
+        self._forking.tidy()
         landed = [flight for flight in tuple(self._flights) if flight.ticket.done()]
         try:
             # One step, that neither another thread nor a Ctrl-C can divide: a lock might never be released.

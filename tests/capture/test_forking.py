@@ -212,7 +212,10 @@ def test_children_of_the_child_end_with_it(writer, tmp_path):
         wait_until((tmp_path / "pid").exists)
         return b"done"
 
-    assert writer.submit(work).result(SECONDS) == b"done"
+    ticket = writer.submit(work)
+
+    assert ticket.result(SECONDS) == b"done"
+    assert ticket.wait(SECONDS, gone=True)
     wait_until(lambda: ended(int((tmp_path / "pid").read_text())))
 
 
