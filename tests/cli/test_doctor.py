@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from test_containers import ARTICLE, OVERLAY, STAT, WORK
 from typer.testing import CliRunner
 
 from ipyrescue.cli import doctor as verb
@@ -19,6 +18,7 @@ from ipyrescue.gpus import Facts as Gpus
 from ipyrescue.runs import examining
 from ipyrescue.runs.containers import Facts
 from ipyrescue.store import layout
+from tests.runs.machines import ARTICLE, OVERLAY, STAT, WORK
 
 QUIET = Facts(kind=None, reaps=True)
 
