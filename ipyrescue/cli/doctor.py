@@ -6,6 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -136,12 +137,13 @@ def _key_state() -> str:
 
 def _gpu() -> str:
     """What files say of GPUs. Which build of torch is installed its version may tell, and only where it says so."""
-    facts = gpus.look()
-    with suppress(importlib.metadata.PackageNotFoundError):
-        version = importlib.metadata.version("torch")
-        facts = dataclasses.replace(facts, torch=version, cuda=None if version.endswith("+cpu") else "unknown.")
-    reasons = gpus.reasons(dataclasses.replace(facts, driver=None))
-    return "; ".join(reasons) or f"shown to this machine{f', driver {facts.driver}' if facts.driver else ''}"
+    facts, version = gpus.look(), _versions().get("torch", "")
+    built = re.search(r"\+cu(\d+)(\d)$", version)
+    cuda = f"{built[1]}.{built[2]}" if built else None
+    facts = dataclasses.replace(facts, torch=version if built or version.endswith("+cpu") else "", cuda=cuda)
+    return (
+        "; ".join(gpus.reasons(facts)) or f"shown to this machine{f', driver {facts.driver}' if facts.driver else ''}"
+    )
 
 
 def _server() -> str:

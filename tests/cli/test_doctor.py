@@ -9,15 +9,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from test_containers import ARTICLE, OVERLAY, STAT, WORK
 from typer.testing import CliRunner
 
 from ipyrescue.cli import doctor as verb
 from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import Exit
+from ipyrescue.gpus import Facts as Gpus
 from ipyrescue.runs import examining
 from ipyrescue.runs.containers import Facts
 from ipyrescue.store import layout
+from tests.runs.machines import ARTICLE, OVERLAY, STAT, WORK
 
 QUIET = Facts(kind=None, reaps=True)
 
@@ -169,6 +170,23 @@ def test_the_server_extension_is_found_as_jupyter_finds_it(tmp_path, monkeypatch
         (tmp_path / name).write_text(json.dumps({"ServerApp": {"jpserver_extensions": extensions}}))
 
     assert verb._server().startswith("enabled") is enabled
+
+
+@pytest.mark.parametrize(
+    ("torch", "driver", "shown", "said"),
+    [
+        ("2.13.0+cpu", "580.65.06", True, "built for the CPU only"),
+        ("2.13.0+cu130", "535.1", True, "driver 535.1 is too old for CUDA 13.0"),
+        ("2.13.0+cu130", "580.65.06", False, "driver 580.65.06 shows no GPU"),
+        ("2.13.0", "580.65.06", True, "shown to this machine, driver 580.65.06"),
+        (None, None, False, "no NVIDIA GPU here"),
+    ],
+)
+def test_what_torch_can_see_is_told_by_its_version_and_by_files(monkeypatch, torch, driver, shown, said):
+    monkeypatch.setattr(verb.gpus, "look", lambda: Gpus(driver=driver, shown=shown))
+    monkeypatch.setattr(verb, "_versions", lambda: {"torch": torch} if torch else {})
+
+    assert said in verb._gpu()
 
 
 def test_this_very_machine_is_examined_without_loading_torch(tmp_path):
