@@ -19,6 +19,8 @@ from ipyrescue.runs import registry
 from ipyrescue.store import lives
 from tests.cli.test_verbs import run, run_json
 
+pytestmark = pytest.mark.usefixtures("stand_in")
+
 RUNS = """
     say(state='running', cell=2, cells=3, progress='train 4/10')
     asked()
@@ -26,8 +28,7 @@ RUNS = """
     code = 75
 """
 CELLS = """
-    import contextlib
-import json
+    import json
     cells = [dict(cell_type="code", source=text) for text in ("import torch", ["model = Net()\\n", "opt"], "fit()")]
     (folder / "notebook.ipynb").write_text(json.dumps({"cells": cells}))
     for cell in (1, 2, 3):
