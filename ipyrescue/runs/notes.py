@@ -9,8 +9,9 @@ from pathlib import Path
 from ipyrescue import redaction
 from ipyrescue.runs import record as records
 from ipyrescue.runs.journal import Journal
-from ipyrescue.runs.record import Record
+from ipyrescue.runs.record import Process, Record
 from ipyrescue.store import lives
+from ipyrescue.store.lives import Life
 
 _PROGRESS_SECONDS = 1.0
 
@@ -42,15 +43,20 @@ class Notes(Journal):
 
     def take_from_life(self) -> None:
         """Note what the process that runs, or ran last, says in a record of its own: who it is, and what is saved."""
-        process = self.record.kernel
-        if process is None:
+        life = self.life()
+        if life is None:
             return
+        known, saved_at = self.record.incarnations, life.saved_at or self.record.saved_at
+        known = known if life.incarnation in known else (*known, life.incarnation)
+        if (known, saved_at) != (self.record.incarnations, self.record.saved_at):
+            self.note(incarnations=known, saved_at=saved_at)
+
+    def life(self) -> Life | None:
+        """The life record of the process that runs, or ran last; None where it keeps none."""
         for life in lives.read_all(records.store_of(self.folder)):
-            if records.Process(life.pid, life.start_ticks, life.boot_id, life.pid_namespace, life.host) == process:
-                known, saved_at = self.record.incarnations, life.saved_at or self.record.saved_at
-                known = known if life.incarnation in known else (*known, life.incarnation)
-                if (known, saved_at) != (self.record.incarnations, self.record.saved_at):
-                    self.note(incarnations=known, saved_at=saved_at)
+            if Process(life.pid, life.start_ticks, life.boot_id, life.pid_namespace, life.host) == self.record.kernel:
+                return life
+        return None
 
 
 def harmless(line: str) -> str | None:

@@ -7,7 +7,6 @@ goes on from that is its own process's affair; here nothing is unpickled.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shlex
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ipyrescue import identity
@@ -24,6 +23,7 @@ from ipyrescue.errors import RescueError, StoreError
 from ipyrescue.incarnations import witness, writers
 from ipyrescue.runs import environment_file, offspring, stopping
 from ipyrescue.runs import record as records
+from ipyrescue.runs.ending import Ending, Patience
 from ipyrescue.runs.heeding import Asked
 from ipyrescue.runs.notes import Notes, harmless
 from ipyrescue.runs.pipes import Pipes
@@ -45,8 +45,9 @@ class Pace:
 
     look_seconds: float = 0.5
     pauses_seconds: tuple[float, ...] = (1, 2, 4, 8, 16, 32, 60)
-    grace_seconds: float = 30.0
-    """For a script that was asked to end, and for the processes that write for it then."""
+    patience: Patience = field(default_factory=Patience)
+    writer_seconds: float = 30.0
+    """For a process that still writes for a script that was stopped."""
     output_seconds: float = 10.0
     """For other processes to let go of the output of a script that has ended."""
     leftover_seconds: float = 5.0
@@ -55,12 +56,12 @@ class Pace:
 
 @dataclass(frozen=True)
 class End:
-    """How the process of an attempt ended: its *exit_code* (negative: a signal), *asked* whether we asked for it."""
+    """How the process of an attempt ended: its *exit_code* (negative: a signal); *ours*: we have ended it."""
 
     exit_code: int
     at: str
     last_error: str
-    asked: bool
+    ours: bool
     process: witness.Process
 
 
@@ -98,7 +99,7 @@ class _Run:
         """Attempt after attempt, until one is the last."""
         while True:
             end = self._attempt()
-            if end.asked:
+            if end.ours:
                 return self._stopped(end)
             if end.exit_code == 0:
                 return self._ended("finished", FINISHED, "The script ended with exit code 0.")
@@ -118,12 +119,12 @@ class _Run:
         try:
             popen = self._start(pipes)
             process = witness.Process.seen_now("", popen.pid)
-            asked = self._follow(popen, pipes)
+            ours = self._follow(popen, pipes)
             at = records.now()
             killed = _is_killed(popen.pid)
-            if killed or asked:
+            if killed or ours:
                 self._end_what_is_left(popen.pid)
-            end = End(popen.wait(), at, pipes.last_line("stderr"), asked, process)
+            end = End(popen.wait(), at, pipes.last_line("stderr"), ours, process)
             self._read_to_the_end(pipes)
             self._notes.take_from_life()
             self._notes.take_progress(pipes.last_line())
@@ -170,34 +171,17 @@ class _Run:
         return {**os.environ, **added, "PYTHONUNBUFFERED": "1", "IPYRESCUE_STORE": str(self._root)}
 
     def _follow(self, popen: subprocess.Popen[bytes], pipes: Pipes) -> bool:
-        """Wait for the end of the script; return whether it was asked to end."""
-        patience_until, is_killed = None, False
-        while not offspring.has_ended(popen.pid):
-            how = self._asked.how
-            if how is not None and patience_until is None:
-                patience_until = time.monotonic() + self._pace.grace_seconds
-                self._ask_to_end(popen.pid, how)
-            if patience_until is not None and not is_killed:
-                is_overdue = time.monotonic() > patience_until
-                if how == "now" or is_overdue:
-                    is_killed = True
-                    self._kill(popen.pid, is_overdue=is_overdue)
-            self._notes.look(pipes.last_line)
-            offspring.reap(popen.pid)
-            self._asked.wait(self._pace.look_seconds)
-        return patience_until is not None
-
-    def _ask_to_end(self, pid: int, how: stopping.How) -> None:
-        self._notes.note(state="stopping", reason=f"{self._asked.whence} asked it to stop.")
-        if how == "snapshot":
-            self._notes.say(f"{self._asked.whence}: the script gets a SIGTERM, to save and to end.")
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-
-    def _kill(self, pid: int, *, is_overdue: bool) -> None:
-        why = f"it did not end within {format_duration(self._pace.grace_seconds)}" if is_overdue else "now"
-        self._notes.say(f"The script and the processes of its group are killed: {why}.")
-        offspring.kill_group(pid)
+        """Wait for the end of the script; return whether it was we who ended it."""
+        ending = Ending(popen.pid, self._notes, self._asked, self._pace.patience)
+        try:
+            while not offspring.has_ended(popen.pid):
+                ending.look()
+                self._notes.look(pipes.last_line)
+                offspring.reap(popen.pid)
+                self._asked.wait(self._pace.look_seconds)
+        finally:
+            ending.close()
+        return ending.is_ours
 
     def _end_what_is_left(self, pid: int) -> None:
         """End what a dead script has left in its group: it would keep memory, GPUs and ports from the next attempt."""
@@ -275,7 +259,7 @@ class _Run:
     def _wait_for_writers(self) -> None:
         """Let a process that still writes the last snapshot come to its end: whoever stopped us may end all of them."""
         where = identity.of_script(self._notes.record.source, os.environ, Path(self._notes.record.folder), self._root)
-        waited = writers.wait_for_writers(self._root, where.notebook, "", patience_seconds=self._pace.grace_seconds)
+        waited = writers.wait_for_writers(self._root, where.notebook, "", patience_seconds=self._pace.writer_seconds)
         if waited is not None and waited.unfinished is not None:
             self._notes.say(f"The process {waited.unfinished} is still writing the last snapshot.")
 
