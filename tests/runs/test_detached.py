@@ -17,6 +17,8 @@ from ipyrescue.runs import registry, spawn, stopping
 from ipyrescue.runs.record import Options
 from ipyrescue.store import lives
 
+pytestmark = pytest.mark.usefixtures("stand_in")
+
 RUNS = "say(state='running')\nasked()\nsay(state='stopped', exit_code=75)\ncode = 75"
 
 

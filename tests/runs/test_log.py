@@ -24,11 +24,6 @@ PIECES = st.lists(
 )
 
 
-@pytest.fixture
-def stand_in() -> None:
-    """None: there are no runners here."""
-
-
 def output(folder: Path, stream: str = "stdout") -> bytes:
     return b"".join(entry.output for entry in read(folder) if entry.stream == stream)
 
