@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import types
@@ -82,6 +83,20 @@ def notebook(stand_in: None) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def on_a_terminal(*command: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start *command* with a terminal of its own, and return it with our end of that; the caller closes it.
+
+    Not by a fork of this process, which has threads.
+    """
+    ours, theirs = os.openpty()
+    take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", take, *command], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    return process, ours
 
 
 def end_all_runners() -> None:
