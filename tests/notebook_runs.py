@@ -18,7 +18,7 @@ from ipyrescue.runs import record as records
 from ipyrescue.runs import runner, spawn, stopping
 from ipyrescue.runs.record import Options, Record
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 60.0
 
 
 class Run:

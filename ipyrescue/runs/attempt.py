@@ -69,7 +69,7 @@ class Attempt:
     async def _start(self) -> None:
         record = self.work.journal.record
         added = environment_file.read(Path(record.options.env_file), os.environ) if record.options.env_file else {}
-        environ = environment(os.environ, added, record.source, record.store)
+        environ = environment(os.environ, added, record.source, str(self.work.root))
         await self.kernel.start(Path(record.source).parent, environ)
         begun = await self.kernel.ask(f".begin({float(record.options.every_seconds)!r})")
         if "error" in begun:
@@ -124,7 +124,9 @@ class Attempt:
             work.say(sentence)
         self._mark(chosen.first, record.cut_off, _how_it_goes_on(chosen, goes_on, cut_off))
         work.left = Left(done, cut_off if stays else None, stale)
-        work.journal.note(durable=True, done=done, stale_through=stale, cell=chosen.first)
+        work.journal.note(
+            durable=True, done=done, stale_through=stale, cell=min(chosen.first, len(work.document.cells)) or None
+        )
 
     def _mark(self, first: int, cut_off: str | None, how: str) -> None:
         document = self.work.document
@@ -269,20 +271,24 @@ class Attempt:
 
     async def _terminate(self, code: Code, cell: asyncio.Future[Any]) -> None:
         """End a kernel in the middle of a cell, once what it has printed was read."""
-        work = self.work
-        work.document.mark(code, "stopped")
-        work.journal.note(cut_off=f"the run was stopped here at {clock(time.time(), now=time.time())}")
+        self._mark_stopped(code)
         await self.kernel.terminate()
         await asyncio.wait({cell}, timeout=_READ_SECONDS)
+        await self._note_end()
+
+    def _mark_stopped(self, code: Code) -> None:
+        self.work.document.mark(code, "stopped")
+        self.work.journal.note(cut_off=f"the run was stopped here at {clock(time.time(), now=time.time())}")
+
+    async def _note_end(self) -> None:
+        """Nobody is to take the kernel for one that died."""
         if self.kernel.process is not None:
-            root = Path(work.journal.record.store)
-            await asyncio.to_thread(witness.end_by_request, root, self.kernel.process, "shutdown")
+            await asyncio.to_thread(witness.end_by_request, self.work.root, self.kernel.process, "shutdown")
 
     async def _save_inside(self, cell: asyncio.Future[Any]) -> str:
         """Ask for a snapshot inside the running cell; return what came of it, in words."""
         started = time.monotonic()
-        root = Path(self.work.journal.record.store)
-        snapshot, why_not = await asking.snapshot(root, self._incarnation, SAVE_SECONDS, until=cell.done)
+        snapshot, why_not = await asking.snapshot(self.work.root, self._incarnation, SAVE_SECONDS, until=cell.done)
         if snapshot is not None:
             self.work.journal.note(saved_at=records.now())
             return f"after snapshot {snapshot[:8]}"
@@ -297,12 +303,22 @@ class Attempt:
             work.say(f"The kernel died while snapshot {self._restoring[:8]} was restored: it is not tried again.")
         if self.kernel.process is None:
             return Outcome("died", death=Death(records.now(), None, "did not start"))
+        if work.at_once:
+            return await self._was_stopped()
         restarts = len(record.deaths) + 1
         end = End.seen_now(self.kernel.process, self.kernel.exit_code, restarts)
-        death = await asyncio.to_thread(bury, Path(record.store), work.notebook, end, self._running)
+        death = await asyncio.to_thread(bury, work.root, work.notebook, end, self._running)
         if self._running is not None:
             self._note_what_it_died_in(work.document.cells[self._running - 1], death)
         return Outcome("died", death=death)
+
+    async def _was_stopped(self) -> Outcome:
+        """The kernel was killed because the run is to end at once."""
+        if self._running is not None:
+            self._mark_stopped(self.work.document.cells[self._running - 1])
+        await self._note_end()
+        name = self.work.journal.record.name
+        return Outcome("stopped", f"It was stopped at once. To go on from what is saved: ipyrescue resume {name}")
 
     def _note_what_it_died_in(self, code: Code, death: Death) -> None:
         work, at = self.work, clock(time.time(), now=time.time())

@@ -69,9 +69,10 @@ def digest(notebook: Any) -> str:
     return hashlib.sha256(json.dumps(cells, sort_keys=True).encode("utf-8")).hexdigest()
 
 
-def is_ours(notebook: Any) -> bool:
-    """Whether a run wrote it."""
-    return KEY in notebook.metadata
+def is_as_written(notebook: Any) -> bool:
+    """Whether a run wrote it, and nobody has edited its cells since."""
+    said = notebook.metadata.get(KEY)
+    return isinstance(said, dict) and said.get("cells") == digest(notebook)
 
 
 def plain(notebook: Any) -> str:
@@ -95,7 +96,7 @@ class Document:
         shown = {_chain(cell): cell for cell in earlier.cells if _chain(cell)} if earlier is not None else {}
         for code in cells:
             _take_over(notebook.cells[code.index], shown.get(code.chain))
-        notebook.metadata[KEY] = {"run": run}
+        notebook.metadata[KEY] = {"run": run, "cells": digest(notebook)}
 
     def cell(self, code: Code) -> Any:
         """The notebook's cell."""

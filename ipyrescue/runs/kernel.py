@@ -45,7 +45,7 @@ class Kernel:
         self.client: Any = None
         self.process: witness.Process | None = None
         self._printed = printed
-        self._pipes: list[int] = []
+        self._pipes: dict[int, str] = {}
 
     @property
     def pid(self) -> int | None:
@@ -131,8 +131,8 @@ class Kernel:
             self.client.stop_channels()
         with contextlib.suppress(RuntimeError, OSError):
             await self.manager.cleanup_resources()
-        for pipe in self._pipes:
-            self._read(pipe, "stderr")
+        for pipe, stream in self._pipes.items():
+            self._read(pipe, stream)
             asyncio.get_running_loop().remove_reader(pipe)
             os.close(pipe)
         self._pipes.clear()
@@ -141,7 +141,7 @@ class Kernel:
         """The end for the kernel; what comes out of ours is handed on."""
         ours, theirs = os.pipe()
         os.set_blocking(ours, False)
-        self._pipes.append(ours)
+        self._pipes[ours] = stream
         asyncio.get_running_loop().add_reader(ours, self._read, ours, stream)
         return theirs
 

@@ -65,7 +65,7 @@ class _Runner:
         self._foreground = foreground
         self._sleep = sleep
         self._stop = asyncio.Event()
-        self._now = self._interrupted = False
+        self._interrupted = False
         self._attempt: Attempt | None = None
 
     async def run(self) -> int:
@@ -99,8 +99,9 @@ class _Runner:
         for warning in parameters.inject(notebook, options.parameters):
             self.journal.say(warning)
         cells = document.numbered(notebook)
-        identity = resolve({}, {"JPY_SESSION_NAME": record.source}, source.parent, Path(record.store))
-        holdings = Holdings(Path(record.store), identity.notebook)
+        root = records.store_of(self.journal.folder)
+        identity = resolve({}, {"JPY_SESSION_NAME": record.source}, source.parent, root)
+        holdings = Holdings(root, identity.notebook)
         left = self._left(cells, holdings)
         place = _place(output, source, data, self.journal)
         papers = Document(notebook, cells, place.earlier, record.name)
@@ -117,6 +118,7 @@ class _Runner:
                 tell=self._tell,
             ),
             holdings,
+            root,
             options.kernel or notebook.metadata.get("kernelspec", {}).get("name") or "python3",
             identity.notebook,
             left,
@@ -151,8 +153,6 @@ class _Runner:
         while True:
             self._attempt = Attempt(work)
             outcome = await self._attempt.run()
-            if self._now:
-                return self._stopped()
             if outcome.death is None:
                 return outcome
             deaths += 1
@@ -163,7 +163,10 @@ class _Runner:
             if options.on_failure == "restart":
                 self._begin_again(work)
             if not await self._wait_after(deaths):
-                return self._stopped()
+                name = self.journal.record.name
+                return Outcome(
+                    "stopped", f"It was stopped, with all that is done saved. To go on: ipyrescue resume {name}"
+                )
 
     def _note_death(self, outcome: Outcome) -> None:
         assert outcome.death is not None
@@ -199,10 +202,6 @@ class _Runner:
         stop.cancel()
         return not self._stop.is_set()
 
-    def _stopped(self) -> Outcome:
-        name = self.journal.record.name
-        return Outcome("stopped", f"It was stopped at once. To go on from what is saved: ipyrescue resume {name}")
-
     # --- requests to stop -------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
@@ -213,10 +212,10 @@ class _Runner:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _ask_to_stop(self, *, now: bool = False) -> None:
-        if now and not self._now and self._attempt is not None:
-            self._attempt.kill()
-        self._now = self._now or now
         self._stop.set()
+        if now and self._attempt is not None and not self._attempt.work.at_once:
+            self._attempt.work.at_once = True
+            self._attempt.kill()
 
     def _interrupt(self) -> None:
         """Ctrl-C: the first saves and stops, the second stops."""
@@ -287,13 +286,9 @@ def _place(output: Path, source: Path, data: bytes, journal: Journal) -> _Place:
         there, theirs = document.read(output)
     except RunError:
         there, theirs = None, b""
-    cells = journal.folder / _CELLS_NAME
-    edited = there is None or not document.is_ours(there)
-    if not edited and journal.record.attempt and cells.exists():
-        edited = document.digest(there) != document.digest(document.read(cells)[0])
-    if not edited:
-        return _Place(output, Written.of(output, theirs), there if journal.record.attempt else None)
+    earlier = there if journal.record.attempt else None
+    if there is not None and document.is_as_written(there):
+        return _Place(output, Written.of(output, theirs), earlier)
     path = free_name(output)
-    why = "its cells were edited since" if there is not None and document.is_ours(there) else "no run of ours wrote it"
-    journal.say(f"{output} is left as it is, because {why}: the outputs go to {path}.")
-    return _Place(path, None, there if journal.record.attempt else None)
+    journal.say(f"{output} is left as it is, because no run wrote these cells: the outputs go to {path}.")
+    return _Place(path, None, earlier)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from ipyrescue.runs.client import CellClient
@@ -26,18 +27,23 @@ class Outcome:
 
 @dataclass
 class Work:
-    """What all attempts of a run share. *unusable* are snapshots that could not be restored."""
+    """What all attempts of a run share. *unusable* are snapshots that could not be restored.
+
+    *stop* asks for an end, *at_once* for one without a snapshot; *root* is the store.
+    """
 
     journal: Journal
     document: Document
     file: OutputFile
     holdings: Holdings
+    root: Path
     kernel_name: str
     notebook: str
     left: Left
     stop: asyncio.Event
     unusable: set[str] = field(default_factory=set)
     client: CellClient | None = None
+    at_once: bool = False
 
     def text(self) -> str:
         """The notebook as it is by now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import types
@@ -48,9 +49,12 @@ sys.modules["ipyrescue.runs.runner"] = sys.modules["ipyrescue.runs.script"] = ru
 """
 
 
-@pytest.fixture(autouse=True)
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have this process and all that it starts execute files as above, with a registry of the test's own."""
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have this process and all that it starts execute files as above, with a registry of the test's own.
+
+    Every runner that a test left is ended, with its group.
+    """
     place = tmp_path / "stand-in"
     place.mkdir()
     (place / "sitecustomize.py").write_text(STAND_IN)
@@ -65,6 +69,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(work)
     for name in ("IPYRESCUE_STORE", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    end_all_runners()
 
 
 @pytest.fixture
@@ -79,10 +85,22 @@ def notebook(stand_in: None) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(autouse=True)
-def nobody_is_left(stand_in: None) -> Iterator[None]:
-    """End every runner that a test left, with its group."""
-    yield
+def on_a_terminal(*command: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start *command* with a terminal of its own, and return it with our end of that; the caller closes it.
+
+    Not by a fork of this process, which has threads.
+    """
+    ours, theirs = os.openpty()
+    take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", take, *command], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    return process, ours
+
+
+def end_all_runners() -> None:
+    """End the runners of every run that the registry knows."""
     for folder in registry.all_folders():
         with contextlib.suppress(RescueError):
             runner = records.read(folder).runner

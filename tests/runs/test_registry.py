@@ -10,6 +10,8 @@ from ipyrescue.runs import environment_file, refusals, registry, spawn
 from ipyrescue.runs import record as records
 from ipyrescue.runs.record import Options
 
+pytestmark = pytest.mark.usefixtures("stand_in")
+
 
 def begun(path, name=None, **options):
     return spawn.begin(path, Options(**options), name=name)

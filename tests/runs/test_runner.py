@@ -39,6 +39,7 @@ for i in ipyrescue.loop(range(60), name='train'):
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
     made: list[Run] = []
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
     def begin(*sources: str, **options: Any) -> Run:
         monkeypatch.chdir(tmp_path)
@@ -186,7 +187,7 @@ def test_a_run_that_is_stopped_in_a_loop_goes_on_there(run: Callable[..., Run], 
 
 
 @pytest.mark.slow
-def test_a_cell_that_takes_too_long_is_interrupted_and_a_run_stopped_at_once_ends(run: Callable[..., Run]) -> None:
+def test_a_cell_that_takes_too_long_is_interrupted(run: Callable[..., Run]) -> None:
     one = run(
         "x = 1", "import time\nprint('waits', flush=True)\nwhile True: time.sleep(0.05)", timeout_cell_seconds=1.0
     )
@@ -195,12 +196,21 @@ def test_a_cell_that_takes_too_long_is_interrupted_and_a_run_stopped_at_once_end
 
     assert "Cell 2 ran longer than --timeout-cell 1s" in str(one.record.reason)
     assert "KeyboardInterrupt" in one.text(2)
-    one.source.write_text(one.source.read_text().replace("while True", "while x"))
-    process = one.resume_apart()
-    wait_until(lambda: one.record.progress == "waits" and one.record.state == "running")
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_at_once_has_not_died(run: Callable[..., Run]) -> None:
+    one = run("x = 1", "print('waits', flush=True)\nwhile True: pass")
+    process = one.apart()
+    wait_until(lambda: one.record.progress == "waits")
+
     one.stop(now=True)
+
     assert process.wait(60) == runner.STOPPED
-    assert one.record.state == "stopped"
+    assert (one.record.state, one.record.deaths) == ("stopped", ())
+    assert "the run was stopped here" in str(one.record.cut_off)
+    assert one.output.cells[1].metadata.ipyrescue.state == "stopped"
+    assert one.text(2) == "waits\n"
 
 
 def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) -> None:
