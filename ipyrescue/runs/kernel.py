@@ -88,7 +88,7 @@ class Kernel:
             with contextlib.suppress(Empty):
                 reply = await self.client.shell_channel.get_msg(timeout=_LOOK_SECONDS)
                 if reply["parent_header"].get("msg_id") == wanted:
-                    return _answer(reply["content"], self.manager)
+                    return answer_of(reply["content"], self.manager)
                 continue
             if not await self.is_alive():
                 raise KernelDiedError("The kernel died.")
@@ -171,7 +171,8 @@ def refuse_what_is_not_python(manager: Any) -> None:
         raise RunError(f"The kernel {manager.kernel_name} speaks {spec.language}; ipyrescue runs Python notebooks.")
 
 
-def _answer(content: Mapping[str, Any], manager: Any) -> dict[str, Any]:
+def answer_of(content: Mapping[str, Any], manager: Any) -> dict[str, Any]:
+    """What a reply says in JSON. Raises RunError where ipyrescue is missing in the kernel, or says nothing."""
     said = content.get("user_expressions", {}).get("it", content)
     if said.get("status") == "ok":
         with contextlib.suppress(ValueError, KeyError, TypeError):

@@ -21,11 +21,11 @@ from ipyrescue.runs.document import Document
 from ipyrescue.runs.holdings import Holdings
 from ipyrescue.runs.journal import Journal
 from ipyrescue.runs.outputs import OutputFile, Written, free_name
-from ipyrescue.runs.outputs import replace as replace_file
 from ipyrescue.runs.plan import Code, Left
 from ipyrescue.runs.record import Record
 from ipyrescue.runs.work import Outcome, Work
 from ipyrescue.settings import format_duration
+from ipyrescue.store import atomic
 from ipyrescue.wording import count
 
 FINISHED, FAILED, DIED, STOPPED, INTERRUPTED = 0, 1, 6, 75, 130
@@ -105,7 +105,9 @@ class _Runner:
         left = self._left(cells, holdings)
         place = _place(output, source, data, self.journal)
         papers = Document(notebook, cells, place.earlier, record.name)
-        replace_file(self.journal.folder / _CELLS_NAME, document.plain(notebook).encode("utf-8"))
+        cells_as_run = self.journal.folder / _CELLS_NAME
+        with atomic.explained("write", cells_as_run):
+            atomic.replace(cells_as_run, document.plain(notebook).encode("utf-8", "backslashreplace"), durable=True)
         self.journal.note(cells=len(cells), started=record.started or records.now(), durable=True)
         work = Work(
             self.journal,
