@@ -18,8 +18,8 @@ from hatchling.builders.wheel import WheelBuilder
 from jupyter_client.blocking import BlockingKernelClient
 
 from ipyrescue.capture.signals import GRACE_SECONDS
-from ipyrescue.runs.containers import Facts, Mount, reaps
-from ipyrescue.runs.findings import Place, judge
+from ipyrescue.places.containers import Facts, Mount, reaps
+from ipyrescue.places.findings import Place, judge
 from ipyrescue.settings import parse_duration, parse_size
 from ipyrescue.store import Store, signing
 

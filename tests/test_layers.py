@@ -45,9 +45,10 @@ MAY_IMPORT = {
     "kernel": NOUNS | VERBS | {"store", "capture", "incarnations", "training"},
     "training": NOUNS | VERBS | {"store", "capture"},
     # What follows never unpickles, so it never gets near what could.
-    "runs": NOUNS | {"store", "incarnations"},
+    "places": NOUNS | {"store"},
+    "runs": NOUNS | {"store", "incarnations", "places"},
     "server": NOUNS | {"store", "incarnations", "runs"},
-    "cli": NOUNS | {"store", "incarnations", "runs"},
+    "cli": NOUNS | {"store", "incarnations", "places", "runs"},
     "__main__": {"cli"},
     "__init__": {"errors", "manifest", "restoring", "kernel", "training", "server"},  # lazily, one name at a time
 }

@@ -26,10 +26,10 @@ from ipyrescue.cli.verb import JsonOption, StoreOption, finish
 from ipyrescue.environment import process
 from ipyrescue.errors import RescueError, UntrustedError
 from ipyrescue.identity import of_script, resolve
-from ipyrescue.runs import inspected
-from ipyrescue.runs.containers import Facts
-from ipyrescue.runs.examining import Examination, examine
-from ipyrescue.runs.findings import Finding
+from ipyrescue.places import inspected
+from ipyrescue.places.containers import Facts
+from ipyrescue.places.examining import Examination, examine
+from ipyrescue.places.findings import Finding
 from ipyrescue.settings import format_duration, format_size
 from ipyrescue.store import signing
 from ipyrescue.wording import count

@@ -9,16 +9,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from places.machines import ARTICLE, OVERLAY, STAT, WORK
 from typer.testing import CliRunner
 
 from ipyrescue.cli import doctor as verb
 from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import Exit
 from ipyrescue.gpus import Facts as Gpus
-from ipyrescue.runs import examining
-from ipyrescue.runs.containers import Facts
+from ipyrescue.places import examining
+from ipyrescue.places.containers import Facts
 from ipyrescue.store import layout
-from tests.runs.machines import ARTICLE, OVERLAY, STAT, WORK
 
 QUIET = Facts(kind=None, reaps=True)
 

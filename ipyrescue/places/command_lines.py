@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from ipyrescue.runs.containers import Facts, Mount
-from ipyrescue.runs.findings import Place, is_kept, stop_timeout_seconds
+from ipyrescue.places.containers import Facts, Mount
+from ipyrescue.places.findings import Place, is_kept, stop_timeout_seconds
 
 KEY_FOLDER, KEY_VOLUME = "/keys", "ipyrescue-key"
 NEW_NAME = "trainer"

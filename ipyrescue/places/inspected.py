@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ipyrescue.errors import RescueError
-from ipyrescue.runs.containers import Facts, Mount, asked_by_image, reaps
+from ipyrescue.places.containers import Facts, Mount, asked_by_image, reaps
 
 LARGEST_BYTES = 4 << 20
 DEFAULT_STOP_SECONDS = 10.0

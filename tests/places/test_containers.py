@@ -4,11 +4,11 @@ import copy
 import json
 
 import pytest
+from places.machines import ARTICLE, a_machine
 
 from ipyrescue.errors import RescueError
-from ipyrescue.runs import containers, inspected, logins
-from ipyrescue.runs.containers import Facts, Mount
-from tests.runs.machines import ARTICLE, a_machine
+from ipyrescue.places import containers, inspected, logins
+from ipyrescue.places.containers import Facts, Mount
 
 
 def test_a_container_is_seen_from_the_inside(tmp_path):

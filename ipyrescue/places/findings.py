@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ipyrescue.runs.containers import Facts
-from ipyrescue.runs.inspected import DEFAULT_STOP_SECONDS
-from ipyrescue.runs.logins import Fate
+from ipyrescue.places.containers import Facts
+from ipyrescue.places.inspected import DEFAULT_STOP_SECONDS
+from ipyrescue.places.logins import Fate
 from ipyrescue.settings import format_duration, format_size
 from ipyrescue.store.keeping import is_network
 

@@ -5,10 +5,10 @@ import shlex
 
 import pytest
 
-from ipyrescue.runs import command_lines
-from ipyrescue.runs.containers import Facts, Mount
-from ipyrescue.runs.examining import last_snapshot
-from ipyrescue.runs.findings import Last, Place, judge
+from ipyrescue.places import command_lines
+from ipyrescue.places.containers import Facts, Mount
+from ipyrescue.places.examining import last_snapshot
+from ipyrescue.places.findings import Last, Place, judge
 from ipyrescue.store import layout
 
 WORK, KEYS = Mount("/workspace", "ext4", "/home/me/work"), Mount("/keys", "ext4", "ipyrescue-key")

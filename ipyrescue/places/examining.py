@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 from ipyrescue import gpus
 from ipyrescue.errors import RescueError
 from ipyrescue.identity import STORE_NAME
-from ipyrescue.runs import command_lines, containers, logins
-from ipyrescue.runs.containers import MACHINE, Facts
-from ipyrescue.runs.findings import Finding, Last, Place, judge
+from ipyrescue.places import command_lines, containers, logins
+from ipyrescue.places.containers import MACHINE, Facts
+from ipyrescue.places.findings import Finding, Last, Place, judge
 from ipyrescue.store import Store, keeping, layout, signing
 from ipyrescue.wording import seconds_of
 
