@@ -97,10 +97,18 @@ def test_a_run_survives_its_terminal_and_whoever_began_it(notebook):
     wait_for(folder, "stopped")
 
 
-def test_a_killed_runner_is_dead_at_once_and_can_be_resumed(notebook):
+@pytest.fixture
+def kernel():
+    """A process that does nothing, as a session of its own."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_runner_is_dead_at_once_and_can_be_resumed(notebook, kernel):
     folder = begun(notebook(RUNS))
     record = spawn.detach(folder)
-    kernel = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     records.write(folder, records.dataclasses.replace(record, cell=3, cells=9, kernel=records.process_of(kernel.pid)))
 
     os.kill(record.runner.pid, signal.SIGKILL)

@@ -14,8 +14,8 @@ import pytest
 from jupyter_client import MultiKernelManager, write_connection_file
 
 from ipyrescue.cli.exits import Exit
+from ipyrescue.runs import examining, registry
 from ipyrescue.runs import record as records
-from ipyrescue.runs import registry
 from ipyrescue.store import lives
 from tests.cli.test_verbs import run, run_json
 from tests.runs.conftest import on_a_terminal
@@ -161,6 +161,18 @@ def test_ctrl_c_ends_the_waiting_and_in_the_foreground_the_run(notebook):
     assert waiting.communicate(timeout=60)[1] == ""
     assert waiting.returncode == Exit.INTERRUPTED
     assert records.judged(records.read(folder_of())).state == "running"
+
+
+def test_what_would_lose_the_work_is_said_before(notebook, monkeypatch):
+    told = ["It is on no volume.", "On the host:\nx"]
+    asked = []
+    monkeypatch.setattr(examining, "at_start", lambda *of: asked.append(of) or told)
+    notebook("say(state='finished')")
+
+    result = run("run", "train.ipynb", "--json")
+
+    assert result.stderr.splitlines()[:3] == ["It is on no volume.", "On the host:", "x"]
+    assert asked == [(Path("train.ipynb").absolute(), Path(".ipyrescue").absolute())]
 
 
 def test_a_hang_up_in_the_foreground_asks_to_save_and_stop(notebook):
