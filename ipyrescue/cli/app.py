@@ -8,6 +8,7 @@ import typer
 
 from ipyrescue.cli.attach import attach
 from ipyrescue.cli.diff import diff
+from ipyrescue.cli.doctor import doctor
 from ipyrescue.cli.exits import MEANINGS
 from ipyrescue.cli.forget import forget
 from ipyrescue.cli.install import install
@@ -38,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, diff, verify, pin, forget, now, why, run, ps, logs, attach, stop, resume, rm, install):
+for _verb in (ls, show, diff, verify, pin, forget, now, why, run, ps, logs, attach, stop, resume, rm, doctor, install):
     app.command(_verb.__name__, cls=RunVerb if _verb is run else Verb)(_verb)
 
 

@@ -18,7 +18,7 @@ from ipyrescue.cli.output import console, say, write, write_json
 from ipyrescue.cli.progress import told
 from ipyrescue.cli.runs import Shown
 from ipyrescue.cli.verb import JsonOption, StoreOption, Verb
-from ipyrescue.runs import registry, serving, spawn
+from ipyrescue.runs import examining, registry, serving, spawn
 from ipyrescue.runs.record import OnFailure, Options, Record
 from ipyrescue.settings import parse_duration
 
@@ -137,6 +137,7 @@ def run(
 
 def go(record: Record, folder: Path, *, detach: bool, as_json: bool) -> None:
     """Run what was begun: in a process of its own, or here to its end. Raises typer.Exit with the run's code."""
+    _warn(record)
     if detach:
         _detach(folder, as_json=as_json)
         return
@@ -155,6 +156,13 @@ def follow(folder: Path, *, as_json: bool) -> None:
     _end(
         shown, Exit.RUN_DIED if shown.record.state == "dead" else Exit.FAILED if code is None else code, as_json=as_json
     )
+
+
+def _warn(record: Record) -> None:
+    """Say what of this place would lose the work: a container, a disk, a logout."""
+    for sentence in examining.at_start(Path(record.source), Path(record.store)):
+        for line in sentence.splitlines():
+            say(line)
 
 
 def _detach(folder: Path, *, as_json: bool) -> None:

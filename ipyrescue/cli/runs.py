@@ -40,7 +40,8 @@ class Shown:
     @property
     def memory(self) -> Memory | None:
         """The memory of its kernel, while that lives."""
-        return self.life.memory if self.life is not None and self.lives else None
+        runs = self.lives and self.record.kernel is not None
+        return self.life.memory if self.life is not None and runs else None
 
     @property
     def saved_at(self) -> str | None:

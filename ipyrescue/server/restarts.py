@@ -71,6 +71,7 @@ class Watch:
         self._followed: WeakSet[Any] = WeakSet()
         self._processes: dict[str, Process] = {}
         self._deaths: dict[str, Future[Seen | None]] = {}
+        self._last_deaths: frozenset[str] = frozenset()
         self._tasks: set[asyncio.Task[None]] = set()
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="ipyrescue-witness")
 
@@ -79,12 +80,23 @@ class Watch:
         return self._processes.get(kernel_id) or Process(kernel_id, None, None, None)
 
     def stop(self) -> None:
-        """Write down nothing more."""
+        """See who is dead already, of what ends the server too perhaps, and write down nothing more.
+
+        The server shuts its kernels down after this, also what it began to put in the place of those; with that they
+        would pass for ended by their user.
+        """
+        for kernel_id in tuple(self._processes):
+            kernel = self._kernel(kernel_id)
+            if kernel is not None and _has_ended(kernel):
+                self._guarded(self._on_death, kernel_id, kernel)
+        self._last_deaths = frozenset(self._deaths)
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     async def on_kernel_action(self, logger: Any, schema_id: str, data: dict[str, Any]) -> None:
         """Hear of a kernel that was started, restarted or shut down, by whomever."""
         kernel_id, action = data.get("kernel_id"), data.get("action")
+        if kernel_id in self._last_deaths:
+            return
         if data.get("status") != "success" or kernel_id is None:
             return
         try:
@@ -226,6 +238,11 @@ def _pid(kernel: Any) -> int | None:
 
 def _exit_code(kernel: Any) -> int | None:
     return getattr(getattr(kernel.provisioner, "process", None), "returncode", None)
+
+
+def _has_ended(kernel: Any) -> bool:
+    process = getattr(kernel.provisioner, "process", None)
+    return process is not None and process.poll() is not None
 
 
 def _deaths_in_a_row(kernel: Any) -> int:

@@ -44,7 +44,7 @@ def advice(place: Place, key: Path, store_root: Path) -> str | None:
             f"Mount a folder for it (docker run -v ipyrescue-key:/keys) and set "
             f"IPYRESCUE_KEY_FILE=/keys/key (now {key})."
         )
-    if _is_network(place.store_file_system) and not _is_network(place.key_file_system) and not place.in_container:
+    if is_network(place.store_file_system) and not is_network(place.key_file_system) and not place.in_container:
         return f"The store {store_root} is on a network file system, but its key is on this machine only. {mend}"
     return None
 
@@ -55,7 +55,8 @@ _NETWORK = re.compile(
 _CONTAINER = re.compile(r"docker|kubepods|containerd|libpod|lxc")
 
 
-def _is_network(file_system: str) -> bool:
+def is_network(file_system: str) -> bool:
+    """Whether a type of file system, as Linux names it, is one that other machines write to as well."""
     return _NETWORK.fullmatch(file_system) is not None
 
 

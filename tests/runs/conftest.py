@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import textwrap
 import types
@@ -18,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from ipyrescue.errors import RescueError
+from ipyrescue.runs import examining, registry, spawn
 from ipyrescue.runs import record as records
-from ipyrescue.runs import registry, spawn
 from ipyrescue.store import lives
 
 STAND_IN = """
@@ -68,6 +69,7 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(work)
     for name in ("IPYRESCUE_STORE", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(examining, "at_start", lambda source, store: [])  # where the tests run is not what is tested
     yield
     end_all_runners()
 
@@ -82,6 +84,20 @@ def notebook(stand_in: None) -> Callable[..., Path]:
         return path
 
     return write
+
+
+def on_a_terminal(*command: str) -> tuple[subprocess.Popen[bytes], int]:
+    """Start *command* with a terminal of its own, and return it with our end of that; the caller closes it.
+
+    Not by a fork of this process, which has threads.
+    """
+    ours, theirs = os.openpty()
+    take = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", take, *command], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
+    os.close(theirs)
+    return process, ours
 
 
 def end_all_runners() -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from ipyrescue.runs import record as records
 from ipyrescue.runs import registry, spawn, stopping
 from ipyrescue.runs.record import Options
 from ipyrescue.store import lives
+from tests.runs.conftest import on_a_terminal
 
 pytestmark = pytest.mark.usefixtures("stand_in")
 
@@ -81,15 +81,13 @@ def test_a_run_survives_its_terminal_and_whoever_began_it(notebook):
         print("begun", record.runner.pid, flush=True)
         signal.pause()
     """
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", "\n".join(line.strip() for line in begin.splitlines())])
+    shell, terminal = on_a_terminal(sys.executable, "-c", "\n".join(line.strip() for line in begin.splitlines()))
     said = b""
     while b"begun" not in said or not said.endswith(b"\n"):
         said += os.read(terminal, 1000)
 
     os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGHUP
+    assert shell.wait() == -signal.SIGHUP
 
     folder = registry.find("train")
     record = records.judged(records.read(folder))
@@ -99,10 +97,18 @@ def test_a_run_survives_its_terminal_and_whoever_began_it(notebook):
     wait_for(folder, "stopped")
 
 
-def test_a_killed_runner_is_dead_at_once_and_can_be_resumed(notebook):
+@pytest.fixture
+def kernel():
+    """A process that does nothing, as a session of its own."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_killed_runner_is_dead_at_once_and_can_be_resumed(notebook, kernel):
     folder = begun(notebook(RUNS))
     record = spawn.detach(folder)
-    kernel = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     records.write(folder, records.dataclasses.replace(record, cell=3, cells=9, kernel=records.process_of(kernel.pid)))
 
     os.kill(record.runner.pid, signal.SIGKILL)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -12,12 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from jupyter_client import MultiKernelManager, write_connection_file
 
 from ipyrescue.cli.exits import Exit
+from ipyrescue.runs import examining, registry
 from ipyrescue.runs import record as records
-from ipyrescue.runs import registry
 from ipyrescue.store import lives
 from tests.cli.test_verbs import run, run_json
+from tests.runs.conftest import on_a_terminal
 
 pytestmark = pytest.mark.usefixtures("stand_in")
 
@@ -137,9 +138,7 @@ def test_a_runner_that_does_not_answer_is_ended(notebook, monkeypatch):
 def test_ctrl_c_ends_the_waiting_and_in_the_foreground_the_run(notebook):
     """With a terminal: what turns there is a person's, and a Ctrl-C reaches the whole group."""
     notebook("say(state='running', cell=1, cells=1)\nopen('ready', 'w').close()\ntime.sleep(600)")
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "ipyrescue", "run", "train.ipynb"])
+    shell, terminal = on_a_terminal(sys.executable, "-m", "ipyrescue", "run", "train.ipynb")
     said = b""
     with contextlib.suppress(OSError):  # which is how a terminal ends
         while not Path("ready").exists():
@@ -147,7 +146,7 @@ def test_ctrl_c_ends_the_waiting_and_in_the_foreground_the_run(notebook):
         os.write(terminal, b"\x03")
         while True:
             said += os.read(terminal, 1000)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == Exit.INTERRUPTED, said.decode()
+    assert shell.wait() == Exit.INTERRUPTED, said.decode()
     os.close(terminal)
     assert b"Traceback" not in said
     assert records.read(folder_of()).state == "stopped"
@@ -162,6 +161,35 @@ def test_ctrl_c_ends_the_waiting_and_in_the_foreground_the_run(notebook):
     assert waiting.communicate(timeout=60)[1] == ""
     assert waiting.returncode == Exit.INTERRUPTED
     assert records.judged(records.read(folder_of())).state == "running"
+
+
+def test_what_would_lose_the_work_is_said_before(notebook, monkeypatch):
+    told = ["It is on no volume.", "On the host:\nx"]
+    asked = []
+    monkeypatch.setattr(examining, "at_start", lambda *of: asked.append(of) or told)
+    notebook("say(state='finished')")
+
+    result = run("run", "train.ipynb", "--json")
+
+    assert result.stderr.splitlines()[:3] == ["It is on no volume.", "On the host:", "x"]
+    assert asked == [(Path("train.ipynb").absolute(), Path(".ipyrescue").absolute())]
+
+
+def test_a_hang_up_in_the_foreground_asks_to_save_and_stop(notebook):
+    notebook(
+        """
+        heard = []
+        before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+        signal.raise_signal(signal.SIGHUP)
+        signal.signal(signal.SIGTERM, before)
+        say(state="stopped", progress=str(heard), exit_code=75)
+        code = 75
+        """
+    )
+    before = signal.getsignal(signal.SIGHUP)
+
+    assert run("run", "train.ipynb").exit_code == Exit.STOPPED
+    assert (records.read(folder_of()).progress, signal.getsignal(signal.SIGHUP)) == ("[15]", before)
 
 
 def test_a_script_s_own_arguments_stand_behind_two_dashes(notebook):
@@ -218,21 +246,24 @@ def test_a_hostile_record_obeys_nobody(notebook):
     assert run("rm", "train").stdout == "Removed train\n"
 
 
-def test_attach_says_how(notebook):
-    notebook(
-        "say(state='running', connection_file=str(folder / 'kernel x.json')); asked(); say(state='finished')",
-    )
+def test_attach_says_how(notebook, tmp_path):
+    file = tmp_path / "kernel x.json"
+    notebook(f"say(state='running', connection_file={str(file)!r}); asked(); say(state='finished')")
     run("run", "train.ipynb", "-d")
     assert "cannot be seen from here" in run("attach", "train").stderr
-    (folder_of() / "kernel x.json").write_text("{}")
+    write_connection_file(str(file), key=b"a key", kernel_name="python3")
 
     result = run("attach", "train", "--print")
 
-    assert f"jupyter console --existing '{folder_of()}/kernel x.json'" in result.stdout
+    assert f"jupyter console --existing '{file}'" in result.stdout
     folder = Path(os.environ["XDG_STATE_HOME"]) / "ipyrescue" / "kernels"
     assert f"--ServerApp.allow_external_kernels=True --ServerApp.external_connection_dir={folder}" in result.stdout
-    assert (folder / "train.json").resolve() == folder_of() / "kernel x.json"
-    assert run_json("attach", "train")[1]["connection_file"] == str(folder_of() / "kernel x.json")
+    assert run_json("attach", "train")[1]["connection_file"] == str(file)
+    server = MultiKernelManager(external_connection_dir=str(folder))
+    assert len(server.list_kernel_ids()) == 1
+    file.unlink()
+    assert server.list_kernel_ids() == []
+    server.context.destroy()
 
 
 def test_nothing_of_a_notebook_is_loaded_before_it_is_needed():
