@@ -9,6 +9,7 @@ decides by itself, and is not protected before that: what its beginning has half
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import sys
 import threading
@@ -39,6 +40,8 @@ def prepare(
     """
     used, title = _used(source), os.path.basename(path)
     if "resume" in used:
+        with contextlib.suppress(RescueError):  # `resume` is going to raise it
+            session.recorder()  # a process that dies before that is on record all the same, where there is a store
         _Restart(title, begin=begin, says_resume=True, again=again).wait()
         return
     if again:

@@ -23,6 +23,7 @@ class Notes(Journal):
         super().__init__(folder, watch)
         self._next_beat = 0.0
         self._next_progress = 0.0
+        self._known: Process | None = None
 
     def look(self, last_line: Callable[[], str] = str) -> None:
         """Give a sign of life when it is time for one, and note what was printed, and what the process says."""
@@ -34,6 +35,8 @@ class Notes(Journal):
         if now >= self._next_progress:
             self._next_progress = now + _PROGRESS_SECONDS
             self.take_progress(last_line())
+            if self._known != self.record.kernel:
+                self.take_from_life()
 
     def take_progress(self, line: str) -> None:
         """Note the line that was printed last, if there is one."""
@@ -46,6 +49,7 @@ class Notes(Journal):
         life = self.life()
         if life is None:
             return
+        self._known = self.record.kernel
         known, saved_at = self.record.incarnations, life.saved_at or self.record.saved_at
         known = known if life.incarnation in known else (*known, life.incarnation)
         if (known, saved_at) != (self.record.incarnations, self.record.saved_at):
@@ -53,7 +57,8 @@ class Notes(Journal):
 
     def life(self) -> Life | None:
         """The life record of the process that runs, or ran last; None where it keeps none."""
-        for life in lives.read_all(records.store_of(self.folder)):
+        known = lives.read_all(records.store_of(self.folder)) if self.record.kernel is not None else []
+        for life in known:
             if Process(life.pid, life.start_ticks, life.boot_id, life.pid_namespace, life.host) == self.record.kernel:
                 return life
         return None

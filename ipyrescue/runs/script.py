@@ -30,7 +30,7 @@ from ipyrescue.runs.pipes import Pipes
 from ipyrescue.runs.record import Death, Record
 from ipyrescue.settings import format_duration
 from ipyrescue.store.lives import Life
-from ipyrescue.wording import clean, count
+from ipyrescue.wording import clean
 
 FINISHED, FAILED, DIED, STOPPED, INTERRUPTED = 0, 1, 6, 75, 130
 """Exit codes of a run; see `ipyrescue.cli.exits`."""
@@ -135,6 +135,7 @@ class _Run:
             self._notes.log.flush()
 
     def _start(self, pipes: Pipes) -> subprocess.Popen[bytes]:
+        self._notes.take_from_life()  # of a process whose runner was killed before it knew of the record
         record = self._notes.record
         resumes = bool(record.attempt and record.incarnations) and record.options.on_failure == "resume"
         try:
@@ -208,7 +209,6 @@ class _Run:
         text = f"{cause.verb} ({cause.text})" if cause is not None else f"died (exit code {end.exit_code})"
         death = Death(end.at, None, clean(text), end.exit_code, life.incarnation if life is not None else None)
         self._notes.note(deaths=(*self._notes.record.deaths, death))
-        self._notes.say(self._last_death())
 
     def _attested(self, end: End) -> Life | None:
         """The life record of the script's process, if it kept one, with the cause of its death."""
@@ -238,8 +238,7 @@ class _Run:
         """Wait before the next attempt; return False where the run was stopped meanwhile."""
         pauses = self._pace.pauses_seconds
         seconds = pauses[min(self._deaths_of_this_runner(), len(pauses)) - 1]
-        left = count(self._retries_left(), "more retry") if self._retries_left() == 1 else ""
-        left = left or f"{self._retries_left()} more retries"
+        left = f"{self._retries_left()} more {'retry' if self._retries_left() == 1 else 'retries'}"
         told = f"{self._last_death()} It begins again in {format_duration(seconds)}; after that, {left}."
         self._notes.say(told)
         self._notes.note(state="waiting", reason=told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import os
@@ -14,10 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ipyrescue.runs import record as records
-from ipyrescue.runs import spawn, stopping
+from ipyrescue.runs import script, spawn, stopping
 from ipyrescue.runs.log import read
 from ipyrescue.runs.record import Options, Record
 from ipyrescue.store import lives
@@ -57,9 +59,9 @@ class Run:
     def record(self) -> Record:
         return records.read(self.folder)
 
-    def until(self, text: str, times: int = 1) -> Run:
+    def until(self, text: str) -> Run:
         """Wait until the script has printed it."""
-        while sum(text.encode() in entry.data for entry in read(self.folder)) < times:
+        while not any(text.encode() in entry.data for entry in read(self.folder) if entry.stream != "runner"):
             assert self.runners[-1].poll() is None, self.printed("runner")
             time.sleep(0.02)
         return self
@@ -187,6 +189,16 @@ def test_a_script_goes_on_after_its_death_and_after_a_stop(run):
     assert one.printed("stderr").count("train0.py goes on from snapshot") == 2
     assert (one.record.attempt, len(one.record.incarnations), len(one.record.deaths)) == (3, 3, 1)
     assert one.record.saved_at is not None
+
+
+def test_only_what_the_run_itself_has_saved_is_gone_on_from(run):
+    record = dataclasses.replace(run("").record, incarnations=("a" * 16, "b" * 16))
+
+    again = script._command(record, resumes=True)
+    anew = script._command(record, resumes=False)
+
+    assert again[again.index("--resume") : again.index("--")] == ["--resume", "--of", "a" * 16, "--of", "b" * 16]
+    assert not {"--resume", "--of"} & set(anew)
 
 
 def test_a_run_in_the_foreground_prints_what_its_script_prints(tmp_path):
@@ -319,21 +331,24 @@ def test_who_still_holds_the_output_is_named(run):
     )
 
 
-def test_no_orphan_stays_behind_as_a_zombie(run):
+def test_an_orphan_is_the_runners_and_no_zombie_in_the_end(run):
     one = run(
         """
         import subprocess, time
-        orphans = subprocess.run(
-            ["sh", "-c", "for i in 1 2 3; do setsid sh -c 'echo $$; exec sleep 0.2' & done"], stdout=subprocess.PIPE
-        )
-        print(orphans.stdout.decode(), "waits", flush=True)
+        subprocess.run(["sh", "-c", "setsid sh -c 'echo orphan $$; exec sleep 600' &"])
         time.sleep(600)
         """
-    ).start(UNPROTECTED).until("waits")  # fmt: skip
+    ).start(UNPROTECTED).until("orphan")  # fmt: skip
 
-    for pid in map(int, one.printed().split()[:3]):
-        while os.path.exists(f"/proc/{pid}"):
+    pid = int(one.printed().split()[1])
+    try:
+        while psutil.Process(pid).ppid() != one.runners[0].pid:
+            assert psutil.Process(pid).ppid() != 1
             time.sleep(0.02)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    while os.path.exists(f"/proc/{pid}"):
+        time.sleep(0.02)
     stopping.request(one.folder, now=True)
     assert one.wait() == 75
 
