@@ -162,6 +162,7 @@ def test_a_cell_that_always_crashes_ends_the_run_when_no_retry_is_left(run: Call
     assert one.output.cells[1].metadata.ipyrescue.state == "died"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_in_a_loop_goes_on_there(run: Callable[..., Run], tmp_path: Path) -> None:
     one = run(
         f"{COUNT}ran(1)\nimport ipyrescue, time, pathlib\nseen = []",
@@ -196,6 +197,24 @@ def test_a_cell_that_takes_too_long_is_interrupted(run: Callable[..., Run]) -> N
 
     assert "Cell 2 ran longer than --timeout-cell 1s" in str(one.record.reason)
     assert "KeyboardInterrupt" in one.text(2)
+
+
+@pytest.mark.slow
+def test_what_follows_a_death_can_be_chosen(run: Callable[..., Run], tmp_path: Path) -> None:
+    dying = f"ran(2)\n{DIE_ONCE.format(2)}    {KILL}\nprint('two')"
+    one = run(f"{COUNT}ran(1)\nprint('one')", dying, on_failure="stop")
+    assert one.here() == runner.DIED
+    assert (one.pauses, len(one.record.deaths)) == ([], 1)
+
+    (tmp_path / "died2").unlink()
+    (tmp_path / "ran").unlink()
+    two = run(f"{COUNT}ran(1)\nprint('one')", dying, on_failure="restart")
+    assert two.here() == 0
+
+    assert (tmp_path / "ran").read_text() == "1 2 1 2 "
+    assert two.text(1) == "one\n--- ipyrescue: the cell runs again: the run went back to cell 1 ---\none\n"
+    assert two.text(2).endswith("the cell runs again, after cell 1 and what follows ---\ntwo\n")
+    assert [done.cell for done in two.record.done] == [1, 2]
 
 
 @pytest.mark.slow
