@@ -18,7 +18,8 @@ from ipyrescue.cli.output import console, say, write, write_json
 from ipyrescue.cli.progress import told
 from ipyrescue.cli.runs import Shown
 from ipyrescue.cli.verb import JsonOption, StoreOption, Verb
-from ipyrescue.runs import examining, registry, serving, spawn
+from ipyrescue.places import examining
+from ipyrescue.runs import registry, serving, spawn
 from ipyrescue.runs.record import OnFailure, Options, Record
 from ipyrescue.settings import parse_duration
 

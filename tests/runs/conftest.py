@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from ipyrescue.errors import RescueError
-from ipyrescue.runs import examining, registry, spawn
+from ipyrescue.places import examining
 from ipyrescue.runs import record as records
+from ipyrescue.runs import registry, spawn
 from ipyrescue.store import lives
 
 STAND_IN = """

@@ -14,8 +14,9 @@ import pytest
 from jupyter_client import MultiKernelManager, write_connection_file
 
 from ipyrescue.cli.exits import Exit
-from ipyrescue.runs import examining, registry
+from ipyrescue.places import examining
 from ipyrescue.runs import record as records
+from ipyrescue.runs import registry
 from ipyrescue.store import lives
 from tests.cli.test_verbs import run, run_json
 from tests.runs.conftest import on_a_terminal
