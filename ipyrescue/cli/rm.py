@@ -13,7 +13,8 @@ from ipyrescue.cli.output import write, write_json
 from ipyrescue.cli.stop import stopped
 from ipyrescue.cli.verb import JsonOption, StoreOption
 from ipyrescue.errors import CorruptError, RescueError, RunError
-from ipyrescue.runs import registry
+from ipyrescue.runs import holdings, registry
+from ipyrescue.runs import record as records
 from ipyrescue.runs.serving import LOCK_NAME
 from ipyrescue.store import lock
 
@@ -45,7 +46,7 @@ def rm(
 
 
 def _end(folder: Path, *, force: bool) -> None:
-    """Have no runner in *folder*. Raises RunError."""
+    """Have no runner in *folder*, and nothing pinned by one. Raises RunError, StoreError."""
     try:
         shown = runs.look(folder)
     except CorruptError:
@@ -57,6 +58,7 @@ def _end(folder: Path, *, force: bool) -> None:
             f"Nothing was removed: {folder.name} is {shown.record.state}. Stop it first: ipyrescue stop {folder.name} "
             f"(or all at once: ipyrescue rm --force {folder.name})"
         )
+    holdings.let_go(records.store_of(folder), shown.record)
 
 
 def _remove(folder: Path) -> None:

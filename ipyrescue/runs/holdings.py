@@ -16,7 +16,7 @@ from ipyrescue.incarnations.writers import wait_for_writers
 from ipyrescue.manifest import PROGRESS, Snapshot
 from ipyrescue.runs.plan import Saved
 from ipyrescue.runs.record import Death, Record
-from ipyrescue.store import Store
+from ipyrescue.store import Store, pins
 from ipyrescue.store.lives import Cause, Life
 from ipyrescue.store.signing import load_key
 
@@ -68,6 +68,12 @@ class Holdings:
 
     def _open(self) -> Store | None:
         return Store.open(self._root, load_key()) if (self._root / "format.json").exists() else None
+
+
+def let_go(root: Path, record: Record) -> None:
+    """Of a run that is removed: leave the snapshot that it had pinned to retention. Raises StoreError."""
+    if record.done and record.state != "finished":
+        pins.remove(root, [record.done[-1].snapshot])
 
 
 def bury(root: Path, notebook: str, end: End, cell: int | None) -> Death:

@@ -17,7 +17,7 @@ from ipyrescue.cli.exits import Exit
 from ipyrescue.places import examining
 from ipyrescue.runs import record as records
 from ipyrescue.runs import registry
-from ipyrescue.store import lives
+from ipyrescue.store import lives, pins
 from tests.cli.test_verbs import run, run_json
 from tests.runs.conftest import on_a_terminal
 
@@ -96,6 +96,22 @@ def test_a_detached_run_is_seen_stopped_resumed_and_removed(notebook):
     assert run("rm", "train", "--force").stdout == "Removed train\n"
     assert run("ps", "-a").stderr == "There are no runs. Begin one: ipyrescue run train.ipynb --detach\n"
     assert not list(registry.registry().glob("*.json"))
+
+
+def test_what_a_removed_run_had_pinned_is_left_to_retention(notebook):
+    """Only its runner would have unpinned it; what a person pinned stays."""
+    notebook("""
+        from ipyrescue.runs.record import Done
+        say(state="failed", exit_code=1, done=(Done(1, "c" * 64, "a" * 16, 7, "2026-01-01T00:00:00+00:00"),))
+        code = 1
+    """)
+    run("run", "train.ipynb")
+    root = records.store_of(folder_of())
+    pins.add(root, "a" * 16)
+    pins.add(root, "b" * 16)
+
+    assert run("rm", "train").stdout == "Removed train\n"
+    assert pins.read(root) == {"b" * 16}
 
 
 def test_the_end_of_a_run_is_the_end_of_the_command(notebook):
