@@ -1,5 +1,7 @@
 """One file's flock: writers share it, prune has it alone. Knows no reason for either.
 
+A second file is the gate to it: a prune that waits shuts it, so that writers who overlap for ever do not starve it.
+
 A lock is held for one snapshot and released by name (LOCK_UN), since an flock leaks into forked workers and would
 outlive a mere close. The file's contents decide nothing, so a dead holder leaves nothing stale behind.
 """
@@ -32,8 +34,8 @@ def shared(root: Path, timeout_seconds: float) -> Iterator[None]:
 
     Where the file system has no flock this does nothing: there nobody gets the exclusive lock either.
     """
-    with _opened(root) as fd:
-        if fcntl is None or not _acquire(fd, fcntl.LOCK_SH, root, timeout_seconds):
+    with _opened(layout.lock_file(root)) as fd:
+        if fcntl is None or not _acquire_behind_gate(fd, fcntl.LOCK_SH, root, timeout_seconds):
             yield
             return
         with _held(fd):
@@ -41,18 +43,31 @@ def shared(root: Path, timeout_seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive(root: Path, *, blocking: bool = False) -> Iterator[None]:
-    """Keep everybody away while bytes are freed. Raises StoreBusyError: at once, unless *blocking*."""
-    with _opened(root) as fd:
-        if fcntl is None or not _acquire(fd, fcntl.LOCK_EX, root, float("inf") if blocking else 0.0):
+def exclusive(root: Path, timeout_seconds: float = 0.0) -> Iterator[None]:
+    """Keep everybody away while bytes are freed. Raises StoreBusyError after *timeout_seconds*.
+
+    Who waits holds the gate, where writers queue up behind: however many there are, the last one inside is waited for.
+    """
+    with _opened(layout.lock_file(root)) as fd:
+        acquire = _acquire_behind_gate if timeout_seconds else _acquire
+        if fcntl is None or not acquire(fd, fcntl.LOCK_EX, root, timeout_seconds):
             raise StoreBusyError(f"{layout.lock_file(root)} cannot be locked on this file system; nothing is pruned.")
         with _held(fd):
             yield
 
 
+def _acquire_behind_gate(fd: int, kind: int, root: Path, timeout_seconds: float) -> bool:
+    """Pass the gate, shut behind oneself while one waits for the exclusive lock; then acquire the lock itself."""
+    started = time.monotonic()
+    with _opened(layout.gate_file(root)) as gate:
+        if not _acquire(gate, kind, root, timeout_seconds):
+            return False
+        with _held(gate):
+            return _acquire(fd, kind, root, max(0.0, timeout_seconds - (time.monotonic() - started)))
+
+
 @contextlib.contextmanager
-def _opened(root: Path) -> Iterator[int]:
-    path = layout.lock_file(root)
+def _opened(path: Path) -> Iterator[int]:
     with atomic.explained("open", path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | atomic.SAFE_FLAGS, 0o600)
     try:

@@ -15,6 +15,7 @@ from ipyrescue.store.lives import FROM_OUTSIDE, Life, is_answer, last_seen, read
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention, to_forget, to_verify
 from ipyrescue.store.store import Store
+from ipyrescue.store.usage import disk_bytes
 
 _BURY_SECONDS = 7 * 86_400.0
 
@@ -107,7 +108,7 @@ def used_bytes(root: Path) -> int:
 
 def _size_bytes(path: Path) -> int:
     try:
-        return path.lstat().st_size
+        return disk_bytes(path.lstat())
     except FileNotFoundError:
         return 0
 
