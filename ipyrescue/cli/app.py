@@ -16,6 +16,7 @@ from ipyrescue.cli.output import write
 from ipyrescue.cli.pin import pin
 from ipyrescue.cli.prune import prune
 from ipyrescue.cli.show import show
+from ipyrescue.cli.stats import stats
 from ipyrescue.cli.verb import Verb
 from ipyrescue.cli.verify import verify
 from ipyrescue.cli.why import why
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, diff, verify, pin, forget, prune, now, why, install):
+for _verb in (ls, show, diff, verify, pin, forget, prune, stats, now, why, install):
     app.command(_verb.__name__, cls=Verb)(_verb)
 
 
