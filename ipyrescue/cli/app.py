@@ -18,7 +18,7 @@ from ipyrescue.cli.prune import prune
 from ipyrescue.cli.show import show
 from ipyrescue.cli.stats import stats
 from ipyrescue.cli.verb import Verb
-from ipyrescue.cli.verify import verify
+from ipyrescue.cli.verify import VerifyVerb, verify
 from ipyrescue.cli.why import why
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -33,7 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for _verb in (ls, show, diff, verify, pin, forget, prune, stats, now, why, install):
-    app.command(_verb.__name__, cls=Verb)(_verb)
+    app.command(_verb.__name__, cls=VerifyVerb if _verb is verify else Verb)(_verb)
 
 
 def _print_version(asked: bool) -> None:
