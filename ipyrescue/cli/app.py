@@ -8,6 +8,7 @@ import typer
 
 from ipyrescue.cli.diff import diff
 from ipyrescue.cli.exits import MEANINGS
+from ipyrescue.cli.export import export
 from ipyrescue.cli.forget import forget
 from ipyrescue.cli.install import install
 from ipyrescue.cli.ls import ls
@@ -32,7 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (ls, show, diff, verify, pin, forget, prune, stats, now, why, install):
+for _verb in (ls, show, diff, verify, pin, forget, prune, stats, export, now, why, install):
     app.command(_verb.__name__, cls=VerifyVerb if _verb is verify else Verb)(_verb)
 
 
