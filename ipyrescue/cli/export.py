@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -151,26 +152,25 @@ def _folder_of(store: Store, snapshot: Snapshot) -> Path:
 
 def _in_a_process(order: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Have a fresh process follow *order*; it is gone when this returns. Raises RestoreError."""
-    reading, writing = os.pipe()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ipyrescue.exporting"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-        pass_fds=(writing,),
-        start_new_session=True,
-    )
-    os.close(writing)
-    try:
-        with open(reading, encoding="utf-8") as pipe:
-            _, errors = process.communicate(json.dumps({**order, "answer": writing}).encode())
-            said = pipe.read()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with tempfile.TemporaryFile() as answer_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ipyrescue.exporting"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            pass_fds=(answer_file.fileno(),),
+            start_new_session=True,
+        )
+        try:
+            _, errors = process.communicate(json.dumps({**order, "answer": answer_file.fileno()}).encode())
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        answer_file.seek(0)
+        said = answer_file.read()
     if not said:
         raise RestoreError(f"Nothing was exported: the process that unpickled it {_ended(process.returncode, errors)}.")
     answer: dict[str, Any] = json.loads(said)

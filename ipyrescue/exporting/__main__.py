@@ -1,4 +1,4 @@
-"""python -m ipyrescue.exporting: reads its order from standard input, answers on a pipe; not for people."""
+"""python -m ipyrescue.exporting: an order on standard input, the answer into a file given open; not for people."""
 
 from ipyrescue.exporting import unpickled
 

@@ -34,8 +34,8 @@ def main() -> None:
         answer = follow(order)
     except RescueError as error:
         answer = {"error": str(error)}
-    with open(order["answer"], "w", encoding="utf-8") as pipe:
-        json.dump(answer, pipe)
+    with open(order["answer"], "w", encoding="utf-8") as file:
+        json.dump(answer, file)
     os._exit(0)
 
 

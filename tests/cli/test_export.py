@@ -136,6 +136,7 @@ def test_pt_has_the_keys_of_a_checkpoint_and_loads_as_weights_only(truth, tmp_pa
     assert not (namespace / "unpickled").exists()
 
 
+@pytest.mark.slow
 def test_pt_of_everything_leaves_out_what_is_not_simple_and_refuses_it_by_name(truth, tmp_path):
     result = run("export", "latest", "-o", tmp_path / "all.pt")
 
@@ -148,6 +149,7 @@ def test_pt_of_everything_leaves_out_what_is_not_simple_and_refuses_it_by_name(t
     assert sorted(os.listdir(tmp_path)) == ["all.pt"]
 
 
+@pytest.mark.slow
 def test_parquet_is_the_table(truth, tmp_path):
     import pandas as pd
 
@@ -178,6 +180,25 @@ def test_a_folder_is_read_without_ipyrescue(truth, arrays, tmp_path):
     assert json.loads((folder / "snapshot.json").read_text())["notebook"] == "train.ipynb"
     assert "torch.manual_seed(0)" in (folder / "cells.jsonl").read_text()
     assert len(json.loads((folder / "groups.json").read_text())) == len(list((folder / "streams").iterdir()))
+
+
+def test_what_is_plain_is_exported_without_unpickling(truth, tmp_path):
+    """Of one process that wrote all three: which modules it has, and an audit hook."""
+    code = """
+import sys
+found = []
+sys.addaudithook(lambda event, args: found.append(args) if event == "pickle.find_class" else None)
+from ipyrescue.cli.app import app
+for out in ("x.safetensors", "x.npz", "x"):
+    names = ["model", "records"][out == "x.npz" :][:1] if out != "x" else []
+    app(["export", "latest", *names, "-o", sys.argv[1] + "/" + out], standalone_mode=False)
+heavy = {"torch", "numpy", "dill", "cloudpickle", "zstandard", "IPython", "ipyrescue.pickling"} & set(sys.modules)
+assert not heavy and not found, (heavy, found)
+"""
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["x", "x.npz", "x.safetensors"]
 
 
 @pytest.mark.parametrize(

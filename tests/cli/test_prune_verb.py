@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,27 @@ def test_prune_waits_for_a_writer_and_says_so_when_it_was_in_vain(store, make, m
 
     assert result.exit_code == Exit.FAILED
     assert "Nothing was freed" in result.stderr
+
+
+def test_ctrl_c_ends_it_between_two_packs(store, make, monkeypatch):
+    """The lock is free again, what went is gone, and the next one frees the rest."""
+    make()
+    for _ in range(3):
+        store.forget(make().id)
+    left, real = [2], Path.unlink
+
+    def interrupted(path, **options):
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        real(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", interrupted)
+    assert run("prune").exit_code == Exit.INTERRUPTED
+    monkeypatch.undo()
+
+    assert len(list(layout.packs(store.root).iterdir())) == 3
+    assert run_json("prune", "--store", store.root)[1]["packs_removed"] == 2
 
 
 @pytest.mark.parametrize("text", ["much", "-1%", "101%"])
