@@ -15,7 +15,7 @@ import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any
 
 from ipyrescue.errors import CorruptError, StoreFormatError
@@ -283,9 +283,10 @@ class Snapshot:
 
 def _parse(raw: bytes) -> dict[str, Any]:
     def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(pairs) != len({key for key, _ in pairs}):
+        found = dict(pairs)
+        if len(found) != len(pairs):
             raise CorruptError("A manifest has the same key twice.")
-        return dict(pairs)
+        return found
 
     def no_constants(text: str) -> Any:
         raise CorruptError(f"A manifest holds {text}, which is no JSON.")
@@ -307,17 +308,17 @@ Reader = Callable[[Any], Any]
 def _reader(kind: Any, where: str) -> Reader:
     """Make the reader of *kind*; *where* is what its errors call the place. Made once: there are thousands of blobs."""
     if kind in (int, float, str, bool):
-        return lambda value: _scalar(kind, value, where)
+        return partial(_scalar, kind, where)
     if dataclasses.is_dataclass(kind):
         return _record_reader(typing.cast(type, kind), where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        return lambda value: _matched(arguments[1], _scalar(arguments[0], value, where), where)
+        return lambda value: _matched(arguments[1], _scalar(arguments[0], where, value), where)
     if origin is tuple:
         item = _reader(arguments[0], where)
         return lambda value: tuple(map(item, _of_type(list, value, where)))
     if origin is dict:
-        return lambda value: {k: _scalar(str, v, where) for k, v in _of_type(dict, value, where).items()}
+        return lambda value: {k: _scalar(str, where, v) for k, v in _of_type(dict, value, where).items()}
     optional = _reader(arguments[0], where)
     return lambda value: None if value is None else optional(value)
 
@@ -346,13 +347,13 @@ def _matched(pattern: re.Pattern[str], text: str, where: str) -> str:
     return text
 
 
-def _scalar(kind: type, value: Any, where: str) -> Any:
+def _scalar(kind: type, where: str, value: Any) -> Any:
     if kind is float and type(value) is int:
         value = float(value) if abs(value) <= _MAX_INTEGER else math.inf
     good = type(value) is kind
     if good and kind is int:
         good = -_MAX_INTEGER <= value <= _MAX_INTEGER
-    if good and kind is float:
+    elif good and kind is float:
         good = math.isfinite(value)
     if not good:
         raise CorruptError(f"A manifest's {where} is not of type {kind.__name__}.")
