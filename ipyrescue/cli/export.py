@@ -33,13 +33,13 @@ _WORTH_A_BAR_BYTES = 500 * 10**6
 def export(
     snapshot: Annotated[str, typer.Argument(metavar="ID", help="An id or its beginning, a label or latest~N.")],
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Variables or tensors; all that fit when not given.")
+        list[str] | None, typer.Argument(metavar="NAME", help="Variables or tensors; all that fit when not given.")
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="What to write; by its ending.")] = ...,  # type: ignore[assignment]
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    r"""Write variables of a snapshot into a file that is read without ipyrescue. Nothing is overwritten.
+    """Write variables of a snapshot into a file that is read without ipyrescue. Nothing is overwritten.
 
     \b
     FILE.safetensors  tensors and arrays, by their dotted names
@@ -50,7 +50,7 @@ def export(
 
     The names of one module lose its own: export ID model gives fc1.weight. A .pt has model_state, optimizer_state and
     the other names as they are. Only .pt and .parquet unpickle, in a process of their own, after every check.
-    """
+    """  # noqa: D301 - typer's mark for lines that stay as they are
     opened = open_store(store, need_key=True)
     found, target = opened.find(snapshot), out.absolute()
     drafts.refuse_taken(target)

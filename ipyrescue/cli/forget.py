@@ -40,7 +40,7 @@ KeepLabelOption = Annotated[
 
 def forget(
     snapshots: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Ids or their beginnings, or labels.")
+        list[str] | None, typer.Argument(metavar="ID", help="Ids or their beginnings, or labels.")
     ] = None,
     keep_last: KeepLastOption = 0,
     keep_hourly: KeepHourlyOption = 0,

@@ -80,6 +80,8 @@ def _size(described: Any) -> int:
     """Raises ValueError, TypeError, IndexError for what is no description."""
     if type(described) is list:
         return sum(_size(field[1]) * _count(field[2] if len(field) > 2 else ()) for field in described)
+    if described == "?":  # how NumPy spells bool in a field
+        return 1
     match = _TYPE.fullmatch(described)
     if match is None:
         raise ValueError(described)
