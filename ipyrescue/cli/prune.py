@@ -16,7 +16,8 @@ from ipyrescue.store import Store
 from ipyrescue.store.prune import Plan, Pruned, plan
 from ipyrescue.store.prune import prune as free
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
+"""Less than a writer waits: one that queues up behind a prune that waits in vain must not fail."""
 DEFAULT_MAX_UNUSED = 0.5
 _WORTH_A_BAR_BYTES = 500 * 10**6
 
@@ -50,7 +51,7 @@ def prune(
     """Free the bytes that no snapshot references: whole packs, and what killed kernels left unfinished.
 
     With --repack also dead bytes of packs that still hold living ones: they become holes in the file, nothing is
-    copied or moved, so that no space is needed to free some (Linux; not on every file system). Waits up to a minute
+    copied or moved, so that no space is needed to free some (Linux; not on every file system). Waits half a minute
     for kernels that are writing, and frees nothing while a manifest cannot be read.
     """
     opened = open_store(store, need_key=True)

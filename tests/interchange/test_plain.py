@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ipyrescue.errors import CorruptError, StoreError
@@ -22,6 +22,7 @@ def plain(dtype, shape, strides, offset):
 slices = st.slices(5)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(first=slices, second=slices, third=slices, axes=st.permutations(range(3)), dtype=st.sampled_from(["i1", "f8"]))
 def test_every_view_of_an_array_comes_out_as_numpy_copies_it(first, second, third, axes, dtype):
     memory = np.arange(125).astype(dtype).reshape(5, 5, 5)
@@ -37,7 +38,10 @@ def test_every_view_of_an_array_comes_out_as_numpy_copies_it(first, second, thir
 
 @pytest.mark.parametrize(
     ("shape", "strides", "offset"),
-    [((5,), (1,), 0), ((4,), (1,), 1), ((2,), (-1,), 0), ((1,), (1,), -1), ((2, 2), (4, 1), 0), ((4,), (), 0), ((-1,), (1,), 0)],
+    [
+        ((5,), (1,), 0), ((4,), (1,), 1), ((2,), (-1,), 0), ((1,), (1,), -1), ((2, 2), (4, 1), 0), ((4,), (), 0),
+        ((-1,), (1,), 0),
+    ],
 )  # fmt: skip
 def test_elements_outside_of_the_bytes_are_damage(shape, strides, offset):
     with pytest.raises(CorruptError):
