@@ -9,14 +9,15 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from kernels import kernels
-from safetensors.numpy import load_file as load_arrays
-from safetensors.torch import load_file
 
 from ipyrescue.cli.exits import Exit
 from ipyrescue.store import Store, layout, signing
 from tests.cli.test_verbs import run, run_json
+
+torch = pytest.importorskip("torch")
+load_arrays = pytest.importorskip("safetensors.numpy").load_file
+load_file = pytest.importorskip("safetensors.torch").load_file
 
 CELLS = """
 import sys, torch, numpy as np, pandas as pd

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from kernels import kernels
 
 from ipyrescue.cli.exits import Exit
@@ -44,6 +45,7 @@ def test_stats_of_an_empty_store(store):
 
 def test_stats_of_a_kernels_store(tmp_path):
     """A tensor is found by its dotted name, in as many contents as there were."""
+    pytest.importorskip("torch")
     with kernels(tmp_path) as make_kernel:
         kernel = make_kernel()
         kernel.run("%load_ext ipyrescue\nimport torch\nmodel = torch.nn.Linear(300, 200)\n%checkpoint_vars")
