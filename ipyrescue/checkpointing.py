@@ -22,7 +22,7 @@ from ipyrescue import cells, environment
 from ipyrescue.binding import borrowed_names
 from ipyrescue.errors import CheckpointError
 from ipyrescue.manifest import FORMAT_VERSION, PROGRESS, Frame, Settings, Skipped, Snapshot, Variable
-from ipyrescue.pickling import randomness
+from ipyrescue.pickling import arrays, randomness
 from ipyrescue.pickling.buffers import Area, Copies, OnDevice, Reference
 from ipyrescue.pickling.cutting import Cutter, cut_group
 from ipyrescue.pickling.encode import Encoded, EncodedGroup, encode
@@ -179,6 +179,8 @@ def stage(selection: Selection, area: Area, started: float, *, trained_only: boo
 
 
 def _note_one(name: str, value: Any, names: dict[int, str], references: list[Reference], *, trained_only: bool) -> None:
+    for dotted, array in arrays.named(name, value):
+        names.setdefault(id(array), dotted)
     for dotted, tensor in named(name, value):
         names.setdefault(id(tensor), dotted)
         for trained in (tensor, gradient(tensor)) if not trained_only or is_trained(value, tensor) else ():

@@ -41,6 +41,8 @@ MAY_IMPORT = {
     "checkpointing": NOUNS | PARTS | {"selection", "binding"},
     "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
     "checking": NOUNS | {"store", "pickling", "restoring"},
+    "exporting": NOUNS | {"store", "restoring"},
+    "interchange": NOUNS | {"store"},
     "incarnations": NOUNS | {"store", "finding"},
     "kernel": NOUNS | VERBS | {"store", "capture", "incarnations", "training"},
     "training": NOUNS | VERBS | {"store", "capture"},
@@ -48,7 +50,7 @@ MAY_IMPORT = {
     "places": NOUNS | {"store"},
     "runs": NOUNS | {"store", "incarnations", "places"},
     "server": NOUNS | {"store", "incarnations", "runs"},
-    "cli": NOUNS | {"store", "incarnations", "places", "runs"},
+    "cli": NOUNS | {"store", "incarnations", "interchange", "places", "runs"},
     "__main__": {"cli"},
     "__init__": {"errors", "manifest", "restoring", "kernel", "training", "server"},  # lazily, one name at a time
 }
@@ -64,7 +66,7 @@ OWNED_BY = {
     "cloudpickle": {"pickling", "capture", "training"},
     "dill": {"pickling", "capture", "training"},
     "numpy": {"pickling", "capture", "training"},
-    "torch": {"pickling", "capture", "training"},
+    "torch": {"pickling", "capture", "training", "exporting"},
     "zstandard": {"pickling"},
     "blake3": {"store"},
     "jupyter_core": {"settings", "store", "cli"},

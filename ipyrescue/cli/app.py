@@ -10,6 +10,7 @@ from ipyrescue.cli.attach import attach
 from ipyrescue.cli.diff import diff
 from ipyrescue.cli.doctor import doctor
 from ipyrescue.cli.exits import MEANINGS
+from ipyrescue.cli.export import export
 from ipyrescue.cli.forget import forget
 from ipyrescue.cli.install import install
 from ipyrescue.cli.logs import logs
@@ -17,14 +18,16 @@ from ipyrescue.cli.ls import ls
 from ipyrescue.cli.now import now
 from ipyrescue.cli.output import write
 from ipyrescue.cli.pin import pin
+from ipyrescue.cli.prune import prune
 from ipyrescue.cli.ps import ps
 from ipyrescue.cli.resume import resume
 from ipyrescue.cli.rm import rm
 from ipyrescue.cli.run import RunVerb, run
 from ipyrescue.cli.show import show
+from ipyrescue.cli.stats import stats
 from ipyrescue.cli.stop import stop
 from ipyrescue.cli.verb import Verb
-from ipyrescue.cli.verify import verify
+from ipyrescue.cli.verify import VerifyVerb, verify
 from ipyrescue.cli.why import why
 
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in MEANINGS.items())
@@ -39,12 +42,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+_KINDS = {run: RunVerb, verify: VerifyVerb}
 for _verb in (
-    *(ls, show, diff, verify, pin, forget, now, why),
+    *(ls, show, diff, verify, pin, forget, prune, stats, export, now, why),
     *(run, ps, logs, attach, stop, resume, rm),
     *(doctor, install),
 ):
-    app.command(_verb.__name__, cls=RunVerb if _verb is run else Verb)(_verb)
+    app.command(_verb.__name__, cls=_KINDS.get(_verb, Verb))(_verb)
 
 
 def _print_version(asked: bool) -> None:

@@ -7,36 +7,80 @@ from typing import Annotated, Any
 
 import typer
 
+from ipyrescue.cli import thinning
 from ipyrescue.cli.entries import Entry, choose, entries, open_store, summary
 from ipyrescue.cli.exits import Exit
 from ipyrescue.cli.output import printable, say, write, write_json
+from ipyrescue.cli.thinning import free_bytes, freeable_bytes
 from ipyrescue.cli.verb import JsonOption, StoreOption, finish
-from ipyrescue.errors import RescueError, StoreError
+from ipyrescue.errors import StoreError
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
-from ipyrescue.store.blobs import pack_signature
-from ipyrescue.store.prune import prune
+from ipyrescue.store.retention import Policy
+
+KeepLastOption = Annotated[
+    int, typer.Option("--keep-last", metavar="N", min=0, show_default=False, help="Keep the last N.")
+]
+KeepHourlyOption = Annotated[
+    int,
+    typer.Option(
+        "--keep-hourly", metavar="N", min=0, show_default=False, help="Keep the newest of each of the last N hours."
+    ),
+]
+KeepDailyOption = Annotated[
+    int,
+    typer.Option(
+        "--keep-daily", metavar="N", min=0, show_default=False, help="Keep the newest of each of the last N days."
+    ),
+]
+KeepLabelOption = Annotated[
+    bool, typer.Option("--keep-label", help="Keep what has a label; labels stay anyway, so alone it means only these.")
+]
 
 
 def forget(
-    snapshots: Annotated[list[str], typer.Argument(metavar="ID", help="Ids or their beginnings, or labels.")],
+    snapshots: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Ids or their beginnings, or labels.")
+    ] = None,
+    keep_last: KeepLastOption = 0,
+    keep_hourly: KeepHourlyOption = 0,
+    keep_daily: KeepDailyOption = 0,
+    keep_label: KeepLabelOption = False,
+    notebook: Annotated[str | None, typer.Option("--notebook", help="With --keep-...: only of this one.")] = None,
+    free: Annotated[bool, typer.Option("--prune", help="With --keep-...: also free their bytes now.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Also the last good snapshot of a notebook.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With ID: also the last good snapshot of a notebook.")] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Forget snapshots for good and free their bytes.
+    """Forget snapshots for good: those named, or of each notebook all but those to keep.
 
-    Bytes that other snapshots need stay. The last good snapshot of a notebook goes only with --yes, one that is pinned
-    only after ipyrescue pin ID --off. Exit code 3 when they are forgotten but their bytes could not be freed yet.
+    With ID their bytes are freed, too; bytes that other snapshots need stay. The last good snapshot of a notebook goes
+    only with --yes, one that is pinned only after ipyrescue pin ID --off.
+
+    With --keep-last and the like whatever you say these stay: labels, pins, the newest good one of the notebook and of
+    each kernel that was not restored yet, and all that does not have two newer ones whose every byte was read.
+
+    Exit code 3 when they are forgotten but their bytes could not be freed yet.
     """
     opened = open_store(store, need_key=True)
+    by_policy = bool(keep_last or keep_hourly or keep_daily or keep_label)
+    if by_policy == bool(snapshots):
+        raise typer.BadParameter("Say either ids, or what to keep: --keep-last 10 --keep-daily 7")
+    if by_policy:
+        policy = Policy(keep_last, keep_hourly, keep_daily)
+        finish(thinning.forget_all_but(opened, policy, notebook, dry_run=dry_run, free=free, as_json=as_json))
+    else:
+        finish(_forget_named(opened, snapshots or [], dry_run=dry_run, yes=yes, as_json=as_json))
+
+
+def _forget_named(opened: Store, specs: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool) -> Exit:
     there = entries(opened)
-    chosen = list({entry.id: entry for entry in (choose(opened, spec) for spec in snapshots)}.values())
+    chosen = list({entry.id: entry for entry in (choose(opened, spec) for spec in specs)}.values())
     _refuse_the_pinned(chosen)
     if not yes:
         _refuse_the_last_good(there, chosen)
-    estimate = _freeable_bytes(opened, there, chosen)
+    estimate = freeable_bytes(opened, there, chosen)
     freed, why_not = (estimate, None) if dry_run else _forget(opened, chosen)
     if as_json:
         write_json(_document(opened, chosen, dry_run=dry_run, freed=freed, why_not=why_not))
@@ -44,7 +88,7 @@ def forget(
         _write(chosen, dry_run=dry_run, freed=freed)
     if why_not:
         say(f"Their bytes are not free yet: {why_not}")
-    finish(Exit.DAMAGED if why_not else Exit.OK)
+    return Exit.DAMAGED if why_not else Exit.OK
 
 
 def _refuse_the_pinned(chosen: Sequence[Entry]) -> None:
@@ -68,29 +112,11 @@ def _notebooks(found: Iterable[Entry]) -> set[str]:
     return {entry.snapshot.notebook for entry in found if entry.good and entry.snapshot}
 
 
-def _freeable_bytes(store: Store, there: Sequence[Entry], chosen: Sequence[Entry]) -> int:
-    """The size of the packs that only *chosen* snapshots need."""
-    going = {entry.id for entry in chosen}
-    kept = _packs(entry for entry in there if entry.id not in going)
-    signatures = [pack_signature(store.root, pack) for pack in _packs(chosen) - kept]
-    return sum(signature[2] for signature in signatures if signature is not None)
-
-
-def _packs(found: Iterable[Entry]) -> set[str]:
-    return {blob.pack for entry in found if entry.snapshot for blob in entry.snapshot.blobs}
-
-
 def _forget(store: Store, chosen: Sequence[Entry]) -> tuple[int, str | None]:
     """Forget, then prune; return the bytes freed, and why not if they could not be."""
     for entry in chosen:
         store.forget(entry.id)
-    try:
-        pruned = prune(store)
-    except RescueError as error:
-        return 0, str(error)
-    if pruned is None:
-        return 0, "a kernel is writing to the store right now; the next snapshot or forget frees them."
-    return pruned.bytes, None
+    return free_bytes(store)
 
 
 def _document(

@@ -10,16 +10,19 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 from ipyrescue.addresses import address_of
 from ipyrescue.pickling.buffers import Reference, References
+from ipyrescue.pickling.tensors import MAX_DEPTH, MAX_NAMED, items
 
 Describe = Callable[[Any, Reference], None]
 Note = Callable[[str], None]
 Reduced = tuple[Any, ...]
 
+_CONTAINERS = (dict, list, tuple)
 _BY_FILE = "By reference to its file, whose content is not in the snapshot"
 _SEPARATED = "Values kept, separate from the bytearray (or other buffer) whose memory it used"
 
@@ -38,6 +41,23 @@ def reducers(references: References, describe: Describe, note: Note) -> dict[typ
         return _reduce_subclass(numpy, array, references, note)
 
     return {numpy.ndarray: reduce_array}
+
+
+def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (dotted name, array) for an array, and for those in plain containers, three levels deep."""
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and hasattr(numpy, "ndarray"):
+        yield from islice(_walk(numpy.ndarray, name, value, 0), MAX_NAMED)
+
+
+def _walk(ndarray: type, name: str, value: Any, depth: int) -> Iterator[tuple[str, Any]]:
+    kind = type(value)
+    if kind is ndarray:
+        yield name, value
+    elif depth < MAX_DEPTH and kind in _CONTAINERS:
+        for key, item in items(value):
+            if type(item) is ndarray or type(item) in _CONTAINERS:
+                yield from _walk(ndarray, f"{name}.{key}", item, depth + 1)
 
 
 def kinds() -> tuple[type, ...]:

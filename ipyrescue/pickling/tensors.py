@@ -15,8 +15,8 @@ from typing import Any
 from ipyrescue.pickling.buffers import Reference, References
 
 _PROTOCOL = 5
-_MAX_NAMED = 20_000
-_MAX_DEPTH = 3
+MAX_NAMED = 20_000
+MAX_DEPTH = 3
 
 Reduced = tuple[Any, ...]
 Describe = Callable[[Any, Reference], None]
@@ -212,7 +212,7 @@ def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     if torch is None or not hasattr(torch, "nn"):
         return
     for count, found in enumerate(_walk(torch, name, value, 0)):
-        if count >= _MAX_NAMED:
+        if count >= MAX_NAMED:
             return
         yield found
 
@@ -225,8 +225,8 @@ def _walk(torch: Any, name: str, value: Any, depth: int) -> Iterator[tuple[str, 
         yield from _walk_module(torch, name, value, set())
     elif issubclass(kind, torch.optim.Optimizer):
         yield from _walk_optimizer(torch, name, value)
-    elif depth < _MAX_DEPTH:
-        for key, item in _items(value):
+    elif depth < MAX_DEPTH:
+        for key, item in items(value):
             yield from _walk(torch, f"{name}.{key}", item, depth + 1)
 
 
@@ -236,21 +236,21 @@ def _walk_module(torch: Any, name: str, module: Any, seen: set[int]) -> Iterator
         return
     seen.add(id(module))
     held = _attributes(torch.nn.Module, module)
-    for key, item in (*_items(held.get("_parameters")), *_items(held.get("_buffers"))):
+    for key, item in (*items(held.get("_parameters")), *items(held.get("_buffers"))):
         if issubclass(type(item), torch.Tensor):
             yield f"{name}.{key}", item
-    for key, item in _items(held.get("_modules")):
+    for key, item in items(held.get("_modules")):
         if issubclass(type(item), torch.nn.Module):
             yield from _walk_module(torch, f"{name}.{key}", item, seen)
 
 
 def _walk_optimizer(torch: Any, name: str, optimizer: Any) -> Iterator[tuple[str, Any]]:
     held = _attributes(torch.optim.Optimizer, optimizer)
-    groups = [dict(_items(group)) for _, group in _items(held.get("param_groups"))]
-    parameters = [parameter for group in groups for _, parameter in _items(group.get("params"))]
+    groups = [dict(items(group)) for _, group in items(held.get("param_groups"))]
+    parameters = [parameter for group in groups for _, parameter in items(group.get("params"))]
     numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
     for parameter, state in _pairs(held.get("state")):
-        for key, item in _items(state) if id(parameter) in numbers else ():
+        for key, item in items(state) if id(parameter) in numbers else ():
             if issubclass(type(item), torch.Tensor):
                 yield f"{name}.state.{numbers[id(parameter)]}.{key}", item
 
@@ -261,12 +261,13 @@ def _attributes(base: Any, value: Any) -> dict[str, Any]:
     return attributes
 
 
-def _items(value: Any) -> list[tuple[Any, Any]]:
-    if (type(value) is list or type(value) is tuple) and len(value) <= _MAX_NAMED:
+def items(value: Any) -> list[tuple[Any, Any]]:
+    """What a plain container holds, by key or number; nothing of any other object, or of a very large one."""
+    if (type(value) is list or type(value) is tuple) and len(value) <= MAX_NAMED:
         return list(enumerate(value))
     return [(key, item) for key, item in _pairs(value) if type(key) is str or type(key) is int]
 
 
 def _pairs(value: Any) -> list[tuple[Any, Any]]:
     """The items of a dictionary, past the methods of a subclass."""
-    return list(dict.items(value)) if issubclass(type(value), dict) and dict.__len__(value) <= _MAX_NAMED else []
+    return list(dict.items(value)) if issubclass(type(value), dict) and dict.__len__(value) <= MAX_NAMED else []

@@ -96,6 +96,11 @@ def pack_path(root: Path, pack: str) -> Path:
     return packs(root) / f"{_checked(pack)}.pack"
 
 
+def gate_file(root: Path) -> Path:
+    """The file whose flock one passes on the way to the lock, and a waiting prune holds. It is never unlinked."""
+    return root / "gate"
+
+
 def life_path(root: Path, incarnation: str) -> Path:
     """Where the life record of this incarnation stands. Raises CorruptError for what is no id."""
     return kernels(root) / f"{_checked(incarnation)}.json"
@@ -273,7 +278,7 @@ def _make_folder(path: Path) -> bool:
 
 def _refuse_strange(root: Path) -> None:
     """A folder with other things in it is somebody's home or project, not a store in the making."""
-    ours = {*FOLDERS, "format.json", "lock", ".gitignore", "CACHEDIR.TAG", "README.txt"}
+    ours = {*FOLDERS, "format.json", "lock", "gate", ".gitignore", "CACHEDIR.TAG", "README.txt"}
     strange = sorted({entry.name for entry in root.iterdir()} - ours) if root.is_dir() else []
     if strange:
         raise StoreError(

@@ -1,7 +1,8 @@
 """One file's flock: writers share a store's, prune has it alone; of other files somebody has one alone.
 
-Knows no reason for either. A lock of a store is held for one snapshot. All are released by name (LOCK_UN), since an
-flock leaks into forked workers and would outlive a mere close. The file's contents decide nothing, so a dead holder
+Knows no reason for either. A second file is the gate to a store's: a prune that waits shuts it, so that writers who
+overlap for ever do not starve it. A lock of a store is held for one snapshot. All are released by name (LOCK_UN), since
+an flock leaks into forked workers and would outlive a mere close. The file's contents decide nothing, so a dead holder
 leaves nothing stale behind.
 """
 
@@ -34,7 +35,7 @@ def shared(root: Path, timeout_seconds: float) -> Iterator[None]:
     Where the file system has no flock this does nothing: there nobody gets the exclusive lock either.
     """
     with _opened(layout.lock_file(root)) as fd:
-        if fcntl is None or not _acquire(fd, fcntl.LOCK_SH, root, timeout_seconds):
+        if fcntl is None or not _acquire_behind_gate(fd, fcntl.LOCK_SH, root, timeout_seconds):
             yield
             return
         with _held(fd):
@@ -42,13 +43,27 @@ def shared(root: Path, timeout_seconds: float) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def exclusive(root: Path, *, blocking: bool = False) -> Iterator[None]:
-    """Keep everybody away while bytes are freed. Raises StoreBusyError: at once, unless *blocking*."""
+def exclusive(root: Path, timeout_seconds: float = 0.0) -> Iterator[None]:
+    """Keep everybody away while bytes are freed. Raises StoreBusyError after *timeout_seconds*.
+
+    Who waits holds the gate, where writers queue up behind: however many there are, the last one inside is waited for.
+    """
     with _opened(layout.lock_file(root)) as fd:
-        if fcntl is None or not _acquire(fd, fcntl.LOCK_EX, root, float("inf") if blocking else 0.0):
+        acquire = _acquire_behind_gate if timeout_seconds else _acquire
+        if fcntl is None or not acquire(fd, fcntl.LOCK_EX, root, timeout_seconds):
             raise StoreBusyError(f"{layout.lock_file(root)} cannot be locked on this file system; nothing is pruned.")
         with _held(fd):
             yield
+
+
+def _acquire_behind_gate(fd: int, kind: int, root: Path, timeout_seconds: float) -> bool:
+    """Pass the gate, shut behind oneself while one waits for the exclusive lock; then acquire the lock itself."""
+    started = time.monotonic()
+    with _opened(layout.gate_file(root)) as gate:
+        if not _acquire(gate, kind, root, timeout_seconds):
+            return False
+        with _held(gate):
+            return _acquire(fd, kind, root, max(0.0, timeout_seconds - (time.monotonic() - started)))
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
-"""Packs that no manifest names, to free bytes, and pins of what is gone. Knows no retention.
+"""Bytes that no manifest names, to free space, and pins of what is gone. Knows no retention.
 
-What is to go was forgotten before.
+What is to go was forgotten before. Packs go whole; on request the dead bytes of a pack that still has living ones
+become a hole (see `ipyrescue.store.holes`), which moves and rewrites nothing.
 
 The order that makes it safe: a manifest is unlinked and its folder synced first (`Store.forget`), then, under the
-exclusive lock, every manifest is read, and only then packs go. If one manifest cannot be read, none goes.
+exclusive lock, every manifest is read, and only then bytes go. If one manifest cannot be read, none goes.
 """
 
 from __future__ import annotations
@@ -11,60 +12,120 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipyrescue.errors import RescueError, StoreBusyError, StoreError, UntrustedError
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import atomic, layout, lock, pins
+from ipyrescue.store import atomic, holes, layout, lock, pins, usage
+from ipyrescue.store.usage import PackUse
 
 if TYPE_CHECKING:
     from ipyrescue.store.store import Store
 
 _ORPHAN_SECONDS = 3600.0
 
+Advance = Callable[[int], None]
+"""Told of so many more bytes that are free now."""
+
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was freed."""
+    """What was freed: whole *packs*, and *bytes* in all; *repacked* are the packs that were freed of dead bytes.
+
+    *left* are those that keep dead bytes they should not have kept, by the reason.
+    """
 
     packs: int
     bytes: int
+    repacked: int = 0
+    left: dict[str, int] = field(default_factory=dict)
 
 
-def prune(store: Store) -> Pruned | None:
+@dataclass(frozen=True)
+class Plan:
+    """What may be freed: whole packs, unfinished files, and packs of which dead bytes are given back."""
+
+    dead: tuple[PackUse, ...]
+    drafts: tuple[Path, ...]
+    sparse: tuple[PackUse, ...]
+
+    @property
+    def bytes(self) -> int:
+        """What carrying it out would free."""
+        freed = sum(use.disk_bytes for use in self.dead) + sum(use.dead_bytes for use in self.sparse)
+        return freed + sum(map(_size_bytes, self.drafts))
+
+
+def prune(
+    store: Store, *, max_dead: float | None = None, wait_seconds: float = 0.0, advance: Advance = lambda freed: None
+) -> Pruned | None:
     """Delete whole packs that nothing references, and all unfinished work; None when a writer is busy.
 
-    Raises StoreError, having deleted no pack, when a manifest cannot be read: it may need any of them.
+    With *max_dead* (0 to 1) also the dead bytes of packs of which a larger share is dead. A writer is waited for as
+    long as *wait_seconds*. Raises StoreError, having freed nothing, when a manifest cannot be read: it may need any.
     """
     with atomic.explained("prune", store.root):
         layout.check_writable(store.root)
         with contextlib.ExitStack() as held:
             try:
-                held.enter_context(lock.exclusive(store.root))
+                held.enter_context(lock.exclusive(store.root, wait_seconds))
             except StoreBusyError:
                 return None
-            return _prune(store)
+            return _prune(store, max_dead, advance)
 
 
-def _prune(store: Store) -> Pruned:
+def plan(store: Store, max_dead: float | None = None) -> Plan:
+    """What `prune` would free now. Locks and writes nothing. Raises StoreError as it does."""
+    with atomic.explained("examine", store.root):
+        packs = usage.packs(store.root, referencing(store))
+        drafts = [*_plain_files(layout.temporary(store.root)), *_orphans(layout.kernels(store.root))]
+    return Plan(
+        tuple(use for use in packs if not use.named),
+        tuple(drafts),
+        tuple(use for use in packs if max_dead is not None and use.living and use.dead_share > max_dead),
+    )
+
+
+def _prune(store: Store, max_dead: float | None, advance: Advance) -> Pruned:
     # A process that was killed inside `forget` may have unlinked without syncing.
     atomic.sync_folder(layout.snapshots(store.root))
-    needed = _referenced(store)
-    dead = [path for path in _packs(store.root) if layout.parse_pack_name(path.name) not in needed]
-    drafts = [*_plain_files(layout.temporary(store.root)), *_orphans(layout.kernels(store.root))]
-    freed = sum(_remove(path) for path in [*dead, *drafts])
+    planned = plan(store, max_dead)
+    freed = sum(_told(advance, _remove(path)) for path in [*(use.path for use in planned.dead), *planned.drafts])
     atomic.sync_folder(layout.packs(store.root))
     pins.remove(store.root, store.pins() - {name[11:27] for name in store.catalog.names()})
-    return Pruned(len(dead), freed)
+    repacked, left = _repack(planned.sparse, advance)
+    return Pruned(len(planned.dead), freed + sum(repacked), len(repacked), left)
 
 
-def _referenced(store: Store) -> set[str]:
-    """The packs of every manifest, of whoever signed it. Raises StoreError when one cannot be read."""
+def _repack(sparse: tuple[PackUse, ...], advance: Advance) -> tuple[list[int], dict[str, int]]:
+    """Give dead bytes of packs back; return how many of each, and how many packs keep theirs for which reason."""
+    freed: list[int] = []
+    left: dict[str, int] = {}
+    for use in sparse:
+        # The drafts are gone by now, so a second name is somebody else's: a backup made of hard links.
+        if use.path.lstat().st_nlink > 1:
+            reason = "has a second name (a backup by hard links?), in which bytes would be lost"
+        elif not holes.punch(use.path, use.dead()):
+            reason = "is on a file system that cannot make holes"
+        else:
+            freed.append(_told(advance, use.disk_bytes - usage.disk_bytes(use.path.lstat())))
+            continue
+        left[reason] = left.get(reason, 0) + 1
+    return freed, left
+
+
+def _told(advance: Advance, freed_bytes: int) -> int:
+    advance(freed_bytes)
+    return freed_bytes
+
+
+def referencing(store: Store) -> list[Snapshot]:
+    """The snapshots of every manifest, of whoever signed it. Raises StoreError when one cannot be read."""
     foreign = [_foreign(store, item.name, item.error) for item in store.unreadable()]
-    return {blob.pack for snapshot in [*store.snapshots(), *foreign] for blob in snapshot.blobs}
+    return [*store.snapshots(), *foreign]
 
 
 def _foreign(store: Store, name: str, error: RescueError) -> Snapshot:
@@ -78,10 +139,6 @@ def _foreign(store: Store, name: str, error: RescueError) -> Snapshot:
             f"Nothing was pruned: {store.catalog.path(name)} cannot be read, and it may need any pack ({reason}) "
             f"To give it up: ipyrescue forget {name[11:27]}"
         ) from reason
-
-
-def _packs(root: Path) -> Iterator[Path]:
-    return (path for path in _plain_files(layout.packs(root)) if layout.parse_pack_name(path.name))
 
 
 def _plain_files(folder: Path) -> list[Path]:
@@ -102,11 +159,15 @@ def _changed(path: Path) -> float:
         return float("inf")
 
 
-def _remove(path: Path) -> int:
-    """Unlink and return the bytes freed."""
+def _size_bytes(path: Path) -> int:
     try:
-        size_bytes = path.lstat().st_size
-        path.unlink()
+        return usage.disk_bytes(path.lstat())
     except FileNotFoundError:
         return 0
+
+
+def _remove(path: Path) -> int:
+    """Unlink and return the bytes freed."""
+    size_bytes = _size_bytes(path)
+    path.unlink(missing_ok=True)
     return size_bytes

@@ -30,6 +30,57 @@ class Retention:
     max_size_bytes: int | None = None
 
 
+@dataclass(frozen=True)
+class Policy:
+    """What a person wants kept of a notebook, in the words of `restic forget`.
+
+    The *last* so many, and the newest of each of the last so many hours and days (UTC) that have one: of consistent
+    ones, whichever kernel made them.
+    """
+
+    last: int = 0
+    hourly: int = 0
+    daily: int = 0
+
+
+def kept_because(
+    snapshots: Sequence[Snapshot],
+    policy: Policy,
+    *,
+    unrestored: AbstractSet[str],
+    pinned: AbstractSet[str],
+    verified: AbstractSet[str],
+) -> dict[str, tuple[str, ...]]:
+    """Why each snapshot of one notebook stays, by id, newest first; one without a reason may go.
+
+    *unrestored* are the incarnations that live, or died and were not restored; the rest is as in `to_forget`.
+    """
+    newest_first = _ordered(snapshots)
+    unrestored_good = {i for kernel in unrestored for i in _newest_good(_of(newest_first, kernel))}
+    reasons = (
+        ("last", {s.id for s in _consistent(newest_first)[: policy.last]}),
+        ("hourly", _newest_of_each(newest_first, "%Y-%m-%d %H", policy.hourly)),
+        ("daily", _newest_of_each(newest_first, "%Y-%m-%d", policy.daily)),
+        ("label", {s.id for s in newest_first if s.label is not None}),
+        ("pinned", pinned),
+        ("newest good one", _newest_good(newest_first)),
+        ("newest good one of a kernel not restored yet", unrestored_good),
+        ("newest interrupted one of a kernel", _interrupted(newest_first, policy.last, unrestored)),
+        ("fewer than two newer ones were verified", _floor(newest_first, verified)),
+    )
+    return {s.id: tuple(reason for reason, ids in reasons if s.id in ids) for s in newest_first}
+
+
+def _newest_of_each(newest_first: list[Snapshot], period: str, count: int) -> set[str]:
+    """The newest consistent one of each of the last *count* periods that have one, by their own clocks."""
+    newest: dict[str, str] = {}
+    for snapshot in _consistent(newest_first):
+        made = _time(snapshot.created)
+        if made is not None:
+            newest.setdefault(made.astimezone(timezone.utc).strftime(period), snapshot.id)
+    return set(list(newest.values())[:count])
+
+
 def to_forget(
     snapshots: Sequence[Snapshot],
     retention: Retention,

@@ -13,8 +13,9 @@ from ipyrescue.manifest import Snapshot
 from ipyrescue.store import layout
 from ipyrescue.store.lives import FROM_OUTSIDE, Life, is_answer, last_seen, read_all, state
 from ipyrescue.store.prune import prune
-from ipyrescue.store.retention import Retention, to_forget, to_verify
+from ipyrescue.store.retention import FLOOR, Policy, Retention, kept_because, to_forget, to_verify
 from ipyrescue.store.store import Store
+from ipyrescue.store.usage import disk_bytes
 
 _BURY_SECONDS = 7 * 86_400.0
 
@@ -49,6 +50,29 @@ def forget_by(store: Store, notebook: str, retention: Retention, *, current: str
     for snapshot in dropped:
         store.forget(snapshot.id)
     return dropped
+
+
+def sort_out(store: Store, notebook: str, policy: Policy) -> dict[str, tuple[str, ...]]:
+    """Why each snapshot of *notebook* stays under *policy*, by id, newest first; those without a reason may go.
+
+    Where some may, the newest are read until two were found whole. Forgets nothing. Raises `StoreError`.
+    """
+    snapshots = store.snapshots(notebook)
+    unrestored, pinned = unfinished(store.root, ""), store.pins()
+    believed = frozenset(s.id for s in snapshots if s.consistent)
+    hoped = kept_because(snapshots, policy, unrestored=unrestored, pinned=pinned, verified=believed)
+    if all(hoped.values()):
+        return hoped
+    verified = _read_until_two_are_whole(store, snapshots)
+    return kept_because(snapshots, policy, unrestored=unrestored, pinned=store.pins(), verified=verified)
+
+
+def _read_until_two_are_whole(store: Store, newest_first: Iterable[Snapshot]) -> frozenset[str]:
+    whole: set[str] = set()
+    for snapshot in newest_first:
+        if len(whole) < FLOOR and snapshot.consistent and (store.verified(snapshot) or not store.verify(snapshot)):
+            whole.add(snapshot.id)
+    return frozenset(whole)
 
 
 def awaiting_restore(root: Path, current: str) -> frozenset[str]:
@@ -107,7 +131,7 @@ def used_bytes(root: Path) -> int:
 
 def _size_bytes(path: Path) -> int:
     try:
-        return path.lstat().st_size
+        return disk_bytes(path.lstat())
     except FileNotFoundError:
         return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,9 +43,13 @@ class Report:
         return not self.unreadable and not any(damage for _, damage in self.snapshots)
 
 
-def verify(store: Store, snapshot: Snapshot) -> list[Damage]:
-    """Read and hash every blob of *snapshot*. Good ones are remembered as read back while their pack stays as it is."""
-    distinct = list({(blob.hash, blob.pack, blob.offset): blob for blob in snapshot.blobs}.values())
+def verify(store: Store, snapshot: Snapshot, only: AbstractSet[str] | None = None) -> list[Damage]:
+    """Read and hash every blob of *snapshot*, or those in the packs *only*.
+
+    Good ones are remembered as read back while their pack stays as it is.
+    """
+    wanted = (blob for blob in snapshot.blobs if only is None or blob.pack in only)
+    distinct = list({(blob.hash, blob.pack, blob.offset): blob for blob in wanted}.values())
     with PackReader(store.root, direct=True) as reader:
         reasons = blobs.in_order(lambda blob: _reason(store, reader, blob), distinct, blobs.READERS)
         return [

@@ -576,7 +576,8 @@ finally:
 """
     for arguments in (
         ["ls"], ["show", snapshot.id], ["diff"], ["pin", snapshot.id], ["pin", snapshot.id, "--off"],
-        ["verify", "--read-data"], ["forget", snapshot.id],
+        ["verify", "--read-data"], ["stats"], ["forget", snapshot.id], ["forget", "--keep-last", "1"],
+        ["prune", "--repack"],
     ):  # fmt: skip
         result = process(*arguments, code=code)
         assert result.returncode == 0, result.stderr

@@ -80,6 +80,17 @@ def test_tensors_are_listed_by_dotted_name(life: Life) -> None:
     assert "opt.state.0.exp_avg" in tensors
 
 
+def test_arrays_are_listed_by_dotted_name(life: Life) -> None:
+    """Also in containers, and without torch's help; what an object holds has no path that a reader could follow."""
+    life.run(
+        "import numpy as np\nx = np.arange(3)\nlogs = {'loss': [np.ones(2), 1]}\nboxed = np.array([x + 1, 0], object)"
+    )
+
+    snapshot = life.checkpoint()
+
+    assert {t.name for g in snapshot.groups for t in g.tensors if g.kind == "data"} == {"x", "logs.loss.0", ""}
+
+
 TENSORS = {
     "float32": "torch.randn(3, 4)",
     "bfloat16": "torch.randn(5).bfloat16()",

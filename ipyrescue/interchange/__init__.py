@@ -1,0 +1,1 @@
+"""Tensors of a snapshot in the formats that others read. Never unpickles, and needs neither torch nor NumPy."""
