@@ -1,0 +1,40 @@
+"""A small part of `make torture` in every test run: the same experiments, with fewer cases."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from torture import crowd, faults, kills, rot
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, kills and reads /proc")
+
+
+def test_sigkill_in_every_call_and_past() -> None:
+    """The calls of a first snapshot in a new store; `tests/store/test_crash.py` has those of a later one."""
+    assert kills.run(60).failures == []
+
+
+def test_damage_is_found_before_anything_is_unpickled() -> None:
+    """Flips, cuts, swapped, missing and replayed files, by sampling: the damaged one is named, the older one taken."""
+    found = rot.run(100)
+
+    assert found.failures == []
+    assert found.cases > 400
+
+
+def test_errors_of_the_system_cost_one_snapshot() -> None:
+    """Said in a sentence; nothing is left, nothing is lost, and the next one works."""
+    found = faults.run(200)
+
+    assert found.failures == []
+    assert found.cases > 100
+
+
+def test_a_crowd_in_one_store() -> None:
+    """Two writers, a reader and a pruner; and the same without locks loses snapshots."""
+    found, said = crowd.crowd(2, 60)
+
+    assert found == []
+    assert any(crowd.crowd(2, 60, locked=False)[0] for _ in range(5)), said
