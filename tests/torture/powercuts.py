@@ -40,6 +40,10 @@ def losses(cuts: int) -> dict[str, Loss]:
     return found
 
 
+def _cut(share: float, synced: bytes, full: bytes) -> bytes:
+    return full[: max(len(synced), int(len(full) * share))]
+
+
 _RECORDED = ("open", "write", "writev", "fsync", "link", "rename", "unlink", "mkdir")
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from torture import crowd, faults, kills, rot
+from torture import crowd, faults, kills, mutants, powercuts, rot
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, kills and reads /proc")
 
@@ -38,3 +38,20 @@ def test_a_crowd_in_one_store() -> None:
 
     assert found == []
     assert any(crowd.crowd(2, 60, locked=False)[0] for _ in range(5)), said
+
+
+def test_no_power_cut_loses_what_was_saved() -> None:
+    """Every state that the calls of a snapshot, a forget and a prune may leave; without fsync many are broken."""
+    found = powercuts.run(1)
+
+    assert found.failures == []
+    assert found.cases > 80
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_every_mutant_is_one_and_names_a_test(mutant: mutants.Mutant) -> None:
+    """That it is killed, `make torture` shows."""
+    path, _, name = mutant.killer.partition("::")
+
+    assert mutants.mutated(mutant, (mutants.ROOT / "ipyrescue" / mutant.path).read_text())
+    assert f"def {name}(" in (mutants.ROOT / path).read_text()
