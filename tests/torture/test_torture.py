@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from torture import crowd, faults, kills, mutants, powercuts, rot
+from torture import crowd, faults, kills, machine, mutants, powercuts, rot, soak, table
+from torture.experiments import EXPERIMENTS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, kills and reads /proc")
 
@@ -46,6 +47,19 @@ def test_no_power_cut_loses_what_was_saved() -> None:
 
     assert found.failures == []
     assert found.cases > 80
+
+
+def test_random_lives() -> None:
+    """Checkpoints, kills, rot, forgetting, pins, prunes, clocks and readers in any order, beside a model."""
+    assert machine.run(6).failures == []
+
+
+def test_a_soak_keeps_everything_flat() -> None:
+    assert soak.run(12).failures == []
+
+
+def test_the_page_has_a_line_for_each_experiment() -> None:
+    assert table.names() == [experiment.name for experiment in EXPERIMENTS], "run make torture ARGS=--write"
 
 
 @pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
