@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-import traceback
 from multiprocessing import get_context
 
 from torture import table
-from torture.experiments import EXPERIMENTS, SCALES
-from torture.outcome import Outcome
+from torture.experiments import EXPERIMENTS, SCALES, run
 
 _WORKERS = 2
-_FAILURES_SHOWN = 20
 
 
 def main() -> int:
@@ -25,7 +21,7 @@ def main() -> int:
     asked = _arguments()
     chosen = [number for number, experiment in enumerate(EXPERIMENTS) if asked.only in experiment.name]
     with get_context("spawn").Pool(_WORKERS, maxtasksperchild=1) as pool:
-        found = pool.starmap(_run, [(number, asked.scale) for number in chosen], chunksize=1)
+        found = pool.starmap(run, [(number, asked.scale) for number in chosen], chunksize=1)
     results = dict(zip(chosen, found, strict=True))
     if len(chosen) < len(EXPERIMENTS):
         print(table.HEAD)
@@ -45,19 +41,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="WORDS", help="the experiments whose name has these words")
     parser.add_argument("--write", action="store_true", help="put the table into docs/reliability.md")
     return parser.parse_args()
-
-
-def _run(number: int, scale: str) -> tuple[Outcome, float]:
-    experiment, started = EXPERIMENTS[number], time.monotonic()
-    try:
-        outcome = experiment.run(experiment.cases[scale])
-    except Exception:  # noqa: BLE001 - the other experiments go on, and this one has failed
-        outcome = Outcome(failures=[traceback.format_exc()])
-    seconds = time.monotonic() - started
-    failed = [f"    {failure}" for failure in outcome.failures[:_FAILURES_SHOWN]]
-    told = f"{experiment.name}: {outcome.cases} cases, {len(outcome.failures)} failures, {seconds:.0f} s"
-    print("\n".join([told, *failed]), file=sys.stderr, flush=True)
-    return outcome, seconds
 
 
 if __name__ == "__main__":

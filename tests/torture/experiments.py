@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +12,7 @@ from torture import crowd, faults, fuzzing, kills, machine, mutants, powercuts, 
 from torture.outcome import Outcome
 
 SCALES = ("quick", "default", "full")
+_FAILURES_SHOWN = 20
 _NO_PROMISE = "no such promise"
 
 
@@ -126,3 +130,17 @@ EXPERIMENTS = (
         "every branch covered both ways (MC/DC), and mutation tests",
     ),
 )
+
+
+def run(number: int, scale: str) -> tuple[Outcome, float]:
+    """What came of one experiment, and how many seconds it took; both are told on stderr as soon as it is done."""
+    experiment, started = EXPERIMENTS[number], time.monotonic()
+    try:
+        outcome = experiment.run(experiment.cases[scale])
+    except Exception:  # noqa: BLE001 - the other experiments go on, and this one has failed
+        outcome = Outcome(failures=[traceback.format_exc()])
+    seconds = time.monotonic() - started
+    failed = [f"    {failure}" for failure in outcome.failures[:_FAILURES_SHOWN]]
+    told = f"{experiment.name}: {outcome.cases} cases, {len(outcome.failures)} failures, {seconds:.0f} s"
+    print("\n".join([told, *failed]), file=sys.stderr, flush=True)
+    return outcome, seconds

@@ -85,7 +85,9 @@ def _calls(folder: Path, origin: Path, key: Path) -> Iterator[tuple[str, int]]:
     """The calls of an undisturbed run."""
     root, log = folder / "undisturbed", folder / "log"
     shutil.copytree(origin, root)
-    subprocess.run(["strace", "-f", "-o", log, "-e", f"trace={CALLS}", *command(root, key)], check=True)
+    subprocess.run(
+        ["strace", "-f", "-o", log, "-e", f"trace={CALLS}", *command(root, key)], check=True, env=_of_this_checkout()
+    )
     # The threads that write and hash make theirs in an order that is not always the same: close enough to hit them all.
     return iter(store_calls(log, root))
 
@@ -96,7 +98,11 @@ def _victim(
     shutil.copytree(origin, root)
     inject = f"inject={call[0]}:{what[0]}:when={call[1]}{what[1]}"
     strace = ["strace", "-f", "-o", os.devnull, "-e", f"trace={call[0]}", "-e", inject]
-    return subprocess.run([*strace, *command(root, key)], capture_output=True, text=True)
+    return subprocess.run([*strace, *command(root, key)], capture_output=True, text=True, env=_of_this_checkout())
+
+
+def _of_this_checkout() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 
 
 def _told(said: subprocess.CompletedProcess[str], what: tuple[str, str]) -> list[str]:
