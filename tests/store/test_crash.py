@@ -5,7 +5,7 @@ import signal
 import sys
 
 import pytest
-from torture.dying import CALLS, forked, in_child, killing
+from torture.dying import CALLS, in_child, killing
 
 from ipyrescue.store import Store, prune
 
@@ -67,37 +67,6 @@ def test_sigkill_between_the_stages(store, key, save, load, make_snapshot, momen
     assert after.load(old.id) == old
     assert prune.prune(after) is not None
     assert len(os.listdir(after.root / "packs")) == len(after.snapshots())
-
-
-def test_two_writers_and_a_pruner(store, key, save, load):
-    """Two processes share blobs while a third frees bytes: nothing that is visible is unrestorable."""
-
-    def write(name):
-        opened = Store.open(store.root, key)
-        for number in range(100):
-            contents = [b"both %d" % (number % 7) * 900, b"%s %d" % (name, number) * 900, b"%s" % name * 900]
-            save(opened, *contents, notebook=name.decode())
-            for snapshot in opened.snapshots(name.decode())[3:]:
-                opened.forget(snapshot.id)
-
-    children = [forked(lambda name=name: write(name)) for name in (b"a", b"b")]
-    pruned, reader, living = 0, Store.open(store.root, key), list(children)
-    while living:
-        pruned += prune.prune(reader) is not None
-        living = [child for child in living if not reaped(child)]
-
-    after = Store.open(store.root, key)
-    assert after.unreadable() == []
-    assert len(after.snapshots("a")) == len(after.snapshots("b")) == 3
-    for snapshot in after.snapshots():
-        assert load(after, snapshot)[2] == snapshot.notebook.encode() * 900
-    assert pruned > 0
-
-
-def reaped(child):
-    pid, status = os.waitpid(child, os.WNOHANG)
-    assert status == 0
-    return pid != 0
 
 
 def test_bytes_are_durable_before_the_name_that_promises_them(store, save, monkeypatch):

@@ -35,7 +35,7 @@ def test_errors_of_the_system_cost_one_snapshot() -> None:
 
 def test_a_crowd_in_one_store() -> None:
     """Two writers, a reader and a pruner; and the same without locks loses snapshots."""
-    found, said = crowd.crowd(2, 60)
+    found, said = crowd.crowd(2, 100)
 
     assert found == []
     assert any(crowd.crowd(2, 60, locked=False)[0] for _ in range(5)), said
