@@ -13,8 +13,8 @@ PYTHONS := 3.10 3.11 3.12 3.13
 PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-slow test-system test-browser lint lint-docker format fidelity bench bench-pause
-.PHONY: labextension labextension-check lock build clean
+.PHONY: help venv demo lab test test-slow test-system test-browser lint lint-docker format fidelity torture bench
+.PHONY: bench-pause labextension labextension-check lock build clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ format: venv  ## Rewrite the code in the house format
 
 fidelity: venv  ## Put every kind of value before ipyrescue and its rivals; print the tables, write them to the docs
 	PYTHONPATH=tests $(BIN)/python -m fidelity $(ARGS)
+
+torture: venv  ## Put the store to death in every way that is known; print the table (ARGS='--scale quick|default|full --write')
+	@strace -f -o /dev/null true || { echo "make torture needs a working strace: apt-get install strace"; exit 1; }
+	PYTHONPATH=tests $(BIN)/python -m torture $(ARGS)
 
 bench: venv  ## Measure against torch.save and dill, side by side
 	$(BIN)/python -m benchmarks $(ARGS)

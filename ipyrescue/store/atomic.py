@@ -144,11 +144,21 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
             if error.errno in _SYMLINK:
                 raise CorruptError(f"{path} is a symbolic link, where ipyrescue writes plain files.") from error
             raise
-    status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(fd)
-        raise CorruptError(f"{path} is not a plain file.")
+    try:
+        with explained("read", path):
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise CorruptError(f"{path} is not a plain file.")
+    except StoreError:
+        close_read(fd)
+        raise
     return fd, status
+
+
+def close_read(fd: int) -> None:
+    """Close a file that was only read: an error says nothing about the bytes that were had from it."""
+    with contextlib.suppress(OSError):
+        os.close(fd)
 
 
 def read_file(path: Path, limit: int) -> bytes:

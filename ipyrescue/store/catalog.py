@@ -6,9 +6,11 @@ Results are kept by name and file status, so asking again is cheap.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +90,8 @@ class Catalog:
 
     def body(self, name: str) -> tuple[Signed, os.stat_result]:
         """A manifest taken apart, unchecked. Raises FileNotFoundError, StoreError."""
-        status = os.lstat(self.path(name))
+        with atomic.explained("read", self.path(name)):
+            status = os.lstat(self.path(name))
         return signing.unframe(atomic.read_file(self.path(name), MANIFEST_LIMIT_BYTES)), status
 
     def publish(self, snapshot: Snapshot) -> None:
@@ -97,21 +100,34 @@ class Catalog:
         body = snapshot.to_bytes()
         readable = Snapshot.from_bytes(body)  # what could not be read back is refused while it is still invisible
         raw = signing.frame(self._key, self._store_id, name, body)
-        self._write(self.path(name), raw)
-        if atomic.read_file(self.path(name), MANIFEST_LIMIT_BYTES) != raw:
-            raise CorruptError(f"{self.path(name)} does not read back as it was written. Older snapshots are intact.")
-        status = signature(os.lstat(self.path(name)))
+        with self._perhaps_saved(self.path(name)):
+            self._write(self.path(name), raw)
+            status = self._read_back(name, raw)
         self._entries = {**self._entries, name: (status, self._shared(readable))}
         self._known = {**self._known, **{blob.hash: blob for blob in readable.blobs}}
 
     def _write(self, path: Path, raw: bytes) -> None:
+        with atomic.explained("write the manifest", path, needed_bytes=len(raw)):
+            atomic.publish(layout.temporary(self._root), path, raw)
+
+    def _read_back(self, name: str, raw: bytes) -> Signature:
+        """The signature of the manifest that was just published. Raises StoreError."""
+        path = self.path(name)
+        with atomic.explained("read back", path):
+            if atomic.read_file(path, MANIFEST_LIMIT_BYTES) != raw:
+                raise CorruptError(f"{path} does not read back as it was written. Older snapshots are intact.")
+            return signature(os.lstat(path))
+
+    @contextlib.contextmanager
+    def _perhaps_saved(self, path: Path) -> Iterator[None]:
+        """Say so where an error leaves it open: the name is there, but perhaps not after a power cut."""
         try:
-            with atomic.explained("write the manifest", path, needed_bytes=len(raw)):
-                atomic.publish(layout.temporary(self._root), path, raw)
+            yield
+        except CorruptError:
+            raise
         except StoreError as error:
-            if not path.exists():
+            if not os.path.lexists(path):
                 raise
-            # Indeterminate: the name is there, but perhaps not after a power cut.
             raise StoreError(f"{error} The snapshot may have been saved; %snapshots shows whether.") from error
 
     def forget(self, name: str) -> None:

@@ -87,7 +87,8 @@ def _opened(path: Path) -> Iterator[int]:
     try:
         yield fd
     finally:
-        os.close(fd)
+        # Nothing was written to it: an error here must not take back what was saved meanwhile.
+        atomic.close_read(fd)
 
 
 def _acquire(fd: int, kind: int, what: Path, timeout_seconds: float) -> bool:
@@ -101,7 +102,8 @@ def _acquire(fd: int, kind: int, what: Path, timeout_seconds: float) -> bool:
             if error.errno in _NO_LOCKS:
                 return False
             if error.errno not in _BUSY:
-                raise
+                with atomic.explained("lock", layout.lock_file(root)):
+                    raise
         if time.monotonic() >= deadline:
             raise StoreBusyError(
                 f"{what} was locked by another process for {timeout_seconds:.0f} s; nothing was done. Try again."
@@ -117,4 +119,5 @@ def _held(fd: int) -> Iterator[None]:
     finally:
         # A forked child shares this lock: its unlock would take the parent's away.
         if os.getpid() == owner:
-            fcntl.flock(fd, fcntl.LOCK_UN)
+            with contextlib.suppress(OSError):  # as above; closing it is the next best
+                fcntl.flock(fd, fcntl.LOCK_UN)

@@ -234,7 +234,7 @@ class PackReader:
     def __exit__(self, *_: object) -> None:
         with self._guard:
             for fd, _signature in self._opened.values():
-                os.close(fd)
+                atomic.close_read(fd)
             self._opened.clear()
 
     def read_into(self, blob: BlobRef, view: memoryview) -> None:

@@ -6,40 +6,16 @@ The method is SQLite's: fail at the k-th call, for every k.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from namespaces import Life, open_store
+from torture.syscalls import CALLS, command, store_calls
 
 from ipyrescue.store import signing
 from ipyrescue.store.prune import prune
-
-VICTIM = Path(__file__).parent / "victim.py"
-CALLS = "openat,mkdir,write,writev,pwrite64,fsync,fchmod,close,link,linkat,rename,unlink,flock,fcntl"
-
-
-def command(root: Path, key: Path) -> list[str]:
-    return [sys.executable, "-X", "frozen_modules=on", str(VICTIM), str(root), str(key)]
-
-
-def store_calls(log: Path, root: Path) -> list[tuple[str, int]]:
-    """Each call that the victim made once it had touched the store, as (name, which of its name)."""
-    seen: Counter[str] = Counter()
-    started, found = False, []
-    for line in log.read_text(errors="replace").splitlines():
-        match = re.match(r"(?:\d+ +)?(\w+)\(", line)
-        if match is None:
-            continue
-        seen[match[1]] += 1
-        started = started or str(root) in line
-        if started:
-            found.append((match[1], seen[match[1]]))
-    return found
 
 
 @pytest.mark.system

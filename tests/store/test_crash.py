@@ -3,54 +3,13 @@
 import os
 import signal
 import sys
-import traceback
 
 import pytest
+from torture.dying import CALLS, in_child, killing
 
 from ipyrescue.store import Store, prune
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills forked children")
-
-CALLS = ("open", "write", "writev", "fsync", "fchmod", "close", "link", "unlink")
-
-
-def forked(body):
-    """Run *body* in a forked child and return its number."""
-    child = os.fork()
-    if child:
-        return child
-    try:
-        body()
-    except BaseException:  # noqa: BLE001 - whatever it is, the child must not go on as a second pytest
-        traceback.print_exc()
-        os._exit(3)
-    os._exit(0)
-
-
-def in_child(body):
-    """Run *body* in a forked child; return the signal that ended it, 0 for none."""
-    status = os.waitpid(forked(body), 0)[1]
-    assert not os.WIFEXITED(status) or os.WEXITSTATUS(status) == 0
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-
-
-def killing(call, nth, half):
-    """Make the *nth* use of an os function the last thing this process does; *half*: it gets half of it done."""
-    real, left = getattr(os, call), [nth]
-
-    def hooked(*args, **kwargs):
-        left[0] -= 1
-        if left[0] == 0:
-            if half and call == "write":
-                real(args[0], args[1][: len(args[1]) // 8192 * 4096 or 1])
-            elif half and call == "writev":
-                real(args[0], [args[1][0][: len(args[1][0]) // 8192 * 4096 or 1]])
-            elif half:
-                real(*args, **kwargs)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
-
-    setattr(os, call, hooked)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["before", "after"])
@@ -65,7 +24,7 @@ def test_sigkill_at_every_system_call(store, key, save, load, call, half):
         assert nth < 99
 
         def snapshot(nth=nth):
-            killing(call, nth, half)
+            killing(call, nth, half=half)
             save(Store.open(store.root, key), b"new%d" % nth * 9000, b"shared" * 1000)
 
         ended = in_child(snapshot)
@@ -108,37 +67,6 @@ def test_sigkill_between_the_stages(store, key, save, load, make_snapshot, momen
     assert after.load(old.id) == old
     assert prune.prune(after) is not None
     assert len(os.listdir(after.root / "packs")) == len(after.snapshots())
-
-
-def test_two_writers_and_a_pruner(store, key, save, load):
-    """Two processes share blobs while a third frees bytes: nothing that is visible is unrestorable."""
-
-    def write(name):
-        opened = Store.open(store.root, key)
-        for number in range(100):
-            contents = [b"both %d" % (number % 7) * 900, b"%s %d" % (name, number) * 900, b"%s" % name * 900]
-            save(opened, *contents, notebook=name.decode())
-            for snapshot in opened.snapshots(name.decode())[3:]:
-                opened.forget(snapshot.id)
-
-    children = [forked(lambda name=name: write(name)) for name in (b"a", b"b")]
-    pruned, reader, living = 0, Store.open(store.root, key), list(children)
-    while living:
-        pruned += prune.prune(reader) is not None
-        living = [child for child in living if not reaped(child)]
-
-    after = Store.open(store.root, key)
-    assert after.unreadable() == []
-    assert len(after.snapshots("a")) == len(after.snapshots("b")) == 3
-    for snapshot in after.snapshots():
-        assert load(after, snapshot)[2] == snapshot.notebook.encode() * 900
-    assert pruned > 0
-
-
-def reaped(child):
-    pid, status = os.waitpid(child, os.WNOHANG)
-    assert status == 0
-    return pid != 0
 
 
 def test_bytes_are_durable_before_the_name_that_promises_them(store, save, monkeypatch):
