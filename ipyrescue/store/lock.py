@@ -102,7 +102,7 @@ def _acquire(fd: int, kind: int, what: Path, timeout_seconds: float) -> bool:
             if error.errno in _NO_LOCKS:
                 return False
             if error.errno not in _BUSY:
-                with atomic.explained("lock", layout.lock_file(root)):
+                with atomic.explained("lock", what):
                     raise
         if time.monotonic() >= deadline:
             raise StoreBusyError(
