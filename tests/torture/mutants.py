@@ -130,7 +130,7 @@ MUTANTS = (
     Mutant(
         "a writer takes no lock",
         "store/lock.py",
-        "        if fcntl is None or not _acquire(fd, fcntl.LOCK_SH, root, timeout_seconds):\n",
+        "        if fcntl is None or not _acquire_behind_gate(fd, fcntl.LOCK_SH, root, timeout_seconds):\n",
         "        if True:\n",
         "tests/store/test_prune.py::test_prune_keeps_out_of_a_writers_way",
     ),
