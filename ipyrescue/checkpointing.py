@@ -179,8 +179,6 @@ def stage(selection: Selection, area: Area, started: float, *, trained_only: boo
 
 
 def _note_one(name: str, value: Any, names: dict[int, str], references: list[Reference], *, trained_only: bool) -> None:
-    for dotted, array in arrays.named(name, value):
-        names.setdefault(id(array), dotted)
     for dotted, tensor in named(name, value):
         names.setdefault(id(tensor), dotted)
         for trained in (tensor, gradient(tensor)) if not trained_only or is_trained(value, tensor) else ():
@@ -191,7 +189,9 @@ def _note_one(name: str, value: Any, names: dict[int, str], references: list[Ref
 
 def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
     """Encode what was staged, and write down all that the manifest will say but for where the bytes stand."""
-    selection, encoded = staged.selection, encode(staged.frozen, fence)
+    selection = staged.selection
+    named_all = {**_arrays(selection.values), **staged.frozen.tensor_names}
+    encoded = encode(replace(staged.frozen, tensor_names=named_all), fence)
     refused = _refused(selection, encoded)
     _insist_on_tagged(selection, refused)
     snapshot = Snapshot(
@@ -221,6 +221,11 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
         frames=tuple(_frames(selection, encoded)),
     )
     return Draft(snapshot, encoded.groups, encoded.sizes, selection.origin.history)
+
+
+def _arrays(values: Mapping[str, Any]) -> dict[int, str]:
+    """The dotted names of arrays, by their ids. Where a child writes, the cell does not wait for this."""
+    return {id(array): dotted for name, value in values.items() for dotted, array in arrays.named(name, value)}
 
 
 def _refused(selection: Selection, encoded: Encoded) -> tuple[Skipped, ...]:

@@ -22,7 +22,6 @@ Describe = Callable[[Any, Reference], None]
 Note = Callable[[str], None]
 Reduced = tuple[Any, ...]
 
-_CONTAINERS = (dict, list, tuple)
 _BY_FILE = "By reference to its file, whose content is not in the snapshot"
 _SEPARATED = "Values kept, separate from the bytearray (or other buffer) whose memory it used"
 
@@ -44,7 +43,10 @@ def reducers(references: References, describe: Describe, note: Note) -> dict[typ
 
 
 def named(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield (dotted name, array) for an array, and for those in plain containers, three levels deep."""
+    """Yield (dotted name, array) for an array, and for those in plain containers, three levels deep.
+
+    No code of an object runs.
+    """
     numpy = sys.modules.get("numpy")
     if numpy is not None and hasattr(numpy, "ndarray"):
         yield from islice(_walk(numpy.ndarray, name, value, 0), MAX_NAMED)
@@ -54,10 +56,9 @@ def _walk(ndarray: type, name: str, value: Any, depth: int) -> Iterator[tuple[st
     kind = type(value)
     if kind is ndarray:
         yield name, value
-    elif depth < MAX_DEPTH and kind in _CONTAINERS:
+    elif depth < MAX_DEPTH and (kind is dict or kind is list or kind is tuple):  # not `in`: a metaclass may compare
         for key, item in items(value):
-            if type(item) is ndarray or type(item) in _CONTAINERS:
-                yield from _walk(ndarray, f"{name}.{key}", item, depth + 1)
+            yield from _walk(ndarray, f"{name}.{key}", item, depth + 1)
 
 
 def kinds() -> tuple[type, ...]:

@@ -151,7 +151,7 @@ def test_sigkill_at_every_step_of_repacking(store, key, save, load, call, half):
             if call == "punch":
                 killing_at_punch(nth, half)
             else:
-                killing(call, nth, half)
+                killing(call, nth, half=half)
             prune(Store.open(store.root, key), max_dead=0.0)
 
         ended = in_child(repack)
