@@ -144,12 +144,18 @@ class ForkingWriter:
         self._closed = False
 
     def submit(
-        self, job: Callable[[], bytes], *, absent: Iterable[Span] = (), deadline_seconds: float = 600.0
+        self,
+        job: Callable[[], bytes],
+        *,
+        absent: Iterable[Span] = (),
+        deadline_seconds: float = 600.0,
+        urgent: bool = False,
     ) -> ChildTicket:
         """Fork; run *job* in the child; return its ticket. Raises `CheckpointError` while another child writes.
 
-        Memory of the *absent* spans is not mapped in the child. The child ends itself after *deadline_seconds*.
-        Raises `Childless` when fork(2) fails.
+        Memory of the *absent* spans is not mapped in the child. The child ends itself after *deadline_seconds*. It
+        gives way to everybody else, unless it is *urgent*, because the kernel waits for it before it dies. Raises
+        `Childless` when fork(2) fails.
         """
         if self._closed:
             raise CheckpointError("The snapshot was not made: ipyrescue was unloaded. Type %load_ext ipyrescue.")
@@ -157,7 +163,7 @@ class ForkingWriter:
             raise CheckpointError("The snapshot was not made: the one before is still being written. Try again.")
         self.drain()
         with _interrupts_wait():
-            child, receiving = _fork(job, worth_keeping_out(absent), deadline_seconds)
+            child, receiving = _fork(job, worth_keeping_out(absent), deadline_seconds, 0 if urgent else _NICENESS)
             self._ticket = ChildTicket(child, receiving, deadline_seconds)
         return self._ticket
 
@@ -186,7 +192,7 @@ def worth_keeping_out(spans: Iterable[Span]) -> list[Span]:
     return [span for span in spans if span[1] >= _WORTH_KEEPING_OUT_BYTES]
 
 
-def _fork(job: Callable[[], bytes], absent: list[Span], deadline_seconds: float) -> tuple[int, int]:
+def _fork(job: Callable[[], bytes], absent: list[Span], deadline_seconds: float, niceness: int) -> tuple[int, int]:
     """Return the child, and the pipe to listen to it. Raises `Childless`."""
     child, pipe = -1, list[int]()
     largest_bytes = max((size_bytes for _, size_bytes in absent), default=0)
@@ -199,7 +205,7 @@ def _fork(job: Callable[[], bytes], absent: list[Span], deadline_seconds: float)
         ):
             child = os.fork()
             if child == 0:
-                _live(job, pipe[1], deadline_seconds)  # and end: what is absent here must not be given back
+                _live(job, pipe[1], deadline_seconds, niceness)  # and end: what is absent here must not be given back
     except OSError as error:
         for descriptor in pipe:
             os.close(descriptor)
@@ -237,7 +243,7 @@ def forked_at() -> float:
     return _forked_at
 
 
-def _live(job: Callable[[], bytes], sending: int, deadline_seconds: float) -> None:
+def _live(job: Callable[[], bytes], sending: int, deadline_seconds: float, niceness: int) -> None:
     """Be the child, and end; nothing returns from here into the kernel's code."""
     global _forked_at
     _forked_at, status = time.perf_counter(), 1
@@ -245,7 +251,8 @@ def _live(job: Callable[[], bytes], sending: int, deadline_seconds: float) -> No
         gc.disable()  # it would touch, and so copy, every page that holds an object
         children.leave_the_kernel({sending})
         signal.setitimer(signal.ITIMER_REAL, deadline_seconds)
-        children.give_way(_NICENESS)
+        if niceness:
+            children.give_way(niceness)
         try:
             kind, said = _DONE, children.on_a_deep_stack(job)
         except BaseException as error:  # noqa: BLE001 - whatever it is, the kernel is to know

@@ -143,7 +143,8 @@ class Saver:
         absent = [] if self._needs_all_memory else worth_keeping_out(staged.spans)
         deadline = _PATIENCE_SECONDS + sum(size for _, size in staged.spans) / _SLOWEST_BYTES_PER_SECOND
         job = partial(_in_child, self._began, self._notebook, staged, fence, lacks_memory=bool(absent))
-        return self._forking.submit(job, absent=absent, deadline_seconds=deadline)
+        urgent = cut.occasion.trigger == "signal"
+        return self._forking.submit(job, absent=absent, deadline_seconds=deadline, urgent=urgent)
 
     def _at_once(self, cut: Cut, started: float) -> Verdict:
         """Write from where the bytes are, while nobody changes them: it takes longest, and next to no memory."""
