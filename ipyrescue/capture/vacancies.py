@@ -82,14 +82,26 @@ def _free_block(libc: Any, size_bytes: int) -> int | None:
 
 @cache
 def _glibc() -> Any:
-    """The C library if it is glibc from 2.33 on; called without letting go of the interpreter's lock."""
+    """The C library if it is glibc from 2.33 on; called without letting go of the interpreter's lock.
+
+    None where another allocator stands in the place of its malloc (jemalloc and the like, by LD_PRELOAD): what precedes
+    a block of theirs is no header, and perhaps no memory at all.
+    """
     if sys.platform != "linux":
         return None
     libc = ctypes.PyDLL(None)
-    if not all(hasattr(libc, name) for name in ("gnu_get_libc_version", "mallinfo2")):
+    if not all(hasattr(libc, name) for name in ("gnu_get_libc_version", "mallinfo2", "__libc_malloc")):
+        return None
+    if not _is_its_own(libc):
         return None
     libc.mallinfo2.restype = _Mallinfo2
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
     libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
     return libc
+
+
+def _is_its_own(libc: Any) -> bool:
+    """Whether the malloc that the program calls is glibc's."""
+    used, own = (ctypes.cast(libc[name], ctypes.c_void_p).value for name in ("malloc", "__libc_malloc"))
+    return used == own

@@ -1,5 +1,6 @@
 """Free memory of the C library: taken, left out of a fork, and given back."""
 
+import ctypes
 import subprocess
 import sys
 
@@ -76,6 +77,15 @@ def test_another_allocator_has_nothing_to_take(monkeypatch):
 
     with vacancies.taken(1 << 24) as taken:
         assert taken == []
+
+
+def test_a_malloc_of_somebody_else_is_never_asked_what_precedes_its_blocks():
+    """As jemalloc's, by LD_PRELOAD: its blocks begin at pages, and nothing need be mapped before them."""
+    libc = ctypes.PyDLL(None)
+    preloaded = {"malloc": libc["calloc"], "__libc_malloc": libc["__libc_malloc"]}
+
+    assert vacancies._is_its_own(libc)
+    assert not vacancies._is_its_own(preloaded)
 
 
 def test_small_memory_is_left_alone():
