@@ -35,6 +35,7 @@ _HEADER = struct.Struct("<BQ")
 _DONE, _RAISED = 1, 0
 _POLL_SECONDS = 0.005
 _SECONDS_TO_BEGIN = 10.0
+_SECONDS_TO_LEAVE = 1.0
 
 
 class Childless(CheckpointError):  # noqa: N818 - the error is that no snapshot was made
@@ -159,9 +160,8 @@ class ForkingWriter:
         """
         if self._closed:
             raise CheckpointError("The snapshot was not made: ipyrescue was unloaded. Type %load_ext ipyrescue.")
-        if self.busy:
+        if self.busy or not self.drain(_SECONDS_TO_LEAVE):
             raise CheckpointError("The snapshot was not made: the one before is still being written. Try again.")
-        self.drain()
         with _interrupts_wait():
             child, receiving = _fork(job, worth_keeping_out(absent), deadline_seconds, 0 if urgent else _NICENESS)
             self._ticket = ChildTicket(child, receiving, deadline_seconds)

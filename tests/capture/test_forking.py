@@ -201,6 +201,26 @@ def test_a_child_that_hangs_in_a_hook_of_its_fork_is_ended_by_its_ticket(writer,
         ticket.result(SECONDS)
 
 
+def test_a_child_that_does_not_leave_holds_nobody_up_for_long(writer, monkeypatch):
+    """It has said its verdict, and hangs where its memory is taken apart: the cell does not wait for its deadline."""
+    with monkeypatch.context() as patch:
+        patch.setattr(forking.children, "has_ended", lambda child: False)
+        patch.setattr(forking, "_SECONDS_TO_LEAVE", 0.05)
+        assert writer.submit(lambda: b"done").result(SECONDS) == b"done"
+        with pytest.raises(CheckpointError, match="the one before is still being written"):
+            writer.submit(lambda: b"again")
+
+    assert writer.submit(lambda: b"again").result(SECONDS) == b"again"
+
+
+def test_a_child_gives_way_unless_it_is_urgent(writer):
+    """A kernel that is about to be killed waits for what it saves: there it must not be the last in the queue."""
+    mine = os.nice(0)
+
+    assert int(writer.submit(lambda: str(os.nice(0)).encode()).result(SECONDS)) > mine
+    assert int(writer.submit(lambda: str(os.nice(0)).encode(), urgent=True).result(SECONDS)) == mine
+
+
 def test_children_of_the_child_end_with_it(writer, tmp_path):
     """One that holds the pipe open is not waited for, and none goes on with the memory of the kernel."""
 
