@@ -144,9 +144,10 @@ def render(measured: Mapping[str, Any], ours: Sequence[str], rivals: Sequence[st
         for row in shown
     ]
     rounds = max(len(r["saved"]) for r in measured["contenders"].values())
+    processes = "one process each" if rounds == 1 else f"medians of {rounds} processes each"
     return "\n\n".join(
         (
-            f"### {measured['scale']:g} GB of model and fused Adam; medians of {rounds} processes each",
+            f"### {measured['scale']:g} GB of model and fused Adam; {processes}",
             aligned([["", *names], *lines], words=[0]),
             _limits_in_words(table, measured),
             aligned([["ratio", "target", *ours], *_target_lines(table, targets(rivals), ours)]),
