@@ -39,6 +39,7 @@ def by_a_child(life: Life) -> Snapshot:
             life.names, life.store, life.area, origin=origin, occasion=Occasion(), settings=Settings()
         )
         ticket = ForkingWriter().submit(complete, absent=worth_keeping_out(staged.spans))
+        assert ticket.wait(60, gone=True)
     return life.store.load(ticket.result(60).decode())
 
 
@@ -127,6 +128,8 @@ def test_the_pause_ends_with_the_fork(monkeypatch):
         return repr((forked_at(), time.perf_counter())).encode()
 
     before = time.perf_counter()
-    forked, began = literal_eval(ForkingWriter().submit(complete).result(60).decode())
+    ticket = ForkingWriter().submit(complete)
+    assert ticket.wait(60, gone=True)
+    forked, began = literal_eval(ticket.result().decode())
 
     assert before <= forked <= began - 0.3
