@@ -49,7 +49,7 @@ class Draft:
 
     def publish(self, final: Path, *, mode: int = 0o400) -> None:
         """Make the bytes durable, then the name. Raises OSError; FileExistsError where *final* is taken."""
-        _chmod(self.fd, mode)
+        _chmod(self.fd, _mode_in(final.parent, mode))
         sync_file(self.fd)
         self._close()
         _name(self.path, final)
@@ -76,7 +76,7 @@ def publish(folder: Path, final: Path, data: bytes, *, mode: int = 0o400) -> Non
         draft.publish(final, mode=mode)
 
 
-def replace(final: Path, data: bytes, *, durable: bool = False) -> None:
+def replace(final: Path, data: bytes, *, durable: bool = False, mode: int = 0o600) -> None:
     """Put *data* in the place of *final* at once, whether it exists or not. Raises OSError.
 
     The temporary file stands beside *final* under a dotted name: `prune` empties tmp/, this needs no lock.
@@ -85,6 +85,7 @@ def replace(final: Path, data: bytes, *, durable: bool = False) -> None:
     fd = os.open(temporary, CREATE_FLAGS, 0o600)
     try:
         try:
+            _chmod(fd, _mode_in(final.parent, mode))
             write_all(fd, data)
             if durable:
                 sync_file(fd)
@@ -215,6 +216,12 @@ def _free(path: Path) -> str:
 def _chmod(fd: int, mode: int) -> None:
     if sys.platform != "win32":
         os.fchmod(fd, mode)
+
+
+def _mode_in(folder: Path, mode: int) -> int:
+    """*mode*, and the same for the group where *folder* is one that a group shares: set-group-ID, group-writable."""
+    shared = stat.S_ISGID | stat.S_IWGRP
+    return mode | (mode & 0o600) >> 3 if os.stat(folder).st_mode & shared == shared else mode
 
 
 def _name(path: Path, final: Path) -> None:
