@@ -102,8 +102,9 @@ def load_key(path: Path | None = None, *, create: bool = False) -> Key:
     except FileNotFoundError:
         if not create:
             raise UntrustedError(
-                f"There is no key at {path}, so no snapshot can be checked. If the snapshots were made elsewhere, "
-                "set IPYRESCUE_KEY_FILE to their key, or make your own and re-sign: %restore_vars from=ID --trust"
+                f"There is no key at {path}, so no snapshot can be checked. If the snapshots were made elsewhere, take "
+                "their key over (ipyrescue key import FILE), set IPYRESCUE_KEY_FILE to it, or make your own and re-sign: "
+                "%restore_vars from=ID --trust"
             ) from None
     keyring.create(path, secrets.token_bytes(KEY_BYTES))
     return _read_key(path)

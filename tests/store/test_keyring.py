@@ -81,6 +81,21 @@ def test_what_an_old_key_signed_is_ours_like_what_the_new_one_signs(key_file, st
     assert again.catalog.body(name)[0].fingerprint == signing.load_key().fingerprint
 
 
+def test_a_store_that_is_open_takes_a_new_key(key_file, store_root, save):
+    """A kernel lives for weeks; `ipyrescue key new` and `key import` are typed meanwhile."""
+    store = Store.open(store_root, signing.load_key(create=True), create=True)
+    first = save(store, b"1")
+    keyring.renew(key_file)
+
+    store.use(signing.load_key())
+    second = save(store, b"1")
+
+    assert second.new_bytes == 0
+    assert store.snapshots() == [second, first]
+    (name,) = (name for name in store.catalog.names() if second.id in name)
+    assert store.catalog.body(name)[0].fingerprint == signing.load_key().fingerprint
+
+
 def test_a_deleted_old_key_makes_its_snapshots_foreign(key_file, store_root, save):
     old = signing.load_key(create=True)
     first = save(Store.open(store_root, old, create=True), b"1")
