@@ -197,6 +197,11 @@ def _sentence(error: OSError, verb: str, path: Path, needed_bytes: int) -> str:
         )
     if error.errno in _READ_ONLY and verb != "read":
         return f"{what}: {error.strerror}. Restoring still works; to save, set IPYRESCUE_STORE to a writable folder."
+    if error.errno == errno.EACCES:
+        return (
+            f"{what}: {error.strerror}. Its owner can open the store to a group: "
+            "ipyrescue key new --shared-group GROUP --store PATH"
+        )
     if error.errno == errno.EIO:
         return f"{what}: the disk reports an I/O error. Run `ipyrescue verify` to see which snapshots are whole."
     return f"{what}: {error.strerror or error}."

@@ -134,7 +134,6 @@ def put_first(path: Path, secret: bytes) -> KeyFile:
 def add(path: Path, secret: bytes) -> Path:
     """Read with *secret* too, beside the key at *path*; return where it stands. Raises StoreError, UntrustedError."""
     with _changing(path):
-        _ours(path)
         return _keep(path, secret, _mode_in(path.parent))
 
 
@@ -193,6 +192,7 @@ def _usable(found: KeyFile) -> bytes:
 @contextlib.contextmanager
 def _changing(path: Path) -> Iterator[None]:
     """Have the ring alone, made if it is not there: two who change it at once would lose one of three keys."""
+    _ours(path)
     folder = ring(path)
     with _explained("make a folder for older keys beside", path):
         with contextlib.suppress(FileExistsError):

@@ -103,8 +103,8 @@ def load_key(path: Path | None = None, *, create: bool = False) -> Key:
         if not create:
             raise UntrustedError(
                 f"There is no key at {path}, so no snapshot can be checked. If the snapshots were made elsewhere, take "
-                "their key over (ipyrescue key import FILE), set IPYRESCUE_KEY_FILE to it, or make your own and re-sign: "
-                "%restore_vars from=ID --trust"
+                "their key over (ipyrescue key import FILE), set IPYRESCUE_KEY_FILE to it, or make your own and "
+                "re-sign: %restore_vars from=ID --trust"
             ) from None
     keyring.create(path, secrets.token_bytes(KEY_BYTES))
     return _read_key(path)

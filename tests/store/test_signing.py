@@ -2,6 +2,8 @@
 
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -36,6 +38,20 @@ def test_two_kernels_that_make_a_key_at_once_agree(key_file, monkeypatch):
     monkeypatch.setattr(keyring.atomic, "publish", lose_the_race)
 
     assert signing.load_key(create=True) == Key(b"t" * 32)
+
+
+def test_many_that_make_a_key_at_once_agree(tmp_path):
+    for turn in range(10):
+        start, path = threading.Barrier(8), tmp_path / str(turn) / "key"
+
+        def make(start=start, path=path):
+            start.wait()
+            return signing.load_key(path, create=True)
+
+        with ThreadPoolExecutor(8) as pool:
+            keys = {pool.submit(make) for _ in range(8)}
+        assert len({key.result() for key in keys}) == 1
+        assert os.listdir(path.parent) == ["key"]
 
 
 def test_the_key_stands_beside_jupyters_own(monkeypatch):
