@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import sys
 from pathlib import Path
 
@@ -53,6 +54,13 @@ Without ipyrescue:  tensors and arrays are plain bytes; the JSON's "tensors" giv
                     FORMAT.md in ipyrescue's source has a reader of 20 lines.
 The streams are pickles: unpickle them only if you trust whoever could write here.
 """
+
+_TEXTS = {
+    ".gitignore": "*\n",
+    ".gitattributes": "* binary\n",  # if it is tracked after all, core.autocrlf changes no byte
+    "CACHEDIR.TAG": _CACHEDIR_TAG,
+    "README.txt": _README,
+}
 
 
 def packs(root: Path) -> Path:
@@ -222,14 +230,15 @@ def check_writable(root: Path) -> None:
     if sys.platform == "win32":
         return
     gid = ownership.shared_gid(root)
-    mode = ownership.SHARED_FOLDER if gid is not None else 0o700
+    where = shlex.quote(str(root))
+    mend = f"chmod -R go= {where}" if gid is None else f"ipyrescue key new --shared-group {gid} --store {where}"
     folders = [root / name for name in FOLDERS]
     for path in (root, *(f for f in folders if f.name not in _ADDED_LATER or os.path.lexists(f))):
         reason = ownership.folder_refusal(path, gid)
         if reason:
             raise StoreError(
                 f"{path} {reason}, so nothing is written to it (restoring works). "
-                f"Mend it with `chmod {mode:o} {path}` as its owner, or set IPYRESCUE_STORE to another folder."
+                f"Mend it with `{mend}` as its owner, or set IPYRESCUE_STORE to another folder."
             )
 
 
@@ -280,7 +289,7 @@ def _make_folder(path: Path, mode: int) -> bool:
 
 def _refuse_strange(root: Path) -> None:
     """A folder with other things in it is somebody's home or project, not a store in the making."""
-    ours = {*FOLDERS, "format.json", "lock", "gate", ownership.SHARED_MARK, ".gitignore", "CACHEDIR.TAG", "README.txt"}
+    ours = {*FOLDERS, "format.json", "lock", "gate", ownership.SHARED_MARK, *_TEXTS}
     strange = sorted({entry.name for entry in root.iterdir()} - ours) if root.is_dir() else []
     if strange:
         raise StoreError(
@@ -290,8 +299,7 @@ def _refuse_strange(root: Path) -> None:
 
 
 def _make_files(root: Path) -> None:
-    texts = {".gitignore": "*\n", "CACHEDIR.TAG": _CACHEDIR_TAG, "README.txt": _README, "lock": ""}
-    for name, text in texts.items():
+    for name, text in {**_TEXTS, "lock": ""}.items():
         _publish_once(root, root / name, text, mode=0o600)
 
 
