@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -100,12 +101,13 @@ def test_a_deleted_old_key_makes_its_snapshots_foreign(key_file, store_root, sav
     old = signing.load_key(create=True)
     first = save(Store.open(store_root, old, create=True), b"1")
     keyring.renew(key_file)
+    second = save(Store.open(store_root, signing.load_key()), b"2")  # whatever is remembered of both is so by now
     (keyring.ring(key_file) / old.fingerprint).unlink()
 
     store = Store.open(store_root, signing.load_key())
 
     (item,) = store.unreadable()
-    assert store.snapshots() == []
+    assert store.snapshots() == [second]
     assert isinstance(item.error, UntrustedError)
     assert first.id in item.name
 
@@ -252,6 +254,11 @@ def test_other_names_in_the_folder_are_no_keys(key_file):
         plant(keyring.ring(key_file) / name)
 
     assert keyring.older(key_file) == []
+
+
+def test_a_device_is_no_key():
+    with pytest.raises(UntrustedError, match="not a plain file"):
+        signing.load_key(Path("/dev/zero"))
 
 
 def test_a_second_name_of_a_key_is_no_harm(key_file):
