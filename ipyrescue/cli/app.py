@@ -13,6 +13,7 @@ from ipyrescue.cli.exits import MEANINGS
 from ipyrescue.cli.export import export
 from ipyrescue.cli.forget import forget
 from ipyrescue.cli.install import install
+from ipyrescue.cli.key import app as key
 from ipyrescue.cli.logs import logs
 from ipyrescue.cli.ls import ls
 from ipyrescue.cli.now import now
@@ -49,6 +50,7 @@ for _verb in (
     *(doctor, install),
 ):
     app.command(_verb.__name__, cls=_KINDS.get(_verb, Verb))(_verb)
+app.add_typer(key)
 
 
 def _print_version(asked: bool) -> None:

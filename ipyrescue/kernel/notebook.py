@@ -137,6 +137,9 @@ class Notebook:
             signing.put_back(self._store.key, self.key_path)
         if self._store is None or self._store.root != root.absolute() or not root.exists():
             self._store = Store.open(root, signing.load_key(self.key_path, create=create), create=create)
+        else:
+            with contextlib.suppress(StoreError):  # one that cannot be read just now: the one that we hold goes on
+                self._store.use(signing.load_key(self.key_path))
         return self._store
 
     def snapshots(self, *, every_notebook: bool = False) -> list[Snapshot]:

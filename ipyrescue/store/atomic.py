@@ -49,7 +49,7 @@ class Draft:
 
     def publish(self, final: Path, *, mode: int = 0o400) -> None:
         """Make the bytes durable, then the name. Raises OSError; FileExistsError where *final* is taken."""
-        _chmod(self.fd, mode)
+        _chmod(self.fd, _mode_in(final.parent, mode))
         sync_file(self.fd)
         self._close()
         _name(self.path, final)
@@ -76,7 +76,7 @@ def publish(folder: Path, final: Path, data: bytes, *, mode: int = 0o400) -> Non
         draft.publish(final, mode=mode)
 
 
-def replace(final: Path, data: bytes, *, durable: bool = False) -> None:
+def replace(final: Path, data: bytes, *, durable: bool = False, mode: int = 0o600) -> None:
     """Put *data* in the place of *final* at once, whether it exists or not. Raises OSError.
 
     The temporary file stands beside *final* under a dotted name: `prune` empties tmp/, this needs no lock.
@@ -85,6 +85,7 @@ def replace(final: Path, data: bytes, *, durable: bool = False) -> None:
     fd = os.open(temporary, CREATE_FLAGS, 0o600)
     try:
         try:
+            _chmod(fd, _mode_in(final.parent, mode))
             write_all(fd, data)
             if durable:
                 sync_file(fd)
@@ -196,6 +197,11 @@ def _sentence(error: OSError, verb: str, path: Path, needed_bytes: int) -> str:
         )
     if error.errno in _READ_ONLY and verb != "read":
         return f"{what}: {error.strerror}. Restoring still works; to save, set IPYRESCUE_STORE to a writable folder."
+    if error.errno == errno.EACCES:
+        return (
+            f"{what}: {error.strerror}. Its owner can open the store to a group: "
+            "ipyrescue key new --shared-group GROUP --store PATH"
+        )
     if error.errno == errno.EIO:
         return f"{what}: the disk reports an I/O error. Run `ipyrescue verify` to see which snapshots are whole."
     return f"{what}: {error.strerror or error}."
@@ -215,6 +221,12 @@ def _free(path: Path) -> str:
 def _chmod(fd: int, mode: int) -> None:
     if sys.platform != "win32":
         os.fchmod(fd, mode)
+
+
+def _mode_in(folder: Path, mode: int) -> int:
+    """*mode*, and the same for the group where *folder* is one that a group shares: set-group-ID, group-writable."""
+    shared = stat.S_ISGID | stat.S_IWGRP
+    return mode | (mode & 0o600) >> 3 if os.stat(folder).st_mode & shared == shared else mode
 
 
 def _name(path: Path, final: Path) -> None:

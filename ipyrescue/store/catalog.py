@@ -182,7 +182,7 @@ class Catalog:
 
     def _distrust(self, name: str, signed: Signed, status: os.stat_result) -> RescueError:
         identifier = name[11:19]
-        if signed.fingerprint == self._key.fingerprint:
+        if self._key.knows(signed.fingerprint):
             return CorruptError(
                 f"Snapshot {identifier} does not fit its signature: {self.path(name)} was damaged, renamed or copied "
                 f"from another store. Nothing of it was used. To be rid of it: ipyrescue forget {identifier}"

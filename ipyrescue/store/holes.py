@@ -36,14 +36,15 @@ def punch(path: Path, ranges: Iterable[Range]) -> bool:
 
 
 def _open_writable(path: Path) -> int:
-    """Open a pack that is 0400; it is so again before a byte of it is touched. Raises OSError, StoreError."""
-    reading, _ = atomic.open_regular(path)
+    """Open a pack that nobody may write; it is so again before a byte of it is touched. Raises OSError, StoreError."""
+    reading, status = atomic.open_regular(path)
+    read_only = 0o400 | status.st_mode & 0o040
     try:
-        os.fchmod(reading, 0o600)
+        os.fchmod(reading, read_only | 0o200)
         try:
             return os.open(path, os.O_RDWR | atomic.SAFE_FLAGS)
         finally:
-            os.fchmod(reading, 0o400)
+            os.fchmod(reading, read_only)
     finally:
         os.close(reading)
 

@@ -9,12 +9,12 @@ import json
 import os
 import re
 import secrets
-import stat
+import shlex
 import sys
 from pathlib import Path
 
 from ipyrescue.errors import CorruptError, StoreError, StoreFormatError
-from ipyrescue.store import atomic
+from ipyrescue.store import atomic, ownership
 
 STORE_FORMAT = 1
 EMPTY_PACK = "0" * 16
@@ -54,6 +54,13 @@ Without ipyrescue:  tensors and arrays are plain bytes; the JSON's "tensors" giv
                     FORMAT.md in ipyrescue's source has a reader of 20 lines.
 The streams are pickles: unpickle them only if you trust whoever could write here.
 """
+
+_TEXTS = {
+    ".gitignore": "*\n",
+    ".gitattributes": "* binary\n",  # if it is tracked after all, core.autocrlf changes no byte
+    "CACHEDIR.TAG": _CACHEDIR_TAG,
+    "README.txt": _README,
+}
 
 
 def packs(root: Path) -> Path:
@@ -222,13 +229,16 @@ def check_writable(root: Path) -> None:
     """Refuse to write where somebody else could. Raises StoreError. Reading is never refused."""
     if sys.platform == "win32":
         return
+    gid = ownership.shared_gid(root)
+    where = shlex.quote(str(root))
+    mend = f"chmod -R go= {where}" if gid is None else f"ipyrescue key new --shared-group {gid} --store {where}"
     folders = [root / name for name in FOLDERS]
     for path in (root, *(f for f in folders if f.name not in _ADDED_LATER or os.path.lexists(f))):
-        reason = _unsafe(path)
+        reason = ownership.folder_refusal(path, gid)
         if reason:
             raise StoreError(
                 f"{path} {reason}, so nothing is written to it (restoring works). "
-                f"Mend it with `chmod 700 {path}` as its owner, or set IPYRESCUE_STORE to another folder."
+                f"Mend it with `{mend}` as its owner, or set IPYRESCUE_STORE to another folder."
             )
 
 
@@ -262,23 +272,24 @@ def _claim(root: Path) -> None:
 
 def _make_folders(root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
-    made = [path for path in (root, *(root / name for name in FOLDERS)) if _make_folder(path)]
+    mode = 0o700 if ownership.shared_gid(root) is None else ownership.SHARED_FOLDER
+    made = [path for path in (root, *(root / name for name in FOLDERS)) if _make_folder(path, mode)]
     for path in made:
         atomic.sync_folder(path.parent)
 
 
-def _make_folder(path: Path) -> bool:
+def _make_folder(path: Path, mode: int) -> bool:
     try:
-        path.mkdir(mode=0o700)
+        path.mkdir(mode=mode)
     except FileExistsError:
         return False
-    path.chmod(0o700)  # a strange umask takes the owner's bits away
+    path.chmod(mode)  # a strange umask takes the owner's bits away
     return True
 
 
 def _refuse_strange(root: Path) -> None:
     """A folder with other things in it is somebody's home or project, not a store in the making."""
-    ours = {*FOLDERS, "format.json", "lock", "gate", ".gitignore", "CACHEDIR.TAG", "README.txt"}
+    ours = {*FOLDERS, "format.json", "lock", "gate", ownership.SHARED_MARK, *_TEXTS}
     strange = sorted({entry.name for entry in root.iterdir()} - ours) if root.is_dir() else []
     if strange:
         raise StoreError(
@@ -288,8 +299,7 @@ def _refuse_strange(root: Path) -> None:
 
 
 def _make_files(root: Path) -> None:
-    texts = {".gitignore": "*\n", "CACHEDIR.TAG": _CACHEDIR_TAG, "README.txt": _README, "lock": ""}
-    for name, text in texts.items():
+    for name, text in {**_TEXTS, "lock": ""}.items():
         _publish_once(root, root / name, text, mode=0o600)
 
 
@@ -306,18 +316,3 @@ def _publish_once(root: Path, final: Path, text: str, *, mode: int) -> None:
     except (FileExistsError, FileNotFoundError):
         if not final.exists():
             raise
-
-
-def _unsafe(path: Path) -> str | None:
-    if sys.platform == "win32":
-        return None
-    status = os.lstat(path)
-    if stat.S_ISLNK(status.st_mode):
-        return "is a symbolic link"
-    if not stat.S_ISDIR(status.st_mode):
-        return "is not a folder"
-    if status.st_uid != os.geteuid():
-        return f"belongs to uid {status.st_uid}, not to you (uid {os.geteuid()})"
-    if status.st_mode & 0o022:
-        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):03o})"
-    return None

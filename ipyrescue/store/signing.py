@@ -1,4 +1,4 @@
-"""Manifest bytes to a signed file, and a key file to a `Key`. Knows no manifest's contents, unpickles nothing.
+"""Manifest bytes to a signed file, and key files to a `Key`. Knows no manifest's contents, unpickles nothing.
 
 The MAC covers the store's id, the file's name and the exact body, with zero bytes between: a manifest cannot be
 changed, renamed to a newer number or carried into another store. The key never stands in the store.
@@ -11,29 +11,33 @@ import hmac
 import os
 import re
 import secrets
-import stat
-import sys
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from ipyrescue.errors import CorruptError, UntrustedError
-from ipyrescue.store import atomic, keeping
+from ipyrescue.store import keeping, keyring
+from ipyrescue.store.keyring import KEY_BYTES
 
-KEY_BYTES = 32
 _MAGIC = b"ipyrescue-manifest-v1"
 _LINE = re.compile(rb"ipyrescue-manifest-v1 ([0-9a-f]{8}) ([0-9a-f]{64})")
 
 
 @dataclass(frozen=True)
 class Key:
-    """The secret that signs manifests. Its *fingerprint* may be shown."""
+    """The secret that signs manifests, and the *older* ones whose manifests count as ours too."""
 
     secret: bytes = field(repr=False)
+    older: tuple[Key, ...] = ()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Eight hex digits that tell keys apart."""
-        return hmac.new(self.secret, b"ipyrescue-fingerprint", hashlib.sha256).hexdigest()[:8]
+        """Eight hex digits that tell keys apart and may be shown."""
+        return keyring.fingerprint(self.secret)
+
+    def knows(self, fingerprint: str) -> bool:
+        """Whether this key or an older one has that fingerprint."""
+        return any(one.fingerprint == fingerprint for one in (self, *self.older))
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,14 @@ def sign(key: Key, store_id: str, file_name: str, body: bytes) -> str:
 
 
 def verify(key: Key, store_id: str, file_name: str, signed: Signed) -> bool:
-    """Whether *signed* was made with *key*, for this store and this name, and not changed since."""
-    fits = hmac.compare_digest(sign(key, store_id, file_name, signed.body), signed.mac)
-    return fits and signed.fingerprint == key.fingerprint
+    """Whether *signed* was made with *key* or an older one, for this store and this name, and not changed since."""
+    return any(_made_with(one, store_id, file_name, signed) for one in (key, *key.older))
+
+
+def _made_with(key: Key, store_id: str, file_name: str, signed: Signed) -> bool:
+    if signed.fingerprint != key.fingerprint:
+        return False
+    return hmac.compare_digest(sign(key, store_id, file_name, signed.body), signed.mac)
 
 
 def frame(key: Key, store_id: str, file_name: str, body: bytes) -> bytes:
@@ -83,59 +92,33 @@ def key_path() -> Path:
 
 
 def load_key(path: Path | None = None, *, create: bool = False) -> Key:
-    """Read the key, or make it once where *create*. Raises UntrustedError for a key that others could know."""
+    """Read the key and those beside it, or make it once where *create*.
+
+    Raises UntrustedError for a key that others could know, StoreError for one that cannot be made.
+    """
     path = path or key_path()
     try:
         return _read_key(path)
     except FileNotFoundError:
         if not create:
             raise UntrustedError(
-                f"There is no key at {path}, so no snapshot can be checked. If the snapshots were made elsewhere, "
-                "set IPYRESCUE_KEY_FILE to their key, or make your own and re-sign: %restore_vars from=ID --trust"
+                f"There is no key at {path}, so no snapshot can be checked. If the snapshots were made elsewhere, take "
+                "their key over (ipyrescue key import FILE), set IPYRESCUE_KEY_FILE to it, or make your own and "
+                "re-sign: %restore_vars from=ID --trust"
             ) from None
-    put_back(Key(secrets.token_bytes(KEY_BYTES)), path)
+    keyring.create(path, secrets.token_bytes(KEY_BYTES))
     return _read_key(path)
 
 
 def put_back(key: Key, path: Path) -> None:
     """Make *key* durable at *path*, unless a key is there. Raises StoreError."""
-    if path.exists():
-        return
-    with atomic.explained("create the key", path):
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            atomic.publish(path.parent, path, key.secret, mode=0o600)
-        except FileExistsError:
-            return  # another kernel was quicker: its key is ours
+    keyring.create(path, key.secret)
 
 
 def _read_key(path: Path) -> Key:
-    try:
-        fd, status = atomic.open_regular(path)
-    except CorruptError as error:
-        raise UntrustedError(_refusal(path, "is a link or not a plain file")) from error
-    with os.fdopen(fd, "rb") as file:
-        reason = _unsafe(status)
-        secret = file.read(KEY_BYTES + 1)
-    if not reason and len(secret) != KEY_BYTES:
-        reason = f"does not have {KEY_BYTES} bytes"
-    if reason:
-        raise UntrustedError(_refusal(path, reason))
-    return Key(secret)
-
-
-def _unsafe(status: os.stat_result) -> str | None:
-    if sys.platform == "win32":
-        return None
-    if status.st_uid != os.geteuid():
-        return f"belongs to uid {status.st_uid}, not to you (uid {os.geteuid()})"
-    if status.st_mode & 0o077:
-        return f"can be read or written by others (mode {stat.S_IMODE(status.st_mode):03o}; `chmod 600` it)"
-    return None
-
-
-def _refusal(path: Path, reason: str) -> str:
-    return f"The key {path} {reason}, so it is not used. Mend or remove it, or set IPYRESCUE_KEY_FILE to another."
+    secret = keyring.read(path)
+    older = (one.secret for one in keyring.older(path) if one.secret not in (None, secret))
+    return Key(secret, tuple(Key(each) for each in older if each is not None))
 
 
 def key_survives(store_root: Path, path: Path | None = None) -> str | None:

@@ -45,6 +45,12 @@ class Store:
         store_id = layout.create(root) if create else layout.read_store_id(root)
         return cls(root, store_id, key)
 
+    def use(self, key: Key) -> None:
+        """Sign with *key* and check with it and its older ones from now on; what was proved of bytes stays proved."""
+        if key != self.key:
+            # Replaced, never changed in place: another thread may be reading.
+            self.key, self.catalog = key, Catalog(self.root, self.id, key)
+
     def next_sequence(self) -> int:
         """One more than the highest number in `snapshots/`, of whatever notebook."""
         return 1 + max((int(name[:10]) for name in self.catalog.names()), default=0)

@@ -314,7 +314,7 @@ def test_reading_is_allowed_where_writing_is_not(store, key, save, load):
     opened = Store.open(store.root, key)
 
     assert load(opened, snapshot) == [b"content"]
-    with pytest.raises(StoreError, match="chmod 700"), opened.writing():
+    with pytest.raises(StoreError, match="chmod -R go="), opened.writing():
         pass
 
 
