@@ -164,7 +164,7 @@ def get(store: Store, snapshot: Snapshot, wanted: frozenset[str], beside: frozen
     homeless = decoding.homeless({position: snapshot.groups[position] for position in needed})
     positions = [position for position in needed if position not in homeless]
     try:
-        got = Got(snapshot, wanted, _read(store, snapshot, positions), {})
+        got = Got(snapshot, wanted, read_groups(store, snapshot, positions), {})
     except CorruptError:
         got = _get_one_by_one(store, snapshot, wanted, positions)
     return replace(got, homeless=homeless, beside=beside)
@@ -182,14 +182,14 @@ def _get_one_by_one(store: Store, snapshot: Snapshot, wanted: frozenset[str], po
     got = Got(snapshot, wanted, {}, {})
     for position in positions:
         try:
-            got.parts.update(_read(store, snapshot, [position]))
+            got.parts.update(read_groups(store, snapshot, [position]))
         except CorruptError as error:
             got.damaged[position] = str(error)
     return got
 
 
-def _read(store: Store, snapshot: Snapshot, positions: Sequence[int]) -> dict[int, tuple[bytes, list[Memory]]]:
-    """Read groups in one sweep, each blob straight into the memory where it will live."""
+def read_groups(store: Store, snapshot: Snapshot, positions: Sequence[int]) -> dict[int, tuple[bytes, list[Memory]]]:
+    """Read groups in one sweep, each blob straight into the memory where it will live. Raises CorruptError."""
     parts: dict[int, tuple[bytearray, list[Memory]]] = {}
     sweep = _Sweep(snapshot)
     for position in positions:

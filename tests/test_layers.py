@@ -14,7 +14,9 @@ NOUNS = {
     "redaction", "addresses", "stack", "cgroups",
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
-VERBS = {"checkpointing", "restoring", "selection", "finding", "binding", "checking"}  # the verbs, and stages of theirs
+VERBS = {
+    "checkpointing", "restoring", "safe_restoring", "selection", "finding", "binding", "checking",
+}  # the verbs, and stages of theirs  # fmt: skip
 
 # A unit (a folder or a top-level module) -> the units it may import.
 MAY_IMPORT = {
@@ -40,6 +42,7 @@ MAY_IMPORT = {
     "binding": {"errors"},
     "checkpointing": NOUNS | PARTS | {"selection", "binding"},
     "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
+    "safe_restoring": NOUNS | {"store", "pickling", "finding", "binding", "restoring"},
     "checking": NOUNS | {"store", "pickling", "restoring"},
     "exporting": NOUNS | {"store", "restoring"},
     "interchange": NOUNS | {"store"},

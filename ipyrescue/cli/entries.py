@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -68,7 +69,7 @@ def open_store(path: Path | None, *, need_key: bool) -> Store:
         if need_key:
             raise
         say(f"No signature could be checked. {error}")
-        key = signing.Key(b"")
+        key = signing.Key(secrets.token_bytes(signing.KEY_BYTES))  # nobody's: an empty one could be used to sign
     return Store.open(root, key)
 
 

@@ -55,6 +55,7 @@ class RestoreArguments:
     forget_undo: bool = False
     dismiss: bool = False
     trust: bool = False
+    safe: bool = False
     json: bool = False
 
 
@@ -94,6 +95,8 @@ def parse_restore(line: str) -> RestoreArguments:
     for option in ("undo", "forget-undo"):
         if said.get(option.replace("-", "_")):
             _refuse_beside(_said_in(said, words), f"--{option}", allowed={option.replace("-", "_"), "json"})
+    if said.get("safe"):
+        _refuse_beside(_said_in(said, []), "--safe", allowed={"safe", "from", "as", "keep_existing", "device", "json"})
     said["source"], said["prefix"] = said.pop("from", None), said.pop("as", "")
     if said.get("trust") and said["source"] is None:
         raise UsageError("`--trust` needs to know which snapshot. Write from=ID; the ids stand in %snapshots")
@@ -243,6 +246,7 @@ _RESTORE = Grammar(
         Option("forget-undo", "let go of what the last restore replaced, to free its memory"),
         Option("dismiss", "what the last kernel left is not wanted: offer it no more"),
         Option("trust", "take a snapshot of another key as your own; needs from="),
+        Option("safe", "unpickle nothing: bring tensors, arrays and plain values only, also of another key's snapshot"),
         Option("json", "return the result as JSON"),
     ),
     {
@@ -306,6 +310,7 @@ RESTORE_HELP = f"""Bring a snapshot's variables back.
     %restore_vars model opt from=3f9c         some names, from the snapshot whose id begins so; patterns like loss* too
     %restore_vars model opt from=3f9c as=old_ the same beside yours, as old_model and old_opt
     %restore_vars device=cpu                  everything, with the tensors of every GPU on the CPU
+    %restore_vars from=3f9c --safe            only what needs no unpickling, whoever made that snapshot
 
 Without from=, the newest consistent snapshot of the kernel that died is taken, else the newest of this notebook. If
 automatic snapshots were on when it was made, they are on again. Either all is bound or nothing. With as= nothing of

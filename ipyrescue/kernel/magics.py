@@ -25,6 +25,7 @@ from ipyrescue.kernel.recorder import Recorder
 from ipyrescue.kernel.report import DismissedReport, RestoredReport, UndoForgottenReport, UndoneReport
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion
+from ipyrescue.wording import clean
 
 
 def _told(magic: Callable[..., Report | None]) -> Callable[..., Report | None]:
@@ -38,12 +39,17 @@ def _told(magic: Callable[..., Report | None]) -> Callable[..., Report | None]:
         try:
             found = magic(self, line) if cell is None else magic(self, line, cell)
         except RescueError as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(_cleaned(str(error))) from error
         if found is not None and _is_dropped(self.shell, sys._getframe(1)):
             display(found)  # type: ignore[no-untyped-call]
         return found
 
     return run
+
+
+def _cleaned(text: str) -> str:
+    """An error may quote a label or a notebook's name: what a terminal would obey is shown as an escape."""
+    return "\n".join(map(clean, text.splitlines()))
 
 
 @magics_class
@@ -147,6 +153,11 @@ class RescueMagics(Magics):
             force=wanted.force,
             keep_classes=wanted.keep_classes,
         )
+        if wanted.safe:
+            started = time.perf_counter()
+            restored = self._recorder.restore_safely(wanted.source, scope)
+            report = reporting.restored(self._recorder, restored, None, time.perf_counter() - started)
+            return _form(report, as_json=wanted.json)
         if wanted.dry_run:
             chosen = self._recorder.notebook.find(wanted.source)[0]
             refuse_to_separate(chosen, scope)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ipyrescue import cells, checkpointing, environment, identity, restoring, stack
+from ipyrescue import cells, checkpointing, environment, identity, restoring, safe_restoring, stack
 from ipyrescue.capture.fence import Fence
 from ipyrescue.capture.staging import LiveArea, StagingArea
 from ipyrescue.cells import Cell, History
@@ -22,7 +22,7 @@ from ipyrescue.checking.verdicts import Checked
 from ipyrescue.checkpointing import Draft, Staged
 from ipyrescue.comparing import in_order
 from ipyrescue.environment import Difference, working_directory
-from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError
+from ipyrescue.errors import CheckpointError, RestoreError, SnapshotNotFoundError, StoreError, UntrustedError
 from ipyrescue.identity import Identity
 from ipyrescue.incarnations.deaths import deaths, dismiss, mark_restored
 from ipyrescue.incarnations.writers import Waited, wait_for_writers
@@ -348,6 +348,28 @@ class Notebook:
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}
             self.cells.update({name: made[name] for name in restored.names if name in made})
         return replace(restored, before=None)
+
+    def restore_safely(self, source: str | None, scope: Scope, *, into: Any = None) -> Restored:
+        """Bind what can be had without unpickling, of a snapshot of ours or of one that another key signed.
+
+        It can be taken back like any other restore. Raises `RestoreError`, `StoreError`.
+        """
+        store, found = self._whoever_signed(source)
+        restored = safe_restoring.restore(self._shell.user_ns, store, found, scope, into=into, room_bytes=free_memory())
+        if restored.before is not None and into is None:
+            self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
+        return replace(restored, before=None)
+
+    def _whoever_signed(self, source: str | None) -> tuple[Store, Snapshot]:
+        """The snapshot that *source* means, another key's too, and its store; for reading alone a key is not needed."""
+        try:
+            return self.store(), self.find(source)[0]
+        except UntrustedError:
+            if source is None:
+                raise
+        nobody = signing.Key(secrets.token_bytes(signing.KEY_BYTES))
+        store = self._store or Store.open(self.identity.store_root, nobody)
+        return store, store.untrusted(source).snapshot
 
     def _with_waiting(self, restored: Restored) -> Restored:
         """Note how long a dead kernel's writer was waited for, and warn where that did not help."""

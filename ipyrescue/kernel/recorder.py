@@ -164,6 +164,14 @@ class Recorder:
             self.arm(restored.snapshot.settings)
         return restored
 
+    def restore_safely(self, source: str | None, scope: Scope, *, into: Any = None) -> Restored:
+        """Bind what can be had without unpickling, here or *into* a mapping or a live module."""
+        self.drain()
+        restored = self.notebook.restore_safely(source, scope, into=into)
+        if into is None:
+            self._leave_cells_of(restored.names)
+        return restored
+
     def restore_between_cells(self, snapshot_id: str) -> Restored:
         """Bind all of one snapshot, and be armed as its kernel was, or as this one is if that is more often."""
         before = self.armed.settings if self.armed is not None else None

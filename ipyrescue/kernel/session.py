@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -41,7 +41,8 @@ def restore(
     prefix: str = "",
     force: bool = False,
     keep_classes: bool = False,
-    into: MutableMapping[str, Any] | None = None,
+    safe: bool = False,
+    into: Any = None,
 ) -> Restored:
     """Bind a snapshot's variables into this session's namespace, or *into* a mapping.
 
@@ -50,14 +51,23 @@ def restore(
     it was. With *prefix* `old_`, `model` is bound as `old_model`; then, and with *into*, functions find the globals
     that came back with them, then those of the namespace, and random streams stay. *force* separates names that share
     objects; with *keep_classes* instances belong to the class that the namespace has. A restore of everything leaves a
-    script the functions and classes that it has defined already: its text is the truth. Raises `SnapshotNotFoundError`,
-    `UntrustedError`, `CorruptError` or `RestoreError`; everything is then as it was.
+    script the functions and classes that it has defined already: its text is the truth.
+
+    *safe* unpickles nothing, so that the snapshot may be anybody's: tensors and arrays come on the CPU, and None, bool,
+    int, float, str, bytes, list, tuple and dict of such; of a module or an optimizer a dict of its tensors by dotted
+    name. *into* may then be a live module, which takes the tensors of one variable, strictly.
+
+    Raises `SnapshotNotFoundError`, `UntrustedError`, `CorruptError` or `RestoreError`; everything is then as it was.
     """
     if device not in (None, "cpu"):
         raise RestoreError(f"Nothing was restored: device={device!r} is no choice. Say device='cpu', or leave it out.")
     if prefix and not prefix.isidentifier():
         raise RestoreError(f"Nothing was restored: prefix={prefix!r} begins no name. Say prefix='old_'.")
     with worded() as here:
+        if safe:
+            if force or keep_classes:
+                raise RestoreError("Nothing was restored: with safe=True there is nothing to force, and no class.")
+            return here.restore_safely(source, Scope(tuple(names), keep_existing, prefix=prefix), into=into)
         beside = bool(names or prefix) or into is not None
         scope = Scope(tuple(names), keep_existing, device, prefix, force, keep_classes)
         if here.notebook.is_script and not beside:

@@ -13,6 +13,7 @@ from typing import Any
 
 import zstandard
 
+from ipyrescue.errors import CorruptError
 from ipyrescue.manifest import Storage, Stream, Tensor
 from ipyrescue.pickling import collector, elsewhere, fenced, interrupts
 from ipyrescue.pickling.buffers import Reference, lay_out
@@ -204,7 +205,24 @@ def compress(stream: bytes) -> tuple[str, bytes]:
 
 
 def decompress(stream: Stream, packed: bytes) -> bytes:
-    """Undo `compress`, never producing more than the manifest promises."""
-    if stream.codec == "raw":
-        return packed
-    return zstandard.ZstdDecompressor().decompress(packed, max_output_size=max(stream.size_bytes, 1))
+    """Undo `compress`: exactly as many bytes as the manifest promises, for which alone memory is taken.
+
+    Raises CorruptError for any other number.
+    """
+    try:
+        found = packed if stream.codec == "raw" else _decompressed(packed, stream.size_bytes)
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise CorruptError(
+            f"A stream cannot be unpacked: {error or 'it claims more bytes than there is memory'}."
+        ) from error
+    if len(found) != stream.size_bytes:
+        raise CorruptError(f"A stream has {len(found)} bytes, and {stream.size_bytes} are promised.")
+    return found
+
+
+def _decompressed(packed: bytes, size_bytes: int) -> bytes:
+    """A frame may say itself how much it holds, and zstandard would believe it before any limit of ours."""
+    said = zstandard.get_frame_parameters(packed).content_size
+    if said not in (size_bytes, zstandard.CONTENTSIZE_UNKNOWN):
+        raise CorruptError(f"A stream claims {said} bytes, and {size_bytes} are promised.")
+    return zstandard.ZstdDecompressor().decompress(packed, max_output_size=max(size_bytes, 1))

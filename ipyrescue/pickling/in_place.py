@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -23,6 +23,39 @@ def load_in_place(live: Any, restored: Any) -> Callable[[], object] | None:
         live.load_state_dict(before)
         raise
     return lambda: live.load_state_dict(before)
+
+
+def is_module(value: Any) -> bool:
+    """Whether *value* is a live module of torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and hasattr(torch, "nn") and issubclass(type(value), torch.nn.Module)
+
+
+def load_tensors(module: Any, tensors: Mapping[str, Any]) -> list[str]:
+    """Copy *tensors* into the parameters and buffers of a live module, by their dotted names; say what does not fit.
+
+    Strictly: each has its place, each place its tensor, of the same shape and type, or nothing is copied. A place that
+    shares its memory with one that has a tensor needs none of its own.
+    """
+    torch: Any = sys.modules["torch"]
+    places = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    filled = {places[name].data_ptr() for name in tensors.keys() & places.keys()}
+    misfits = [f"it has no {name}" for name in sorted(tensors.keys() - places.keys())]
+    misfits += [f"{n} is missing" for n, p in places.items() if n not in tensors and p.data_ptr() not in filled]
+    for name in sorted(tensors.keys() & places.keys()):
+        theirs, ours = tensors[name], places[name]
+        if getattr(theirs, "dtype", None) != ours.dtype or tuple(theirs.shape) != tuple(ours.shape):
+            misfits.append(
+                f"{name} is {tuple(theirs.shape)} of {theirs.dtype}, not {tuple(ours.shape)} of {ours.dtype}"
+            )
+    if not misfits:
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                places[name].copy_(tensor)
+    return misfits
 
 
 def _fit(torch: Any, live: Any, restored: Any) -> bool:

@@ -149,9 +149,10 @@ def write(folder: Path, record: Record, *, durable: bool = False) -> None:
 
 def touch(folder: Path) -> None:
     """Give a sign of life. Raises StoreError."""
+    layout.check_writable(store_of(folder))
     path = folder / RECORD_NAME
     with atomic.explained("touch the record of the run", path):
-        os.utime(path)
+        atomic.touch(path)
 
 
 def read(folder: Path) -> Record:

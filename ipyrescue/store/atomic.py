@@ -31,6 +31,8 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EN
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _SYMLINK = {errno.ELOOP, errno.EMLINK}
+_NO_FILE = {errno.ENXIO, errno.ENODEV}
+"""What open(2) says of a socket, or of a device that is not there."""
 
 
 class Draft:
@@ -100,6 +102,37 @@ def replace(final: Path, data: bytes, *, durable: bool = False, mode: int = 0o60
         sync_folder(final.parent)
 
 
+def touch(path: Path, seconds: float | None = None) -> None:
+    """Set the times of a file to *seconds* since the epoch, by default to now; follow no link. Raises OSError."""
+    times = None if seconds is None else (seconds, seconds)
+    os.utime(path, times, follow_symlinks=os.utime not in os.supports_follow_symlinks)
+
+
+def unlink_below(root: Path, path: Path) -> None:
+    """Unlink *path*, which stands in a folder of *root*, if it is there. Raises OSError.
+
+    Neither folder is reached through a link: one that was put there since somebody looked leads to another's files.
+    """
+    if os.unlink not in os.supports_dir_fd:
+        path.unlink(missing_ok=True)
+        return
+    with (
+        _folder(root, None) as root_fd,
+        _folder(path.parent.name, root_fd) as fd,
+        contextlib.suppress(FileNotFoundError),
+    ):
+        os.unlink(path.name, dir_fd=fd)
+
+
+@contextlib.contextmanager
+def _folder(path: Path | str, inside: int | None) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | SAFE_FLAGS, dir_fd=inside)
+    try:
+        yield fd
+    finally:
+        close_read(fd)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write every byte: short writes are legal, a write of nothing is an error. Raises OSError."""
     view = memoryview(data)
@@ -144,6 +177,8 @@ def open_regular(path: Path) -> tuple[int, os.stat_result]:
         except OSError as error:
             if error.errno in _SYMLINK:
                 raise CorruptError(f"{path} is a symbolic link, where ipyrescue writes plain files.") from error
+            if error.errno in _NO_FILE:
+                raise CorruptError(f"{path} is not a plain file.") from error
             raise
     try:
         with explained("read", path):

@@ -34,7 +34,8 @@ _TRACE = re.compile(r"([0-9a-f]{16})\.(?:fault|SIG[A-Z]+)")
 _MAIL = re.compile(r"([0-9a-f]{16})\.(?:request|answer)")
 _RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
-_MAX_SEQUENCE = 10**10 - 1
+MAX_SEQUENCE = 10**10 - 1
+"""What the ten digits of a manifest's name hold."""
 
 _CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds snapshots of Jupyter notebooks' variables, made by ipyrescue.
@@ -163,7 +164,7 @@ def _of_kernels(root: Path, pattern: re.Pattern[str]) -> list[tuple[Path, str]]:
 
 def snapshot_name(sequence: int, identifier: str) -> str:
     """The file name of a manifest. Raises StoreError when the numbers are used up."""
-    if not 0 <= sequence <= _MAX_SEQUENCE:
+    if not 0 <= sequence <= MAX_SEQUENCE:
         raise StoreError(f"Sequence number {sequence} does not fit into a file name. Begin a new store.")
     return f"{sequence:010d}-{_checked(identifier)}.json"
 
@@ -205,6 +206,8 @@ def create(root: Path) -> str:
         new = not (root / "format.json").exists()
         if new:
             _claim(root)
+        if os.path.lexists(root):
+            _refuse_unsafe(root, root)  # before anything is made in it
         _make_folders(root)  # also those that a copy of an old store lost because they were empty
         check_writable(root)
         if new:
@@ -229,17 +232,21 @@ def check_writable(root: Path) -> None:
     """Refuse to write where somebody else could. Raises StoreError. Reading is never refused."""
     if sys.platform == "win32":
         return
-    gid = ownership.shared_gid(root)
-    where = shlex.quote(str(root))
-    mend = f"chmod -R go= {where}" if gid is None else f"ipyrescue key new --shared-group {gid} --store {where}"
     folders = [root / name for name in FOLDERS]
     for path in (root, *(f for f in folders if f.name not in _ADDED_LATER or os.path.lexists(f))):
-        reason = ownership.folder_refusal(path, gid)
-        if reason:
-            raise StoreError(
-                f"{path} {reason}, so nothing is written to it (restoring works). "
-                f"Mend it with `{mend}` as its owner, or set IPYRESCUE_STORE to another folder."
-            )
+        _refuse_unsafe(root, path)
+
+
+def _refuse_unsafe(root: Path, path: Path) -> None:
+    gid = ownership.shared_gid(root)
+    reason = ownership.folder_refusal(path, gid)
+    if reason:
+        where = shlex.quote(str(root))
+        mend = f"chmod -R go= {where}" if gid is None else f"ipyrescue key new --shared-group {gid} --store {where}"
+        raise StoreError(
+            f"{path} {reason}, so nothing is written to it (restoring works). "
+            f"Mend it with `{mend}` as its owner, or set IPYRESCUE_STORE to another folder."
+        )
 
 
 def _checked(identifier: str) -> str:

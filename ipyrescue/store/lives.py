@@ -173,20 +173,22 @@ def is_answer(life: Life) -> bool:
 
 def annotate(root: Path, life: Life, **said: Any) -> Life:
     """Note something about another kernel's life, which is no sign of life of its. Raises StoreError."""
+    layout.check_writable(root)
     seen, path = last_seen(root, life), layout.life_path(root, life.incarnation)
     # A server and the next kernel both note things about it: what either has said since stays.
     life = dataclasses.replace(_read(path, path.name) or life, **said)
     write(root, life)
     with contextlib.suppress(OSError):
-        os.utime(layout.life_path(root, life.incarnation), (seen, seen))
+        atomic.touch(layout.life_path(root, life.incarnation), seen)
     return life
 
 
 def touch(root: Path, incarnation: str) -> None:
     """Give a sign of life. Raises StoreError."""
+    layout.check_writable(root)
     path = layout.life_path(root, incarnation)
     with atomic.explained("touch the life record", path):
-        os.utime(path)
+        atomic.touch(path)
 
 
 def last_seen(root: Path, life: Life) -> float:

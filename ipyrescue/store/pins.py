@@ -17,8 +17,8 @@ from ipyrescue.store import atomic, layout
 def read(root: Path) -> frozenset[str]:
     """The ids that are pinned in the store at *root*. Writes nothing. Raises StoreError."""
     try:
-        with atomic.explained("read", layout.pins(root)):
-            names = os.listdir(layout.pins(root))
+        with atomic.explained("read", layout.pins(root)), os.scandir(layout.pins(root)) as entries:
+            names = [entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return frozenset()
     return frozenset(filter(None, map(layout.parse_pin_name, names)))

@@ -93,7 +93,9 @@ def _prune(store: Store, max_dead: float | None, advance: Advance) -> Pruned:
     # A process that was killed inside `forget` may have unlinked without syncing.
     atomic.sync_folder(layout.snapshots(store.root))
     planned = plan(store, max_dead)
-    freed = sum(_told(advance, _remove(path)) for path in [*(use.path for use in planned.dead), *planned.drafts])
+    freed = sum(
+        _told(advance, _remove(store.root, path)) for path in [*(use.path for use in planned.dead), *planned.drafts]
+    )
     atomic.sync_folder(layout.packs(store.root))
     pins.remove(store.root, store.pins() - {name[11:27] for name in store.catalog.names()})
     repacked, left = _repack(planned.sparse, advance)
@@ -168,8 +170,8 @@ def _size_bytes(path: Path) -> int:
         return 0
 
 
-def _remove(path: Path) -> int:
+def _remove(root: Path, path: Path) -> int:
     """Unlink and return the bytes freed."""
     size_bytes = _size_bytes(path)
-    path.unlink(missing_ok=True)
+    atomic.unlink_below(root, path)
     return size_bytes

@@ -78,7 +78,8 @@ def pending(root: Path, incarnation: str, *, now: float | None = None) -> Reques
         withdraw(root, incarnation, request)  # it was answered, and this file outlived that
         return None
     if told is None or told.id != request.id:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StoreError):
+            layout.check_writable(root)
             _write(layout.answer_path(root, incarnation), asdict(Answer(request.id)))
     return request
 
@@ -87,6 +88,7 @@ def answer(
     root: Path, incarnation: str, request: Request, *, snapshot_id: str | None = None, refusal: str | None = None
 ) -> None:
     """Say which snapshot was made, or why none was. Raises StoreError."""
+    layout.check_writable(root)
     path = layout.answer_path(root, incarnation)
     said = Answer(request.id, snapshot_id, refusal[:_LONGEST_REFUSAL] if refusal is not None else None)
     with atomic.explained("answer in", path):

@@ -52,8 +52,14 @@ class Store:
             self.key, self.catalog = key, Catalog(self.root, self.id, key)
 
     def next_sequence(self) -> int:
-        """One more than the highest number in `snapshots/`, of whatever notebook."""
-        return 1 + max((int(name[:10]) for name in self.catalog.names()), default=0)
+        """One more than the highest number in `snapshots/`, of whatever notebook and key.
+
+        Where there is no higher one, since anybody can give a file the highest: one more than the highest of ours.
+        """
+        following = 1 + max((int(name[:10]) for name in self.catalog.names()), default=0)
+        if following > layout.MAX_SEQUENCE:
+            following = 1 + max((snapshot.sequence for snapshot in self.catalog.snapshots()), default=0)
+        return following
 
     @contextlib.contextmanager
     def writing(self, timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> Iterator[None]:
