@@ -101,7 +101,7 @@ def replace(final: Path, data: bytes, *, durable: bool = False) -> None:
                 sync_file(fd)
         finally:
             os.close(fd)
-        os.replace(temporary, final)
+        rename(temporary, final)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -228,34 +228,38 @@ def _chmod(fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
 
 
+def rename(path: Path, final: Path) -> None:
+    """Rename *path*, a file of ours only, over *final*. Raises OSError.
+
+    As in `_name` a network file system may have done what it denies.
+    """
+    ours = os.lstat(path)
+    try:
+        os.replace(path, final)
+    except FileNotFoundError:
+        if not _is(final, ours):
+            raise
+
+
 def _name(path: Path, final: Path) -> None:
     """Give the file its name without ever overwriting: link where there are links, else rename.
 
     A network file system may do it, lose the answer and ask again, and be refused then: what was done counts.
     """
-    ours = os.lstat(path)
     try:
         os.link(path, final)
     except FileExistsError:
-        if not _is(final, ours):
+        if not _is(final, os.lstat(path)):
             raise
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
         if os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
-        _rename(path, final, ours)
+        rename(path, final)
         return
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-
-
-def _rename(path: Path, final: Path, ours: os.stat_result) -> None:
-    try:
-        os.rename(path, final)
-    except FileNotFoundError:
-        if not _is(final, ours):
-            raise
 
 
 def _is(path: Path, ours: os.stat_result) -> bool:

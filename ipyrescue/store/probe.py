@@ -155,7 +155,7 @@ def _durable(files: _Files) -> None:
 def _replacing(files: _Files) -> None:
     new, old = files.file(b"new"), files.file(b"old")
     with _supported():
-        os.replace(new, old)
+        atomic.rename(new, old)
     _require(old, b"new", "after a rename over it a file")
     if os.path.lexists(new):
         raise _UnfitError("after a rename both names are there")
@@ -310,14 +310,15 @@ def probe(folder: Path) -> Probed:
     """Do all of it in *folder*: a second at most where the disk is quick. Raises OSError where nothing can be made."""
     with _Files(folder) as files:
         files.file()
+        free_bytes, free_files = _space(folder)
         answers = {name: _answer(check, files) for name, check in {**_ESSENTIAL, **_BETTER}.items()}
         return Probed(
             answers,
             clock_ahead_seconds=_measured(_clock_ahead_seconds, files),
             time_step_seconds=_measured(_time_step_seconds, files),
             ignores_case=_measured(_ignores_case, files),
-            free_bytes=_space(folder)[0],
-            free_files=_space(folder)[1],
+            free_bytes=free_bytes,
+            free_files=free_files,
         )
 
 

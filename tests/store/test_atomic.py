@@ -159,11 +159,11 @@ def answered_with(code, call):
         {"link": errno.EEXIST},
         {"unlink": errno.ENOENT},
         {"link": errno.EEXIST, "unlink": errno.ENOENT},
-        {"rename": errno.ENOENT},
+        {"replace": errno.ENOENT},
     ],
 )
 def test_what_was_done_counts_though_the_answer_was_lost(folder, tmp_path, monkeypatch, answers):
-    if "rename" in answers:
+    if "replace" in answers:
         monkeypatch.setattr(os, "link", failing(errno.ENOTSUP))
     for name, code in answers.items():
         monkeypatch.setattr(os, name, answered_with(code, getattr(os, name)))
@@ -174,14 +174,14 @@ def test_what_was_done_counts_though_the_answer_was_lost(folder, tmp_path, monke
     assert os.listdir(folder) == []
 
 
-@pytest.mark.parametrize("name", ["link", "rename"])
+@pytest.mark.parametrize("name", ["link", "replace"])
 def test_what_was_not_done_does_not_count(folder, tmp_path, monkeypatch, name):
     """Somebody else's file stands there, or none."""
-    if name == "rename":
+    if name == "replace":
         monkeypatch.setattr(os, "link", failing(errno.ENOTSUP))
     else:
         (tmp_path / "final").write_bytes(b"theirs")
-    monkeypatch.setattr(os, name, failing({"link": errno.EEXIST, "rename": errno.ENOENT}[name]))
+    monkeypatch.setattr(os, name, failing({"link": errno.EEXIST, "replace": errno.ENOENT}[name]))
 
     with pytest.raises(OSError, match=r"exists|No such file"):
         atomic.publish(folder, tmp_path / "final", b"ours")
