@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,6 +73,27 @@ def of(path: Path, mounts: Path = MOUNTS) -> FileSystem | None:
     real = os.path.realpath(path)
     known = [found for found in map(_parsed, lines) if found is not None and _is_under(real, found.point)]
     return max(reversed(known), key=lambda found: len(found.point), default=None)
+
+
+def warning(root: Path) -> str | None:
+    """A sentence where a store at *root* would be lost or harmed by what it stands on, else None."""
+    system = of(root)
+    return advice(system, root) if system is not None else None
+
+
+def advice(system: FileSystem, root: Path) -> str | None:
+    """The rule of `warning`. Who works in the folder for temporary files knows that it is one."""
+    mend = "Set IPYRESCUE_STORE to a folder on a disk; ipyrescue doctor says more."
+    if system.kind == "memory" and not _is_under(os.path.realpath(root), os.path.realpath(tempfile.gettempdir())):
+        return f"The store {root} is in memory ({system.name}): its snapshots are gone when this machine stops. {mend}"
+    if system.kind == "bucket":
+        return f"The store {root} is in a bucket ({system.name}), which only looks like a folder. {mend}"
+    if system.kind == "network" and system.locks_are_local:
+        return (
+            f"The store {root} is on a network file system ({system.name}) whose locks hold on this machine only: let "
+            "one machine at a time write to it."
+        )
+    return None
 
 
 def _parsed(line: str) -> FileSystem | None:

@@ -67,3 +67,24 @@ def test_a_link_is_followed(tmp_path):
 )
 def test_what_is_known_of_it(found, kind, locks_are_local):
     assert (found.kind, found.locks_are_local) == (kind, locks_are_local)
+
+
+@pytest.mark.parametrize(
+    ("found", "path", "said"),
+    [
+        (FileSystem("ext4", "/dev/vda"), "/work", None),
+        (FileSystem("tmpfs", "tmpfs", "/work"), "/work", "is in memory (tmpfs): its snapshots are gone when"),
+        (FileSystem("tmpfs", "tmpfs", "/temporary"), "/temporary/me", None),
+        (FileSystem("fuse.s3fs", "s3fs"), "/work", "is in a bucket (s3fs), which only looks like a folder"),
+        (FileSystem("nfs4", "server:/export"), "/work", None),
+        (FileSystem("nfs", "server:/export", options=("nolock",)), "/work", "one machine at a time write to it"),
+        (FileSystem("virtiofs", "share"), "/work", None),
+    ],
+)
+def test_a_place_on_sand_is_said_to_be_one(monkeypatch, found, path, said):
+    monkeypatch.setattr(filesystems.tempfile, "gettempdir", lambda: "/temporary")
+    monkeypatch.setattr(filesystems, "of", lambda _: found)
+
+    sentence = filesystems.warning(Path(path))
+
+    assert sentence is None if said is None else said in sentence
