@@ -42,6 +42,8 @@ test-system: venv  ## Run the tests that need root, strace and mount; fails wher
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts small file systems. Try sudo -E make test-system"; exit 1; }
 	@strace -f -o /dev/null true || { echo "make test-system needs a working strace: apt-get install strace"; exit 1; }
 	@unshare --mount true || { echo "make test-system needs unshare (apt-get install util-linux) and the right to mount"; exit 1; }
+	@command -v fusermount3 >/dev/null && test -e /dev/fuse || { echo "make test-system mounts file systems of its own:" \
+	  "apt-get install fuse3, in Docker with --device /dev/fuse --cap-add SYS_ADMIN"; exit 1; }
 	$(BIN)/python -m pytest -m system $(ARGS)
 
 test-browser: venv  ## Run the tests in a real browser; fails where there is no Chromium

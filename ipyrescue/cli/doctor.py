@@ -29,7 +29,8 @@ from ipyrescue.identity import of_script, resolve
 from ipyrescue.places import inspected
 from ipyrescue.places.containers import Facts
 from ipyrescue.places.examining import Examination, examine
-from ipyrescue.places.findings import Finding
+from ipyrescue.places.findings import Finding, Place
+from ipyrescue.places.trying import try_out
 from ipyrescue.settings import format_duration, format_size
 from ipyrescue.store import signing
 from ipyrescue.wording import count
@@ -58,14 +59,18 @@ def doctor(
         str | None,
         typer.Option("--inspect", metavar="FILE", help="What `docker inspect NAME` printed; - reads it from stdin."),
     ] = None,
+    probing: Annotated[
+        bool, typer.Option("--probe/--no-probe", help="Try out the store's file system, with small files.")
+    ] = True,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Look for what would lose your work: the container, the disk, the key, logging out.
 
     Tells the versions, where the store and the key stand, whether they outlive a container, whether torch can see a
-    GPU, and what may go wrong, each with the line to type; in a container also the whole docker command line. Loads
-    no torch, writes nothing.
+    GPU, and what may go wrong, each with the line to type; in a container also the whole docker command line. Tries
+    out the file system of the store, in its tmp/, or where it would be made: what is written there, locked, linked
+    and renamed is looked at, and removed. Loads no torch; with --no-probe it writes nothing.
 
     From the inside of a container neither --rm nor the stop timeout can be seen. On its host type
       docker inspect NAME | ipyrescue doctor --inspect -
@@ -75,12 +80,15 @@ def doctor(
 
     \b
     --json prints {"versions", "place", "container", "key", "gpu", "server", "findings", "commands"};
+      place       "store", "key", "free_bytes", ...; "file_system" {"type", ...} or null; "probed" or null:
+                  {"answers": {WHAT: {"works", "detail"}}, "failure", "clock_ahead_seconds", "free_files", ...}
       findings    [{"kind", "level", "text", "type"}], level is warning or note
       commands    the lines for the host, or null
     """  # noqa: D301 - \b is click's mark for text that is not to be wrapped
     described = inspected.parse(_read(inspect)) if inspect is not None else None
     file, root = _subject(notebook, store, in_container=described is not None)
-    found = examine(file, root, inspected=described)
+    tried = try_out(root) if probing and described is None else None
+    found = examine(file, root, inspected=described, probed=tried)
     around = _surroundings()
     if as_json:
         write_json(_document(found, around))
@@ -209,6 +217,8 @@ def _told(found: Examination, around: Surroundings) -> Iterator[tuple[str, str]]
     yield "versions", ", ".join(f"{name} {version}" for name, version in _shown(around.versions))
     free = f", {format_size(place.free_bytes)} free" if place.free_bytes is not None else ""
     yield "store", f"{place.store}{free}"
+    if place.file_system is not None or place.probed is not None:
+        yield "", _of_file_system(place)
     if place.last is not None:
         took = f", in {format_duration(place.last.seconds)}" if place.last.seconds is not None else ""
         yield "", f"the last snapshot: {format_size(place.last.size_bytes)}{took}"
@@ -218,6 +228,18 @@ def _told(found: Examination, around: Surroundings) -> Iterator[tuple[str, str]]
         yield "GPU", around.gpu
         yield "server", around.server
     yield "container", _described(facts)
+
+
+def _of_file_system(place: Place) -> str:
+    """What the store stands on, and what of it was tried and does not work."""
+    system, probed = place.file_system, place.probed
+    name = f"on {system.type}, {system.source} at {system.point}" if system else "on a file system without a name"
+    if probed is None or probed.failure is not None:
+        return f"{name}; not tried out"
+    files = f", room for {count(probed.free_files, 'file')}" if probed.free_files is not None else ""
+    lacking = f", lacks {', '.join(probed.lacking)}" if probed.lacking else ""
+    worked = sum(answer.works is True for answer in probed.answers.values())
+    return f"{name}{files}; {worked} of {len(probed.answers)} things that were tried work{lacking}"
 
 
 def _shown(versions: Mapping[str, str]) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from ipyrescue.cli.verb import JsonOption, StoreOption
 from ipyrescue.errors import StoreBusyError
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
-from ipyrescue.store.prune import Plan, Pruned, plan
+from ipyrescue.store.prune import Plan, Pruned, hindrance, plan
 from ipyrescue.store.prune import prune as free
 
 PATIENCE_SECONDS = 30.0
@@ -45,6 +45,9 @@ def prune(
         bool, typer.Option("--repack", help="Also free dead bytes of packs more than half dead.")
     ] = False,
     max_unused: MaxUnusedOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also where locks hold on one machine only and another's kernel may write.")
+    ] = False,
     store: StoreOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,12 +55,13 @@ def prune(
 
     With --repack also dead bytes of packs that still hold living ones: they become holes in the file, nothing is
     copied or moved, so that no space is needed to free some (Linux; not on every file system). Waits half a minute
-    for kernels that are writing, and frees nothing while a manifest cannot be read.
+    for kernels that are writing, and frees nothing while a manifest cannot be read, or where locks hold on one machine
+    only (some NFS, SMB, buckets) and a kernel of another one lives, unless --force.
     """
     opened = open_store(store, need_key=True)
     max_dead = DEFAULT_MAX_UNUSED if repack and max_unused is None else max_unused
     planned = plan(opened, max_dead)
-    freed = _of_plan(planned) if dry_run else _free(opened, max_dead, planned.bytes)
+    freed = _of_plan(planned) if dry_run else _free(opened, max_dead, planned.bytes, force=force)
     if as_json:
         write_json(_document(opened, freed, dry_run=dry_run))
     else:
@@ -68,7 +72,7 @@ def _of_plan(planned: Plan) -> Pruned:
     return Pruned(len(planned.dead), planned.bytes, len(planned.sparse))
 
 
-def _free(store: Store, max_dead: float | None, expected_bytes: int) -> Pruned:
+def _free(store: Store, max_dead: float | None, expected_bytes: int, *, force: bool) -> Pruned:
     """Free it, with a progress bar where a person waits for it. Raises StoreError."""
     from rich.progress import Progress
 
@@ -79,8 +83,12 @@ def _free(store: Store, max_dead: float | None, expected_bytes: int) -> Pruned:
             store,
             max_dead=max_dead,
             wait_seconds=PATIENCE_SECONDS,
+            force=force,
             advance=lambda freed_bytes: progress.advance(task, freed_bytes),
         )
+    reason = hindrance(store.root) if pruned is None and not force else None
+    if reason is not None:
+        raise StoreBusyError(f"Nothing was freed: {reason} If nobody else writes there: ipyrescue prune --force")
     if pruned is None:
         raise StoreBusyError(
             f"Nothing was freed: {store.root} could not be locked for {PATIENCE_SECONDS:.0f} s. A kernel is writing a "

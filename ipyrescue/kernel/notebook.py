@@ -37,7 +37,7 @@ from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
 from ipyrescue.settings import Configuration, format_duration, format_size
-from ipyrescue.store import Store, lives, signing
+from ipyrescue.store import Store, filesystems, lives, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
@@ -89,7 +89,7 @@ class Notebook:
         self._started_in = Path(working_directory())
         self._identity: Identity | None = None
         self._store: Store | None = None
-        self._key_warned = False
+        self._place_warned = False
         self._undo: _Undo | None = None
         self._asked: Repository | None = None
         self._continued = {self.incarnation}
@@ -438,12 +438,13 @@ class Notebook:
             dismiss(where.store_root, death.life)
         return len(pending)
 
-    def key_warning(self) -> str | None:
-        """Once: a sentence when the key would not survive what the store survives."""
-        if self._key_warned:
-            return None
-        self._key_warned = True
-        return signing.key_survives(self.identity.store_root, self.key_path)
+    def place_warnings(self) -> tuple[str, ...]:
+        """Once: sentences when the key would not survive what the store survives, or the store stands on sand."""
+        if self._place_warned:
+            return ()
+        self._place_warned = True
+        root = self.identity.store_root
+        return tuple(filter(None, (signing.key_survives(root, self.key_path), filesystems.warning(root))))
 
     def forget(self, source: str) -> Snapshot:
         """Forget one snapshot and free what nothing else references. Raises `SnapshotNotFoundError`, `StoreError`."""

@@ -45,12 +45,11 @@ _SHOWN_PAUSES = 5
 
 def saved(recorder: Recorder, snapshot: Snapshot, *, armed: bool) -> Report:
     """Tell of a snapshot that a command made; when it armed, with the forecast."""
-    warning = recorder.notebook.key_warning()
     return SavedReport(
         snapshot,
         armed=_armed_line(recorder) if armed else None,
         forecast=_forecast(recorder, snapshot) if armed else None,
-        warnings=(warning,) if warning else (),
+        warnings=recorder.notebook.place_warnings(),
     )
 
 

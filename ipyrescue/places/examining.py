@@ -20,7 +20,8 @@ from ipyrescue.identity import STORE_NAME
 from ipyrescue.places import command_lines, containers, logins
 from ipyrescue.places.containers import MACHINE, Facts
 from ipyrescue.places.findings import Finding, Last, Place, judge
-from ipyrescue.store import Store, keeping, layout, signing
+from ipyrescue.store import Store, filesystems, keeping, layout, signing
+from ipyrescue.store.probe import Probed
 from ipyrescue.wording import seconds_of
 
 _LONGEST_SECONDS = 3600.0
@@ -47,18 +48,20 @@ def examine(
     store_root: Path,
     *,
     inspected: Facts | None = None,
+    probed: Probed | None = None,
     machine: Path = MACHINE,
     environ: Mapping[str, str] = os.environ,
 ) -> Examination:
     """Examine the place of *notebook*, or of a whole folder, whose store is *store_root*.
 
     With *inspected* it is that container's: inside of one, it is this one; on a host, *notebook* names a file in it.
+    *probed* is what came of trying out the file system here (`ipyrescue.places.trying`).
     """
     here = containers.look(machine, environ)
     if inspected is None:
-        facts, place = here, _here(here, notebook, store_root, machine)
+        facts, place = here, _here(here, notebook, store_root, machine, probed)
     elif here.dies:
-        facts, place = inspected, _here(here, notebook, store_root, machine)
+        facts, place = inspected, _here(here, notebook, store_root, machine, probed)
     else:
         facts, place = _as_the_host_knows(inspected, machine), _in_container(inspected, notebook)
     found = tuple(judge(facts, place))
@@ -76,7 +79,7 @@ def at_start(notebook_path: Path, store_root: Path) -> list[str]:
     return [*told, *([f"On the host:\n{found.commands}"] if found.commands else [])]
 
 
-def _here(facts: Facts, notebook: Path | None, store_root: Path, machine: Path) -> Place:
+def _here(facts: Facts, notebook: Path | None, store_root: Path, machine: Path, probed: Probed | None) -> Place:
     key = signing.key_path()
     return Place(
         folder=os.path.realpath(notebook.parent if notebook is not None else store_root.parent),
@@ -87,6 +90,8 @@ def _here(facts: Facts, notebook: Path | None, store_root: Path, machine: Path) 
         last=last_snapshot(store_root),
         at_logout=logins.fate_at_logout(machine),
         key_alone=None if facts.kind else keeping.warning(key, store_root),
+        file_system=filesystems.of(store_root, machine / "proc/self/mountinfo"),
+        probed=probed,
     )
 
 

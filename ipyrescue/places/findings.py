@@ -15,7 +15,9 @@ from ipyrescue.places.containers import Facts
 from ipyrescue.places.inspected import DEFAULT_STOP_SECONDS
 from ipyrescue.places.logins import Fate
 from ipyrescue.settings import format_duration, format_size
-from ipyrescue.store.keeping import is_network
+from ipyrescue.store.filesystems import FileSystem
+from ipyrescue.store.lives import ALIVE_SECONDS
+from ipyrescue.store.probe import Probed
 
 Level = Literal["warning", "note"]
 
@@ -24,6 +26,9 @@ FAREWELL_SECONDS = 8.0
 SMALL_SHM_BYTES = 1 << 30
 """Docker gives 64 MB; each worker of a DataLoader puts batches there, and dies with a bus error when it is full."""
 LITTLE_DISK_BYTES = 1_000_000_000
+FEW_FILES = 1000
+"""A snapshot makes a handful of files, a run some dozens."""
+SKEW_SECONDS = 2.0
 
 _BELOW = "the whole command line stands below"
 
@@ -51,7 +56,8 @@ class Place:
     """Where the work of one notebook stands: absolute paths, links followed. None: not known.
 
     *notebook* is its file, and None where a whole folder is meant. *key_alone* is the sentence of
-    `ipyrescue.store.keeping` about a key that other machines lack.
+    `ipyrescue.store.keeping` about a key that other machines lack. *file_system* is the store's, *probed* what came of
+    trying it out.
     """
 
     folder: str
@@ -62,12 +68,14 @@ class Place:
     last: Last | None = None
     at_logout: Fate | None = None
     key_alone: str | None = None
+    file_system: FileSystem | None = None
+    probed: Probed | None = None
 
 
 def judge(facts: Facts, place: Place) -> list[Finding]:
     """Everything that *facts* say may go wrong, what loses work first; none where nothing does."""
     inside = _in_container(facts, place) if facts.dies else _on_machine(facts, place)
-    found = [*inside, *_of_disk(facts, place)]
+    found = [*inside, *_of_disk(facts, place), *_of_file_system(facts, place), *_of_probe(place)]
     return sorted(found, key=lambda finding: finding.level != "warning")
 
 
@@ -285,12 +293,110 @@ def _of_disk(facts: Facts, place: Place) -> Iterator[Finding]:
             f"The disk of the store {place.store} is almost full: {format_size(place.free_bytes)} are free{last}.",
             "free some, drop snapshots with ipyrescue forget, or set IPYRESCUE_STORE to a folder on another disk",
         )
+    free_files = place.probed.free_files if place.probed else None
+    if free_files is not None and free_files < FEW_FILES:
+        yield Finding(
+            "few_files",
+            "warning",
+            f"The file system of the store {place.store} has room for {free_files} more files only (inodes), whatever "
+            "space is free.",
+            "delete files that are not needed there, or set IPYRESCUE_STORE to a folder on another disk",
+        )
+
+
+# --- file systems -------------------------------------------------------------------------------------------------
+
+
+def _of_file_system(facts: Facts, place: Place) -> Iterator[Finding]:
+    """What nobody can find out by trying; of the store's own kind only."""
     mount = facts.mount_of(place.store)
-    if mount is not None and is_network(mount.file_system):
+    found = place.file_system or (FileSystem(mount.file_system) if mount is not None else None)
+    if found is None:
+        return
+    on_disk = "set IPYRESCUE_STORE to a folder on a disk of this machine"
+    if found.kind == "network":
+        holding = "hold on this machine only" if found.locks_are_local else "may hold on one machine only"
         yield Finding(
             "store_on_network",
             "note",
-            f"The store {place.store} is on a network file system ({mount.file_system}), whose locks may hold on one "
-            "machine only.",
-            "let one machine at a time write to it, or set IPYRESCUE_STORE to a folder on a disk of this machine",
+            f"The store {place.store} is on a network file system ({found.type}), whose locks {holding}.",
+            f"let one machine at a time write to it, or {on_disk}",
         )
+    elif found.kind == "host":
+        yield Finding(
+            "store_on_host",
+            "note",
+            f"The store {place.store} is in a folder that this machine shares with its host ({found.name}): neither "
+            "sees the locks of the other, and whether a file is safe from a power cut the host decides.",
+            f"let one of the two at a time write to it, or {on_disk}",
+        )
+    elif found.kind == "bucket":
+        yield Finding(
+            "store_in_bucket",
+            "warning",
+            f"The store {place.store} is in a bucket or a drive far away ({found.name}), which only looks like a "
+            "folder: a file is renamed by copying it, locks hold on this machine only, and each snapshot waits for an "
+            "upload.",
+            f"{on_disk}, and copy the store to the bucket from there",
+        )
+    elif found.kind == "overlay" and not facts.dies:
+        yield Finding(
+            "store_on_overlay",
+            "note",
+            f"The store {place.store} is on an overlay ({found.name}), as containers and live systems have it: if this "
+            "is one, its snapshots go when it does.",
+            "set IPYRESCUE_STORE to a folder on a volume or a disk",
+        )
+
+
+_LACKING: dict[str, tuple[Level, str]] = {
+    "create exclusively": ("warning", "two processes may take one name, and one would lose what it saved"),
+    "write, fsync, read back": ("warning", "nothing that is saved is sure to be there later"),
+    "rename over a file": ("warning", "no store can be made, since nothing takes the place of a file at once"),
+    "fsync of a folder": ("note", "a power cut may take a snapshot that was said to be saved"),
+    "read what was unlinked": ("note", "a restore fails while somebody else forgets what it reads: try it again then"),
+    "modes": ("warning", "others on this machine may read your snapshots, if its mount lets them"),
+    "locks between processes": ("warning", "two writers go well, but nothing is ever freed: the store grows"),
+}
+"""What follows where something does not work; without links and holes there is another way that is as good."""
+
+
+def _of_probe(place: Place) -> Iterator[Finding]:
+    if place.probed is None:
+        return
+    if place.probed.failure is not None:
+        yield Finding(
+            "store_not_writable",
+            "warning",
+            f"Nothing could be written where the store is, {place.store}: {place.probed.failure}. Restoring works all "
+            "the same.",
+            "set IPYRESCUE_STORE to a folder that you may write to",
+        )
+    for name, seen in place.probed.lacking.items():
+        if name in _LACKING:
+            level, follows = _LACKING[name]
+            yield Finding(
+                f"lacks_{name.replace(',', '').replace(' ', '_')}",
+                level,
+                f"The file system of the store {place.store} failed to {_verb(name)} ({seen}): {follows}.",
+                "set IPYRESCUE_STORE to a folder on a disk of this machine",
+            )
+    yield from _of_clock(place.store, place.probed.clock_ahead_seconds or 0.0)
+
+
+def _verb(name: str) -> str:
+    nouns = {"fsync of a folder": "fsync a folder", "modes": "set modes", "locks between processes": "lock (flock)"}
+    return nouns.get(name, name)
+
+
+def _of_clock(store: str, ahead_seconds: float) -> Iterator[Finding]:
+    if abs(ahead_seconds) < SKEW_SECONDS:
+        return
+    way = "ahead of" if ahead_seconds > 0 else "behind"
+    yield Finding(
+        "clock_skew",
+        "warning" if abs(ahead_seconds) >= ALIVE_SECONDS else "note",
+        f"The clock of the store's file system, {store}, is {format_duration(abs(ahead_seconds))} {way} this "
+        "machine's: whether kernels of other machines live is judged by it, and may be judged wrongly.",
+        "set both clocks (chronyc makestep, timedatectl set-ntp true)",
+    )

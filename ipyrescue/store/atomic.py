@@ -40,7 +40,7 @@ class Draft:
 
     def __init__(self, folder: Path, *, extra_flags: int = 0) -> None:
         self.path = folder / f"{os.getpid()}-{secrets.token_hex(8)}"
-        self.fd = os.open(self.path, CREATE_FLAGS | extra_flags, 0o600)
+        self.fd = self._created(extra_flags)
         self._open = True
 
     def __enter__(self) -> Draft:
@@ -63,6 +63,17 @@ class Draft:
             self._close()
         with contextlib.suppress(OSError):
             os.unlink(self.path)
+
+    def _created(self, extra_flags: int) -> int:
+        try:
+            return os.open(self.path, CREATE_FLAGS | extra_flags, 0o600)
+        except FileExistsError:
+            raise
+        except OSError:
+            # Linux makes the file first, and only then finds that O_DIRECT cannot be had there.
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+            raise
 
     def _close(self) -> None:
         # NFS reports ENOSPC and EDQUOT here, so the error must reach the caller.
@@ -93,7 +104,7 @@ def replace(final: Path, data: bytes, *, durable: bool = False, mode: int = 0o60
                 sync_file(fd)
         finally:
             os.close(fd)
-        os.replace(temporary, final)
+        rename(temporary, final)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -264,15 +275,42 @@ def _mode_in(folder: Path, mode: int) -> int:
     return mode | (mode & 0o600) >> 3 if os.stat(folder).st_mode & shared == shared else mode
 
 
+def rename(path: Path, final: Path) -> None:
+    """Rename *path*, a file of ours only, over *final*. Raises OSError.
+
+    As in `_name` a network file system may have done what it denies.
+    """
+    ours = os.lstat(path)
+    try:
+        os.replace(path, final)
+    except FileNotFoundError:
+        if not _is(final, ours):
+            raise
+
+
 def _name(path: Path, final: Path) -> None:
-    """Give the file its name without ever overwriting: link where there are links, else rename."""
+    """Give the file its name without ever overwriting: link where there are links, else rename.
+
+    A network file system may do it, lose the answer and ask again, and be refused then: what was done counts.
+    """
     try:
         os.link(path, final)
+    except FileExistsError:
+        if not _is(final, os.lstat(path)):
+            raise
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
         if os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
-        os.rename(path, final)
-    else:
+        rename(path, final)
+        return
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _is(path: Path, ours: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), ours)
+    except FileNotFoundError:
+        return False

@@ -12,9 +12,12 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ipyrescue.store import atomic
-from ipyrescue.store.usage import Range
+
+if TYPE_CHECKING:
+    from ipyrescue.store.usage import Range
 
 _KEEP_SIZE, _PUNCH_HOLE = 1, 2
 _NO_HOLES = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.EPERM, errno.ETXTBSY}

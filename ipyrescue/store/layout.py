@@ -5,6 +5,7 @@ Names on disk come from ids in hex and sequence numbers only; no text of a user 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 from ipyrescue.errors import CorruptError, StoreError, StoreFormatError
-from ipyrescue.store import atomic, ownership
+from ipyrescue.store import atomic, ownership, probe
 
 STORE_FORMAT = 1
 EMPTY_PACK = "0" * 16
@@ -36,6 +37,8 @@ _RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 MAX_SEQUENCE = 10**10 - 1
 """What the ten digits of a manifest's name hold."""
+_UNFIT: dict[Path, str] = {}
+"""The places that were tried out and refused by this process, and why: each is tried once."""
 
 _CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds snapshots of Jupyter notebooks' variables, made by ipyrescue.
@@ -200,10 +203,11 @@ def parse_run_name(name: str) -> str | None:
 def create(root: Path) -> str:
     """Make what is missing of a store, durably, and return its id. Raises StoreError.
 
-    Two processes that race agree on one id. An existing store is left as it is.
+    Two processes that race agree on one id. An existing store is left as it is. The file system of a new one is tried
+    out first, and refused where it lacks what a store cannot do without (`ipyrescue.store.probe`).
     """
     with atomic.explained("create the store", root):
-        new = not (root / "format.json").exists()
+        new, alone = not (root / "format.json").exists(), not os.path.lexists(root)
         if new:
             _claim(root)
         if os.path.lexists(root):
@@ -211,6 +215,7 @@ def create(root: Path) -> str:
         _make_folders(root)  # also those that a copy of an old store lost because they were empty
         check_writable(root)
         if new:
+            _try_out(root, alone=alone)
             _make_files(root)
             _write_format(root)
     return read_store_id(root)
@@ -270,8 +275,25 @@ def _store_id(fields: object, path: Path) -> str:
     return store_id
 
 
+def _try_out(root: Path, *, alone: bool) -> None:
+    """Refuse a file system that cannot hold a store; our empty folders go again, the root if we made it *alone*."""
+    try:
+        probe.require_fit(temporary(root), str(root))
+    except FileNotFoundError:
+        if not (root / "format.json").exists():  # else a twin was quicker, and a prune of its swept our files
+            raise
+    except StoreError as error:
+        _UNFIT[root] = str(error)
+        for path in (*(root / name for name in FOLDERS), *([root] if alone else [])):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
 def _claim(root: Path) -> None:
-    """Close an empty folder that the user made for us."""
+    """Close an empty folder that the user made for us. Raises StoreError where none can be, as was seen before."""
+    if root in _UNFIT:
+        raise StoreError(_UNFIT[root])
     _refuse_strange(root)
     if sys.platform != "win32" and root.is_dir() and not root.is_symlink() and root.lstat().st_uid == os.geteuid():
         root.chmod(0o700)

@@ -47,13 +47,30 @@ def exclusive(root: Path, timeout_seconds: float = 0.0) -> Iterator[None]:
     """Keep everybody away while bytes are freed. Raises StoreBusyError after *timeout_seconds*.
 
     Who waits holds the gate, where writers queue up behind: however many there are, the last one inside is waited for.
+    A file system that gives the lock away twice is told from one that keeps it: there nobody ever has it alone.
     """
     with _opened(layout.lock_file(root)) as fd:
         acquire = _acquire_behind_gate if timeout_seconds else _acquire
         if fcntl is None or not acquire(fd, fcntl.LOCK_EX, root, timeout_seconds):
             raise StoreBusyError(f"{layout.lock_file(root)} cannot be locked on this file system; nothing is pruned.")
         with _held(fd):
+            if not _excludes(root):
+                raise StoreBusyError(
+                    f"{layout.lock_file(root)} was locked twice at once: the file system's locks hold nobody off; "
+                    "nothing is pruned."
+                )
             yield
+
+
+def _excludes(root: Path) -> bool:
+    """Whether the exclusive lock that we hold is refused to a second opening of the file, as flock(2) has it."""
+    with _opened(layout.lock_file(root)) as second:
+        try:
+            fcntl.flock(second, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        fcntl.flock(second, fcntl.LOCK_UN)
+        return False
 
 
 def _acquire_behind_gate(fd: int, kind: int, root: Path, timeout_seconds: float) -> bool:

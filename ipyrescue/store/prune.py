@@ -19,13 +19,15 @@ from typing import TYPE_CHECKING
 
 from ipyrescue.errors import RescueError, StoreBusyError, StoreError, UntrustedError
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import atomic, holes, layout, lock, ownership, pins, usage
+from ipyrescue.store import atomic, filesystems, holes, layout, lives, lock, ownership, pins, usage
 from ipyrescue.store.usage import PackUse
 
 if TYPE_CHECKING:
     from ipyrescue.store.store import Store
 
 _ORPHAN_SECONDS = 3600.0
+_SILENT_SECONDS = 3600.0
+"""So long after its last sign of life a kernel of another machine writes no more, also where clocks differ."""
 
 Advance = Callable[[int], None]
 """Told of so many more bytes that are free now."""
@@ -60,21 +62,47 @@ class Plan:
 
 
 def prune(
-    store: Store, *, max_dead: float | None = None, wait_seconds: float = 0.0, advance: Advance = lambda freed: None
+    store: Store,
+    *,
+    max_dead: float | None = None,
+    wait_seconds: float = 0.0,
+    force: bool = False,
+    advance: Advance = lambda freed: None,
 ) -> Pruned | None:
     """Delete whole packs that nothing references, and all unfinished work; None when a writer is busy.
 
     With *max_dead* (0 to 1) also the dead bytes of packs of which a larger share is dead. A writer is waited for as
-    long as *wait_seconds*. Raises StoreError, having freed nothing, when a manifest cannot be read: it may need any.
+    long as *wait_seconds*. None as well where one might be busy that no lock tells of (`hindrance`), unless *force*.
+    Raises StoreError, having freed nothing, when a manifest cannot be read: it may need any.
     """
     with atomic.explained("prune", store.root):
         layout.check_writable(store.root)
+        if not force and hindrance(store.root):
+            return None
         with contextlib.ExitStack() as held:
             try:
                 held.enter_context(lock.exclusive(store.root, wait_seconds))
             except StoreBusyError:
                 return None
             return _prune(store, max_dead, advance)
+
+
+def hindrance(root: Path) -> str | None:
+    """Why the lock of the store at *root* is not enough, as a sentence; None where it is.
+
+    On some file systems a lock holds on one machine only, and a kernel of another one may be writing there.
+    """
+    system = filesystems.of(root)
+    if system is None or not system.locks_are_local:
+        return None
+    here, silent_since = lives.process_facts(os.getpid()).boot_id, time.time() - _SILENT_SECONDS
+    for life in lives.read_all(root):
+        if life.ended is None and life.boot_id != here and lives.last_seen(root, life) > silent_since:
+            return (
+                f"On {system.name} locks hold on one machine only, and a kernel of {life.host} may be writing to "
+                f"{root} ({life.notebook}); it counts as gone an hour after its last sign of life."
+            )
+    return None
 
 
 def plan(store: Store, max_dead: float | None = None) -> Plan:
@@ -151,8 +179,11 @@ def _plain_files(folder: Path) -> list[Path]:
 
 
 def _orphans(folder: Path) -> Iterator[Path]:
-    """Life records that were never finished; they are written without a lock, so age must tell."""
-    oldest = time.time() - _ORPHAN_SECONDS
+    """Life records that were never finished; they are written without a lock, so age must tell.
+
+    The folder has changed no earlier than the newest of them was made, by the clock that gave that its time.
+    """
+    oldest = min(time.time(), _changed(folder)) - _ORPHAN_SECONDS
     return (path for path in _plain_files(folder) if path.name.startswith(".") and _changed(path) < oldest)
 
 

@@ -1,5 +1,6 @@
 """`ipyrescue doctor`: what would lose the work, before it does."""
 
+import errno
 import json
 import os
 import re
@@ -18,7 +19,8 @@ from ipyrescue.cli.exits import Exit
 from ipyrescue.gpus import Facts as Gpus
 from ipyrescue.places import examining
 from ipyrescue.places.containers import Facts
-from ipyrescue.store import layout
+from ipyrescue.store import layout, probe
+from ipyrescue.store.filesystems import FileSystem
 
 QUIET = Facts(kind=None, reaps=True)
 
@@ -38,6 +40,7 @@ def on_a_machine(monkeypatch):
     monkeypatch.setattr(examining.logins, "fate_at_logout", lambda *_: None)
     monkeypatch.setattr(examining.keeping, "warning", lambda *_: None)
     monkeypatch.setattr(examining, "_free_bytes", lambda *_: 50_000_000_000)
+    monkeypatch.setattr(examining.filesystems, "of", lambda *_: FileSystem("ext4", "/dev/sda1"))
 
 
 @pytest.mark.usefixtures("on_a_machine")
@@ -52,7 +55,8 @@ def test_where_nothing_is_wrong_it_says_so(store, make):
     assert (result.exit_code, result.stderr) == (Exit.OK, "")
     assert result.stdout.endswith("\nNothing is wrong here.\n")
     text = plain(result.stdout)
-    assert f"store {store.root}, 50 GB free the last snapshot: 5.0 kB, in 14 s key " in text
+    assert f"store {store.root}, 50 GB free on ext4, /dev/sda1 at /, room for " in text
+    assert "; 9 of 9 things that were tried work the last snapshot: 5.0 kB, in 14 s key " in text
     assert "good, fingerprint " in text
     assert "container none that can be seen" in text
     assert all(len(line) <= 80 for line in result.stdout.splitlines() if "/" not in line)
@@ -203,3 +207,54 @@ def test_this_very_machine_is_examined_without_loading_torch(tmp_path):
     findings = json.loads(ended.stdout)["findings"]
     assert ended.returncode == any(finding["level"] == "warning" for finding in findings)
     assert Path(json.loads(ended.stdout)["place"]["store"]).parent == tmp_path.resolve()
+
+
+@pytest.mark.usefixtures("on_a_machine")
+def test_the_file_system_is_tried_out_and_left_as_it_was(make, tmp_path, monkeypatch):
+    """In the store, in its tmp/; without one where it would be made; not at all where that is not wanted."""
+    make()
+    nowhere = tmp_path / "deep" / ".ipyrescue"
+    before = {path: path.stat().st_size for path in tmp_path.rglob("*")}
+    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(probe, "_clock_ahead_seconds", lambda _: -45.0)
+
+    here = json.loads(doctor("--json").stdout)
+    there = json.loads(doctor("--json", "--store", str(nowhere)).stdout)
+    text = plain(doctor().stdout)
+    quiet = json.loads(doctor("--json", "--no-probe").stdout)
+
+    for document in (here, there):
+        tried = document["place"]["probed"]
+        assert {name for name, answer in tried["answers"].items() if not answer["works"]} == {"link"}
+        assert (tried["failure"], tried["clock_ahead_seconds"]) == (None, -45.0)
+        assert [finding["kind"] for finding in document["findings"]] == ["clock_skew"]
+    assert "; 8 of 9 things that were tried work, lacks link " in text
+    assert "is 45 s behind this machine's" in text
+    assert (quiet["place"]["probed"], quiet["findings"]) == (None, [])
+    assert {path: path.stat().st_size for path in tmp_path.rglob("*")} == before
+
+
+def no_link(*_, **__):
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+
+@pytest.mark.usefixtures("on_a_machine")
+def test_a_store_that_cannot_be_written_is_said_to_be(store, monkeypatch):
+    monkeypatch.setattr(os, "open", read_only(os.open))
+
+    result = doctor()
+
+    assert result.exit_code == Exit.FAILED
+    text = plain(result.stdout)
+    assert f"warning Nothing could be written where the store is, {store.root}: " in text
+    assert "Read-only file system" in text
+    assert "; not tried out" in text
+
+
+def read_only(real):
+    def refuse(path, flags, *arguments, **options):
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(path, flags, *arguments, **options)
+
+    return refuse

@@ -9,7 +9,8 @@ import pytest
 
 from ipyrescue.cli import prune as verb
 from ipyrescue.cli.exits import Exit
-from ipyrescue.store import layout
+from ipyrescue.store import filesystems, layout, lives
+from ipyrescue.store.filesystems import FileSystem
 from tests.cli.test_verbs import damage_manifest, run, run_json
 
 
@@ -91,3 +92,17 @@ def test_max_unused_is_a_percentage(make, text):
 
     assert result.exit_code == Exit.USAGE
     assert "percentage" in result.stderr
+
+
+def test_prune_says_why_a_lock_is_not_enough(store, make, monkeypatch):
+    """On a file system whose locks hold on one machine only, while a kernel of another one may write."""
+    store.forget(make().id)
+    monkeypatch.setattr(filesystems, "of", lambda *_: FileSystem("fuse.sshfs", "me@there:", "/work"))
+    lives.write(store.root, lives.Life("b" * 16, "far.ipynb", "notebook", 1, 1, "boot", "ns", "there", "2026-11-21"))
+
+    refused, forced = run("prune"), run("prune", "--force")
+
+    assert (refused.exit_code, refused.stdout) == (Exit.FAILED, "")
+    assert "On sshfs locks hold on one machine only, and a kernel of there may be writing" in refused.stderr
+    assert "If nobody else writes there: ipyrescue prune --force" in refused.stderr
+    assert "1 whole pack" in forced.stdout

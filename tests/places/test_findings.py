@@ -10,6 +10,8 @@ from ipyrescue.places.containers import Facts, Mount
 from ipyrescue.places.examining import last_snapshot
 from ipyrescue.places.findings import Last, Place, judge
 from ipyrescue.store import layout
+from ipyrescue.store.filesystems import FileSystem
+from ipyrescue.store.probe import Answer, Probed
 
 WORK, KEYS = Mount("/workspace", "ext4", "/home/me/work"), Mount("/keys", "ext4", "ipyrescue-key")
 GOOD = Facts(
@@ -226,3 +228,50 @@ def test_without_a_store_nothing_is_known_of_snapshots(tmp_path):
     assert last_snapshot(tmp_path / "none") is None
     layout.create(tmp_path / "empty")
     assert last_snapshot(tmp_path / "empty") is None
+
+
+@pytest.mark.parametrize(
+    ("system", "found"),
+    [
+        (None, {}),
+        (FileSystem("ext4"), {}),
+        (FileSystem("nfs4"), {"store_on_network": "note"}),
+        (FileSystem("virtiofs"), {"store_on_host": "note"}),
+        (FileSystem("fuse.gcsfuse"), {"store_in_bucket": "warning"}),
+        (FileSystem("fuse", "mountpoint-s3"), {"store_in_bucket": "warning"}),
+        (FileSystem("overlay"), {"store_on_overlay": "note"}),
+    ],
+)
+def test_what_is_known_of_the_kind_of_file_system_is_said(system, found):
+    assert kinds(MACHINE, AT_HOME, file_system=system) == found
+
+
+def test_in_a_container_its_own_layer_is_said_once():
+    there = dataclasses.replace(GOOD, mounts=(KEYS,))
+
+    assert "store_on_overlay" not in kinds(there, PLACE, file_system=FileSystem("overlay"))
+
+
+LACKS = Answer(False, "Function not implemented")
+
+
+@pytest.mark.parametrize(
+    ("probed", "found"),
+    [
+        (Probed({"link": Answer(True)}), {}),
+        (Probed({"link": LACKS, "holes": LACKS}), {}),  # there is another way that is as good
+        (Probed({"create exclusively": LACKS}), {"lacks_create_exclusively": "warning"}),
+        (Probed({"write, fsync, read back": LACKS}), {"lacks_write_fsync_read_back": "warning"}),
+        (Probed({"rename over a file": LACKS}), {"lacks_rename_over_a_file": "warning"}),
+        (Probed({"fsync of a folder": LACKS}), {"lacks_fsync_of_a_folder": "note"}),
+        (Probed({"locks between processes": LACKS}), {"lacks_locks_between_processes": "warning"}),
+        (Probed({}, failure="Read-only file system"), {"store_not_writable": "warning"}),
+        (Probed({}, clock_ahead_seconds=1.0), {}),
+        (Probed({}, clock_ahead_seconds=-3.0), {"clock_skew": "note"}),
+        (Probed({}, clock_ahead_seconds=3600.0), {"clock_skew": "warning"}),
+        (Probed({}, free_files=100_000), {}),
+        (Probed({}, free_files=12), {"few_files": "warning"}),
+    ],
+)
+def test_what_came_of_trying_the_file_system_out_is_said(probed, found):
+    assert kinds(MACHINE, AT_HOME, probed=probed) == found

@@ -141,3 +141,64 @@ def test_only_plain_files_are_read(tmp_path, kind):
 def test_errors_are_sentences(tmp_path, code, words):
     with pytest.raises(StoreError, match=words), atomic.explained("write", tmp_path / "x", needed_bytes=5_000_000):
         raise OSError(code, os.strerror(code))
+
+
+def answered_with(code, call):
+    """A call that is carried out, whose answer is lost, and which is refused when it is asked for again (NFS)."""
+
+    def lost(*arguments):
+        call(*arguments)
+        raise OSError(code, os.strerror(code))
+
+    return lost
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {"link": errno.EEXIST},
+        {"unlink": errno.ENOENT},
+        {"link": errno.EEXIST, "unlink": errno.ENOENT},
+        {"replace": errno.ENOENT},
+    ],
+)
+def test_what_was_done_counts_though_the_answer_was_lost(folder, tmp_path, monkeypatch, answers):
+    if "replace" in answers:
+        monkeypatch.setattr(os, "link", failing(errno.ENOTSUP))
+    for name, code in answers.items():
+        monkeypatch.setattr(os, name, answered_with(code, getattr(os, name)))
+
+    atomic.publish(folder, tmp_path / "final", b"new")
+
+    assert (tmp_path / "final").read_bytes() == b"new"
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize("name", ["link", "replace"])
+def test_what_was_not_done_does_not_count(folder, tmp_path, monkeypatch, name):
+    """Somebody else's file stands there, or none."""
+    if name == "replace":
+        monkeypatch.setattr(os, "link", failing(errno.ENOTSUP))
+    else:
+        (tmp_path / "final").write_bytes(b"theirs")
+    monkeypatch.setattr(os, name, failing({"link": errno.EEXIST, "replace": errno.ENOENT}[name]))
+
+    with pytest.raises(OSError, match=r"exists|No such file"):
+        atomic.publish(folder, tmp_path / "final", b"ours")
+    assert not (tmp_path / "final").exists() or (tmp_path / "final").read_bytes() == b"theirs"
+    assert os.listdir(folder) == []
+
+
+def test_a_file_that_was_made_and_cannot_be_opened_goes_again(folder, monkeypatch):
+    """Linux makes it, and only then finds that it cannot be written past the page cache."""
+    real = os.open
+
+    def refuse(path, flags, mode=0o777):
+        os.close(real(path, flags, mode))
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr(os, "open", refuse)
+
+    with pytest.raises(OSError, match="Invalid argument"):
+        atomic.Draft(folder)
+    assert os.listdir(folder) == []

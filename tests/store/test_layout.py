@@ -1,5 +1,6 @@
 """Where things stand, with which modes, and which stores are not written to."""
 
+import errno
 import json
 import os
 import stat
@@ -129,3 +130,38 @@ def test_an_empty_folder_of_the_user_is_closed_to_others(tmp_path, key):
     Store.open(tmp_path, key, create=True)
 
     assert mode(tmp_path) == 0o700
+
+
+def test_where_a_store_cannot_do_what_it_must_none_is_made(tmp_path, monkeypatch):
+    """Said once in a sentence, with nothing left behind; the file system is not tried again by this process."""
+    tried = []
+
+    def no_rename(old, new):
+        tried.append(old)
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "replace", no_rename)
+    ours = tmp_path / "ours"
+    ours.mkdir()
+    for root in (tmp_path / "deep" / ".ipyrescue", ours):
+        for _ in range(3):
+            with pytest.raises(StoreError, match="cannot be a store: no file can take another one's place"):
+                layout.create(root)
+    assert len(tried) == 2
+    assert sorted(os.listdir(tmp_path)) == ["deep", "ours"]
+    assert os.listdir(tmp_path / "deep") == os.listdir(ours) == []
+    monkeypatch.undo()
+    layout.create(tmp_path / "elsewhere")
+
+
+def test_a_full_disk_is_said_to_be_full_and_tried_again(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="no space left"):
+        layout.create(tmp_path / ".ipyrescue")
+    monkeypatch.undo()
+
+    assert len(layout.create(tmp_path / ".ipyrescue")) == 32
+    assert os.listdir(tmp_path / ".ipyrescue/tmp") == []

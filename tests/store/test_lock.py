@@ -79,3 +79,16 @@ def test_without_locks_writers_write_and_nobody_prunes(store, monkeypatch):
         pass
     with pytest.raises(StoreBusyError, match="cannot be locked"), lock.exclusive(store.root):
         pass
+
+
+def test_a_lock_that_is_given_away_twice_is_no_lock(store, monkeypatch):
+    """Some file systems say yes to everybody: there nothing is ever freed."""
+    from ipyrescue.store.prune import prune
+
+    monkeypatch.setattr(lock.fcntl, "flock", lambda *_: None)
+
+    with pytest.raises(StoreBusyError, match="was locked twice at once"), lock.exclusive(store.root):
+        pass
+    with lock.shared(store.root, 0):
+        pass
+    assert prune(store) is None

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ipyrescue.errors import StoreError
-from ipyrescue.store import Store, lives, lock
-from ipyrescue.store.prune import Pruned, prune
+from ipyrescue.store import Store, filesystems, layout, lives, lock
+from ipyrescue.store.filesystems import FileSystem
+from ipyrescue.store.prune import Pruned, hindrance, prune
 from ipyrescue.store.signing import Key
 from ipyrescue.store.upkeep import used_bytes
 
@@ -132,3 +133,62 @@ def test_what_is_pruned_while_sizes_are_summed_counts_nothing(store, save, monke
     packs = sum(path.stat().st_size for path in (store.root / "packs").glob("*.pack") if path != gone)
 
     assert used_bytes(store.root) == packs == 8192
+
+
+@pytest.fixture
+def locks_are_local(monkeypatch):
+    monkeypatch.setattr(filesystems, "of", lambda *_: FileSystem("virtiofs", "share", "/work"))
+
+
+def a_life(store, **fields):
+    life = lives.Life("b" * 16, "far.ipynb", "notebook", 1, 1, "another boot", "ns", "there", "2026-11-21", **fields)
+    lives.write(store.root, life)
+    return layout.life_path(store.root, life.incarnation)
+
+
+@pytest.mark.usefixtures("locks_are_local")
+def test_where_locks_hold_on_one_machine_only_another_one_is_waited_for(store, save):
+    """Its kernel counts as gone an hour after its last sign of life, or when it said that it ended."""
+    store.forget(save(store, b"1" * 5000).id)
+    record = a_life(store)
+
+    assert prune(store) is None
+    assert prune(store, max_dead=0.0) is None
+    assert "virtiofs locks hold on one machine only, and a kernel of there may be writing" in hindrance(store.root)
+    ahead = time.time() + 1800  # its clock is half an hour before ours
+    os.utime(record, (ahead, ahead))
+    assert prune(store) is None
+    old = time.time() - 3700
+    os.utime(record, (old, old))
+    assert hindrance(store.root) is None
+    a_life(store, ended="shutdown")
+    assert prune(store) == Pruned(packs=1, bytes=8192)
+
+
+@pytest.mark.usefixtures("locks_are_local")
+def test_a_person_may_know_better(store, save):
+    store.forget(save(store, b"1" * 5000).id)
+    a_life(store)
+
+    assert prune(store, force=True) == Pruned(packs=1, bytes=8192)
+
+
+def test_where_locks_hold_everywhere_nobody_is_asked(store, save):
+    store.forget(save(store, b"1" * 5000).id)
+    a_life(store)
+
+    assert prune(store) == Pruned(packs=1, bytes=8192)
+
+
+def test_a_clock_that_is_behind_makes_no_orphans(store):
+    """A life record that is being written looks hours old where the file system's clock is hours behind."""
+    kernels = layout.kernels(store.root)
+    draft = kernels / f".{'c' * 16}.json.0000"
+    draft.write_bytes(b"{")
+    behind = time.time() - 3 * 3600
+    for path in (draft, kernels):
+        os.utime(path, (behind, behind))
+
+    prune(store)
+
+    assert draft.exists()

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torture import crowd, faults, fuzzing, kills, machine, mutants, powercuts, rot, soak, syscalls
+from torture import crowd, faults, fuzzing, kills, machine, mutants, powercuts, rot, soak, strange, syscalls
 from torture.outcome import Outcome
 
 SCALES = ("quick", "default", "full")
@@ -72,6 +72,14 @@ EXPERIMENTS = (
         _at(40, 700, 5_000),
         "as above",
         "as above",
+    ),
+    Experiment(
+        "File systems that lie or lack (FUSE)",
+        "A store lives on them, or none is made, or one snapshot fails with a sentence; nothing is freed without locks",
+        strange.run,
+        _at(38, 380, 3_800),
+        "no such promise; a local repository needs neither links nor locks of the system",
+        "locks that do not work and fsync that does nothing are named as ways to corrupt a database",
     ),
     Experiment(
         "Rot: bytes flipped, files cut, swapped, missing, replayed",
