@@ -42,6 +42,8 @@ test-system: venv  ## Run the tests that need root, strace and mount; fails wher
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts small file systems. Try sudo -E make test-system"; exit 1; }
 	@strace -f -o /dev/null true || { echo "make test-system needs a working strace: apt-get install strace"; exit 1; }
 	@unshare --mount true || { echo "make test-system needs unshare (apt-get install util-linux) and the right to mount"; exit 1; }
+	@PATH="$$PATH:/usr/sbin:/sbin"; command -v mkfs.ext4 >/dev/null && command -v mkfs.xfs >/dev/null || { \
+	  echo "make test-system cuts the power of file systems: apt-get install e2fsprogs xfsprogs"; exit 1; }
 	$(BIN)/python -m pytest -m system $(ARGS)
 
 test-browser: venv  ## Run the tests in a real browser; fails where there is no Chromium

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torture import crowd, faults, fuzzing, kills, machine, mutants, powercuts, rot, soak, syscalls
+from torture import crowd, disks, faults, fuzzing, kills, machine, mutants, powercuts, realcuts, rot, soak, syscalls
 from torture.outcome import Outcome
 
 SCALES = ("quick", "default", "full")
@@ -18,7 +18,10 @@ _NO_PROMISE = "no such promise"
 
 @dataclass(frozen=True)
 class Experiment:
-    """*cases* are what `run` is asked for at each scale; it may make more or fewer of it."""
+    """*cases* are what `run` is asked for at each scale; it may make more or fewer of it.
+
+    *missing* says what has to be done before this machine can run it, or nothing; `--without` *needs* leaves it out.
+    """
 
     name: str
     promise: str
@@ -26,6 +29,8 @@ class Experiment:
     cases: Mapping[str, int]
     restic: str
     sqlite: str
+    missing: Callable[[], str] = str
+    needs: str = ""
 
 
 def _at(quick: int, default: int, full: int) -> Mapping[str, int]:
@@ -56,6 +61,16 @@ EXPERIMENTS = (
         _at(50, 1_000, 20_000),
         "fsync of file and folder where the backend is a local one",
         "a transaction is durable where fsync works; tested with reordered and lost writes",
+    ),
+    Experiment(
+        "Power cuts on real ext4 and xfs",
+        "The same, once the file system has mended itself",
+        realcuts.run,
+        _at(20, 400, 2_000),
+        "as above, not tested by cuts",
+        "as above; tested by cutting the power of real machines",
+        disks.missing,
+        "root",
     ),
     Experiment(
         "Errors of the system at every call",
