@@ -103,6 +103,11 @@ def remount(folder: Path, options: str) -> None:
     _call("mount", "-o", f"remount,{options}", str(folder))
 
 
+def copy_sparse(image: Path, to: Path) -> None:
+    """Copy an image; where it has zeros the copy takes no room."""
+    _call("cp", "--sparse=always", str(image), str(to))
+
+
 def pull_the_plug(folder: Path, how: int) -> float:
     """Let the file system at *folder* write nothing any more; return the monotonic time of just before."""
     fd = os.open(folder, os.O_RDONLY)

@@ -8,7 +8,21 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torture import crowd, disks, faults, fuzzing, kills, machine, mutants, powercuts, realcuts, rot, soak, syscalls
+from torture import (
+    crowd,
+    disks,
+    faults,
+    fulldisks,
+    fuzzing,
+    kills,
+    machine,
+    mutants,
+    powercuts,
+    realcuts,
+    rot,
+    soak,
+    syscalls,
+)
 from torture.outcome import Outcome
 
 SCALES = ("quick", "default", "full")
@@ -87,6 +101,16 @@ EXPERIMENTS = (
         _at(40, 700, 5_000),
         "as above",
         "as above",
+    ),
+    Experiment(
+        "A disk that is really full",
+        "One sentence, no temporary file, nothing lost; once there is room the next snapshot works",
+        fulldisks.run,
+        _at(50, 300, 300),
+        "errors are told",
+        "a transaction that finds the disk full is rolled back",
+        disks.missing,
+        "root",
     ),
     Experiment(
         "Rot: bytes flipped, files cut, swapped, missing, replayed",

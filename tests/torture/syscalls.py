@@ -32,7 +32,7 @@ LAYOUTS = {
     "nothing new": (6000,),
     "an empty one": (6000, 0, 5),
     "many": (6000, *[700] * 40),
-    "large": (6000, 4 << 20, 4096, 4 << 20, (4 << 20) - 5),
+    "large": (6000, *[1 << 20] * 9, 5),
 }
 """The sizes of a snapshot's blobs; the first one some stores have already."""
 _WORKERS = 2

@@ -9,7 +9,7 @@ import pytest
 
 from ipyrescue.store import atomic
 from torture import __main__ as program
-from torture import crowd, faults, kills, machine, mutants, powercuts, realcuts, rot, soak, table
+from torture import crowd, faults, fulldisks, kills, machine, mutants, powercuts, realcuts, rot, soak, table
 from torture.experiments import EXPERIMENTS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, kills and reads /proc")
@@ -59,6 +59,15 @@ def test_no_real_power_cut_loses_what_was_saved(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(atomic, "sync_folder", lambda folder: None)
     assert any("is lost" in failure for failure in realcuts.run(4).failures)
+
+
+@pytest.mark.system
+def test_a_really_full_disk_costs_one_snapshot() -> None:
+    """Of space and of files; also one that is thinner than it says."""
+    found = fulldisks.run(40)
+
+    assert found.failures == []
+    assert found.cases > 40
 
 
 def test_without_root_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
