@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from ipyrescue.errors import RescueError
+from ipyrescue.manifest import Snapshot
 from ipyrescue.store import Store, prune
 from tests.store.conftest import save_to
 from torture import disks
@@ -26,9 +27,10 @@ from torture.outcome import Outcome
 
 LOGS = {"log dropped": disks.LOG_DROPPED, "log flushed": disks.LOG_FLUSHED}
 _DISK_BYTES = 320 << 20
-_MOST_SNAPSHOTS = 30
+_MOST_LINES = 60
 _MOST_DELAY_SECONDS = 0.01
-_KEPT, _PRUNED_EACH = 6, 7
+_KEPT, _PINNED_EACH, _PRUNED_EACH, _ERA = 6, 5, 7, 4
+_MAX_DEAD = 0.2
 
 
 def run(cases: int) -> Outcome:
@@ -60,6 +62,7 @@ class _Series:
     def __init__(self, disk: disks.Disk, how: int, rng: random.Random, name: str = "store") -> None:
         self._disk, self._how, self._rng, self._name = disk, how, rng, name
         self._kept: dict[str, list[bytes]] = {}
+        self._pinned: set[str] = set()
         self.acknowledged = 0
         with disk.mounted() as folder:
             create(folder / name)
@@ -75,7 +78,10 @@ class _Series:
         with self._disk.mounted() as folder:
             root = folder / self._name
             try:
-                return [*problems(root, self._kept), *(goes_on(root) if synced else [])]
+                found = problems(root, self._kept)
+                unpinned = self._pinned - Store.open(root, KEY).pins()
+                found += [f"{identifier} is not pinned" for identifier in sorted(unpinned)]
+                return [*found, *(goes_on(root) if synced else [])]
             except RescueError as error:
                 return [str(error)]
 
@@ -85,7 +91,7 @@ class _Series:
         child = forked(lambda: _snapshots(folder / self._name, tell, synced=synced))
         os.close(tell)
         with os.fdopen(hear, encoding="ascii") as heard:
-            told = [heard.readline() for _ in range(self._rng.randrange(1, _MOST_SNAPSHOTS))]
+            told = [heard.readline() for _ in range(self._rng.randrange(1, _MOST_LINES))]
             time.sleep(self._rng.random() * _MOST_DELAY_SECONDS)
             cut_at = disks.pull_the_plug(folder, self._how)
             os.kill(child, signal.SIGKILL)
@@ -95,38 +101,46 @@ class _Series:
     def _note(self, told: list[str], cut_at: float) -> None:
         """What must be there from now on. The process lives on a little after the cut: that does not count."""
         for line in told:
-            what, identifier, *more = line.split()
+            what, identifier, seed, time_said = line.split()
             if what == "forgetting":
                 self._kept.pop(identifier, None)
-            elif float(more[1]) < cut_at:
-                self._kept[identifier] = _contents(more[0])
+                self._pinned.discard(identifier)
+            elif float(time_said) < cut_at and what == "pinned":
+                self._pinned.add(identifier)
+            elif float(time_said) < cut_at:
+                self._kept[identifier] = _contents(seed)
                 self.acknowledged += 1
 
 
 def _snapshots(root: Path, tell: int, *, synced: bool) -> None:
-    """One snapshot after the other, the older ones forgotten and pruned; each is told, with the time, once it is saved.
+    """Snapshots and pins, the older ones forgotten, bytes freed; each is told, with the time, once it is done.
 
-    Ends with the first error, which the cut is.
+    What is to be forgotten is told before. Ends with the first error, which the cut is.
     """
 
-    def say(line: str) -> None:
-        os.write(tell, f"{line}\n".encode("ascii"))
+    def say(what: str, snapshot: Snapshot, seed: str = "-") -> None:
+        os.write(tell, f"{what} {snapshot.id} {seed} {time.monotonic()!r}\n".encode("ascii"))
 
     if not synced:
         os.fsync = lambda fd: None
     with contextlib.suppress(RescueError):
         store = Store.open(root, KEY)
         for number in itertools.count(1):
-            seed = secrets.token_hex(8)
+            seed = f"{os.getpid()}.{number // _ERA}.{secrets.token_hex(8)}"
             made = save_to(store, *_contents(seed))
-            say(f"saved {made.id} {seed} {time.monotonic()!r}")
+            say("saved", made, seed)
+            if number % _PINNED_EACH == 0:
+                store.pin(made.id)
+                say("pinned", made)
             for old in store.snapshots()[_KEPT:]:
-                say(f"forgetting {old.id}")
+                say("forgetting", old)
+                store.unpin(old.id)
                 store.forget(old.id)
             if number % _PRUNED_EACH == 0:
-                prune.prune(store)
+                prune.prune(store, max_dead=_MAX_DEAD)
 
 
 def _contents(seed: str) -> list[bytes]:
-    """A blob that all share, one of several pages, a small one."""
-    return [b"shared" * 1000, seed.encode("ascii") * 1500, seed.encode("ascii")]
+    """A blob that all share, one of an era, which outlives others in its pack, one of several pages, a small one."""
+    own = seed.encode("ascii")
+    return [b"shared" * 1000, own.rpartition(b".")[0] * 2000, own * 1000, own]
