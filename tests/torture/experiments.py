@@ -132,7 +132,7 @@ EXPERIMENTS = (
         "Fuzzed manifests, guided by coverage",
         "The same",
         fuzzing.run_guided,
-        _at(20_000, 10**6, 10**8),
+        _at(20_000, 200_000, 10**7),
         _NO_PROMISE,
         "as above",
     ),

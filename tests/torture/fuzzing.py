@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -28,6 +29,7 @@ SECONDS = 5
 """Of processor time, for one manifest: a hundred thousand times what one takes."""
 
 _BATCH = 20_000
+_SEEDS = 200
 _BLOBS = [BlobRef(str(n) * 64, "a" * 16, 4096 * n, 4096) for n in range(3)]
 GOOD = snapshot_of(
     _BLOBS,
@@ -70,10 +72,13 @@ def run_guided(cases: int) -> Outcome:
     if importlib.util.find_spec("atheris") is None:
         return Outcome(note="not run: `pip install atheris` (Python 3.11 or older)")
     with tempfile.TemporaryDirectory() as corpus:
-        Path(corpus, "good").write_bytes(GOOD.to_bytes())
+        rng = random.Random(1)
+        for number, raw in enumerate([GOOD.to_bytes(), *(mutated(rng) for _ in range(_SEEDS))]):
+            Path(corpus, str(number)).write_bytes(raw)
         command = [sys.executable, __file__, corpus, f"-runs={cases}", "-seed=1", "-max_len=8192", "-rss_limit_mb=1024"]
         done = subprocess.run(command, capture_output=True, text=True, cwd=corpus, env=_with_this_path())
-    outcome = Outcome(cases, note="by atheris")
+    reached = re.findall(r"cov: (\d+) ft: (\d+)", done.stderr)[-1:] or [("no", "no")]
+    outcome = Outcome(cases, note=f"by atheris: {reached[0][0]} branches, {reached[0][1]} features reached")
     if done.returncode or f"Done {cases} " not in done.stderr:
         outcome.failures.append(done.stderr[-2000:])
     return outcome
@@ -93,8 +98,12 @@ def problem(raw: bytes) -> str | bool:
 
 def mutated(rng: random.Random) -> bytes:
     """A manifest with one to four places changed, and now and then bytes that are no JSON."""
-    text, changed_from = _TEXT, len(_TEXT)
-    for place in sorted(rng.choices(_PLACES, k=rng.choice([1, 1, 1, 2, 4])), key=lambda place: place.end, reverse=True):
+    return _mutated(rng, _TEXT, _PLACES)
+
+
+def _mutated(rng: random.Random, text: str, places: list[_Place]) -> bytes:
+    changed_from = len(text)
+    for place in sorted(rng.choices(places, k=rng.choice([1, 1, 1, 2, 4])), key=lambda place: place.end, reverse=True):
         if place.end <= changed_from:
             text, changed_from = _changed(rng, text, place), place.start
     raw = text.encode("ascii")
@@ -183,11 +192,27 @@ def _guided() -> None:
     """The process in which atheris runs."""
     import atheris
 
-    for function in vars(sys.modules["ipyrescue.manifest"]).values():
+    named = [*vars(sys.modules["ipyrescue.manifest"]).values(), Snapshot.from_bytes.__func__, Snapshot.to_bytes]
+    for function in (getattr(found, "__wrapped__", found) for found in named):
         if isinstance(function, types.FunctionType) and function.__module__ == "ipyrescue.manifest":
             atheris.instrument_func(function)
-    atheris.Setup(sys.argv, _one)
+    atheris.Setup(sys.argv, _one, custom_mutator=_guided_mutation)
     atheris.Fuzz()
+
+
+def _guided_mutation(raw: bytes, most_bytes: int, seed: int) -> bytes:
+    """What came far is changed by bytes or, where it is JSON, by places."""
+    import atheris
+
+    rng = random.Random(seed)
+    try:
+        text, places = _places(json.loads(raw))
+    except (ValueError, RecursionError):
+        places = []
+    if not places or rng.random() < 0.5:
+        changed: bytes = atheris.Mutate(raw, most_bytes)
+        return changed
+    return _mutated(rng, text, places)[:most_bytes]
 
 
 def _one(raw: bytes) -> None:
