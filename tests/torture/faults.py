@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,8 +78,12 @@ def attempt(root: Path) -> tuple[list[str], str]:
 
 def unclear(said: list[str], message: str) -> list[str]:
     """What is wrong with what `attempt` said: nothing saved, and no sentence why."""
-    clear = said or (message.endswith(".") and not message.startswith("no sentence"))
-    return [] if clear else [f"the message is {message!r}"]
+    return [] if said or is_sentence(message) else [f"the message is {message!r}"]
+
+
+def is_sentence(message: str) -> bool:
+    """Whether it ends as ours do: with a full stop, or with what to type."""
+    return not message.startswith("no sentence") and re.search(r"\.$|: ipyrescue [^.]*$", message) is not None
 
 
 def _judged(root: Path, kept: Any, said: list[str], message: str, fault: _Fault) -> list[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tests.store.conftest import snapshot_of
 from torture import kills
+from torture.faults import is_sentence
 from torture.judging import KEY, Contents, create, goes_on, problems
 from torture.outcome import Outcome, scratch
 
@@ -159,7 +160,7 @@ def _told(said: subprocess.CompletedProcess[str], what: tuple[str, str]) -> list
     if said.returncode == 0 or not what[0].startswith("error") or what[1]:
         return []
     last = said.stderr.strip().splitlines()[-1:] or ["nothing"]
-    ours = last[0].startswith("ipyrescue.errors.") and last[0].endswith(".")
+    ours = last[0].startswith("ipyrescue.errors.") and is_sentence(last[0])
     return [] if ours or "ipyrescue/store" not in said.stderr else [f"it said {last[0]!r}"]
 
 
