@@ -44,6 +44,8 @@ test-system: venv  ## Run the tests that need root, strace and mount; fails wher
 	@unshare --mount true || { echo "make test-system needs unshare (apt-get install util-linux) and the right to mount"; exit 1; }
 	@command -v fusermount3 >/dev/null && test -e /dev/fuse || { echo "make test-system mounts file systems of its own:" \
 	  "apt-get install fuse3, in Docker with --device /dev/fuse --cap-add SYS_ADMIN"; exit 1; }
+	@PATH="$$PATH:/usr/sbin:/sbin"; command -v mkfs.ext4 >/dev/null && command -v mkfs.xfs >/dev/null || { \
+	  echo "make test-system cuts the power of file systems: apt-get install e2fsprogs xfsprogs"; exit 1; }
 	$(BIN)/python -m pytest -m system $(ARGS)
 
 test-browser: venv  ## Run the tests in a real browser; fails where there is no Chromium

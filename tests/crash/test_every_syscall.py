@@ -26,10 +26,11 @@ def test_sigkill_at_every_system_call(tmp_path: Path) -> None:
     before = Life(open_store(origin))
     before.run("x = list(range(5000))")
     old = before.checkpoint()
-    key_path = signing.key_path()
+    key_path, pattern = signing.key_path(), tmp_path / "pattern"
+    pattern.write_bytes(old.to_bytes())
     shutil.copytree(origin, root)
     log = tmp_path / "log"
-    subprocess.run(["strace", "-o", log, "-e", f"trace={CALLS}", *command(root, key_path)], check=True)
+    subprocess.run(["strace", "-o", log, "-e", f"trace={CALLS}", *command(root, key_path, pattern)], check=True)
     calls = store_calls(log, root)
     assert len(calls) > 30
 
@@ -39,7 +40,7 @@ def test_sigkill_at_every_system_call(tmp_path: Path) -> None:
         shutil.copytree(origin, root)
         inject = f"inject={name}:signal=KILL:when={which}"
         done = subprocess.run(
-            ["strace", "-o", os.devnull, "-e", f"trace={name}", "-e", inject, *command(root, key_path)],
+            ["strace", "-o", os.devnull, "-e", f"trace={name}", "-e", inject, *command(root, key_path, pattern)],
             capture_output=True,
             text=True,
         )

@@ -1,4 +1,7 @@
-"""A process that makes one more snapshot in a store, to be killed meanwhile: victim.py STORE KEY."""
+"""A process that makes one more snapshot in a store, to be killed meanwhile: victim.py STORE KEY MANIFEST SIZE...
+
+The snapshot is one as *MANIFEST* describes it, of blobs of these sizes in bytes: the first is one that others have too.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,26 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ipyrescue.manifest import Snapshot
 from ipyrescue.store import Store, signing
 
-root, key = Path(sys.argv[1]), Path(sys.argv[2])
+root, key, pattern, sizes = (
+    Path(sys.argv[1]),
+    Path(sys.argv[2]),
+    Path(sys.argv[3]),
+    [int(size) for size in sys.argv[4:]],
+)
 store = Store.open(root, signing.load_key(key), create=True)
-before = store.snapshots()[0]
+shared = (b"shared" * (sizes[0] // 6 + 1))[: sizes[0]]
 with store.writing():
-    stored = store.put([memoryview(b"shared" * 1000), memoryview(os.urandom(9000)), memoryview(b"new")])
-    names = {"id": os.urandom(8).hex(), "sequence": store.next_sequence()}
-    snapshot = replace(before, groups=(), variables=(), blobs=stored.refs, **names)
-    store.commit(snapshot)
-print(snapshot.id, flush=True)
+    stored = store.put([memoryview(shared), *[memoryview(os.urandom(size)) for size in sizes[1:]]])
+    made = replace(
+        Snapshot.from_bytes(pattern.read_bytes()),
+        groups=(),
+        variables=(),
+        blobs=stored.refs,
+        id=os.urandom(8).hex(),
+        sequence=store.next_sequence(),
+    )
+    store.commit(made)
+print(made.id, flush=True)

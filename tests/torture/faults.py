@@ -6,6 +6,7 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,19 +55,19 @@ def _sweep(outcome: Outcome, folder: Path, origin: Path | None, kept: Any, call:
         if origin is not None:
             shutil.copytree(origin, root)
         with _failing(call, nth, code, sticky=sticky) as fault:
-            said, message = _attempt(root)
+            said, message = attempt(root)
         if not fault.struck:
             return
         case = f"{errno.errorcode[code]} by {call} {nth}{' and on' if sticky else ''} in a {_past(origin)} store"
-        outcome.count(case, [*_judged(root, kept, said, message, fault), *_afterwards(root, kept)])
+        outcome.count(case, [*_judged(root, kept, said, message, fault), *afterwards(root, kept)])
 
 
 def _past(origin: Path | None) -> str:
     return "new" if origin is None else "used"
 
 
-def _attempt(root: Path) -> tuple[list[str], str]:
-    """The ids of what was said to be saved, and what was said otherwise."""
+def attempt(root: Path) -> tuple[list[str], str]:
+    """Make a snapshot, and its store where there is none: the ids said to be saved, and what was said else."""
     try:
         return [save_to(Store.open(root, KEY, create=True), b"new" * 9000, b"shared" * 1000).id], ""
     except StoreError as error:
@@ -75,11 +76,19 @@ def _attempt(root: Path) -> tuple[list[str], str]:
         return [], f"no sentence: {error!r}"
 
 
+def unclear(said: list[str], message: str) -> list[str]:
+    """What is wrong with what `attempt` said: nothing saved, and no sentence why."""
+    return [] if said or is_sentence(message) else [f"the message is {message!r}"]
+
+
+def is_sentence(message: str) -> bool:
+    """Whether it ends as ours do: with a full stop, or with what to type."""
+    return not message.startswith("no sentence") and re.search(r"\.$|: ipyrescue [^.]*$", message) is not None
+
+
 def _judged(root: Path, kept: Any, said: list[str], message: str, fault: _Fault) -> list[str]:
     """What is wrong just after the error."""
-    found = ["an fsync error was tried again on the same file"] * fault.repeated
-    if not said and (message.startswith("no sentence") or not message.endswith(".")):
-        found.append(f"the message is {message!r}")
+    found = ["an fsync error was tried again on the same file"] * fault.repeated + unclear(said, message)
     if not root.exists() or not (root / "format.json").exists():
         return found
     if fault.call not in ("unlink", "open", "mkdir") and (root / "tmp").exists() and os.listdir(root / "tmp"):
@@ -87,7 +96,7 @@ def _judged(root: Path, kept: Any, said: list[str], message: str, fault: _Fault)
     return found + problems(root, kept, said=said)
 
 
-def _afterwards(root: Path, kept: Any) -> list[str]:
+def afterwards(root: Path, kept: Any) -> list[str]:
     """The error is gone: the next snapshot works, and the earlier ones are still there."""
     try:
         return [*goes_on(root), *problems(root, kept)]

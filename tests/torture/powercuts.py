@@ -1,4 +1,4 @@
-"""Every state that a power cut may leave, from the recorded calls of a snapshot, a forget and a prune.
+"""Every state that a power cut may leave, from the recorded calls of a snapshot, a forget and a prune that repacks.
 
 What POSIX allows is more than what a file system does: bytes that were not fsynced are there, missing, zeros or cut
 short; a name that was made or removed is durable once its folder was fsynced, before that in any combination with the
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ipyrescue.store import Store, prune
+from ipyrescue.store import Store, holes, prune
 from tests.store.conftest import load_from, save_to
 from torture.judging import KEY, create, problems
 from torture.outcome import Outcome, scratch
@@ -40,21 +40,18 @@ def losses(cuts: int) -> dict[str, Loss]:
     return found
 
 
-def _cut(share: float, synced: bytes, full: bytes) -> bytes:
-    return full[: max(len(synced), int(len(full) * share))]
-
-
-_RECORDED = ("open", "write", "writev", "fsync", "link", "rename", "unlink", "mkdir")
-
-
 @dataclass(frozen=True)
 class Call:
-    """One recorded call that changes what is on the disk; paths relative to the store."""
+    """One recorded call that changes what is on the disk; paths relative to the store.
+
+    *data* is what was written, or the zeros that a hole is made of, and *offset* where the hole begins.
+    """
 
     name: str
     path: str
     other: str = ""
     data: bytes = b""
+    offset: int = 0
 
 
 @dataclass
@@ -70,15 +67,23 @@ class Disk:
     names: dict[str, _File | None] = field(default_factory=dict)
     loose: list[tuple[Call, _File | None]] = field(default_factory=list)
     durable: list[tuple[Call, _File | None]] = field(default_factory=list)
+    holed: dict[str, _File] = field(default_factory=dict)
 
     def play(self, call: Call) -> None:
         """Let *call* happen."""
         if call.name == "write":
             self._file(call.path).data += call.data
+        elif call.name == "punch":
+            self._punch(call)
         elif call.name == "fsync":
             self._sync(call.path)
         else:
             self._change(call)
+
+    def _punch(self, call: Call) -> None:
+        found, end = self._file(call.path), call.offset + len(call.data)
+        found.data = found.data[: call.offset] + call.data + found.data[end:]
+        self.holed[call.path] = found
 
     def _file(self, path: str) -> _File:
         found = self.names[path]
@@ -122,6 +127,9 @@ class Disk:
             elif made is not None and target.parent.is_dir():
                 target.unlink(missing_ok=True)
                 target.write_bytes(loss(made.synced, made.data))
+        for path, made in self.holed.items():
+            (root / path).chmod(0o600)
+            (root / path).write_bytes(loss(made.synced, made.data))
 
 
 def _changed(call: Call) -> str:
@@ -152,7 +160,8 @@ class _Scene:
     def __init__(self, folder: Path) -> None:
         self._folder, self._base = folder, folder / "base"
         store = create(self._base)
-        contents = [b"first" * 900], [b"second" * 900, b"shared" * 900], [b"third" * 9]
+        # The second uses some of the first one's pack; the rest becomes a hole when the first one is forgotten.
+        contents = [b"first" * 900, b"used" * 9], [b"second" * 900, b"shared" * 900, b"used" * 9], [b"third" * 9]
         saved = [save_to(store, *blobs) for blobs in contents]
         self._doomed = saved[0].id
         self._kept = {snapshot.id: list(blobs) for snapshot, blobs in zip(saved[1:], contents[1:], strict=True)}
@@ -164,7 +173,9 @@ class _Scene:
             self._contents = load_from(store, self._new)
             self._saved_after = len(self.calls)
             store.forget(self._doomed)
-            prune.prune(store)
+            pruned = prune.prune(store, max_dead=0.1)
+            assert pruned is not None
+            assert pruned.repacked
 
     def is_folder(self, path: str) -> bool:
         """Whether what is fsynced under this name is a folder."""
@@ -197,13 +208,15 @@ class _Scene:
         return disk
 
 
+_RECORDED = ("open", "write", "writev", "fsync", "link", "rename", "unlink", "mkdir")
+
+
 @contextmanager
 def recorded(root: Path) -> Iterator[list[Call]]:
-    """Collect what is done below *root* by way of `os`."""
+    """Collect what is done below *root* by way of `os` and of holes."""
     calls: list[Call] = []
-    real = {
-        name: getattr(os, name) for name in ("open", "write", "writev", "fsync", "link", "rename", "unlink", "mkdir")
-    }
+    real = {name: getattr(os, name) for name in _RECORDED}
+    punch = holes._punch
     names: dict[int, str] = {}
 
     def below(path: Any) -> str:
@@ -239,12 +252,18 @@ def recorded(root: Path) -> Iterator[list[Call]]:
 
         return call
 
+    def punched(fd: int, start: int, end: int) -> bool:
+        calls.append(Call("punch", names[fd], data=bytes(end - start), offset=start))
+        return punch(fd, start, end)
+
     doubles = {"open": opened, "write": written, "writev": written_from, "fsync": synced}
     doubles |= {name: changing(name) for name in ("link", "rename", "unlink", "mkdir")}
     for name, double in doubles.items():
         setattr(os, name, double)
+    holes._punch = punched
     try:
         yield calls
     finally:
+        holes._punch = punch
         for name, function in real.items():
             setattr(os, name, function)

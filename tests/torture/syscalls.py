@@ -13,36 +13,59 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tests.store.conftest import save_to
-from torture.judging import KEY, create, goes_on, problems
+from tests.store.conftest import snapshot_of
+from torture import kills
+from torture.faults import is_sentence
+from torture.judging import KEY, Contents, create, goes_on, problems
 from torture.outcome import Outcome, scratch
 
 VICTIM = Path(__file__).parents[1] / "crash" / "victim.py"
 CALLS = "openat,mkdir,write,writev,pwrite64,fsync,fchmod,close,link,linkat,rename,unlink,flock,fcntl"
 CODES = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EACCES", "ESTALE", "EINTR")
+LAYOUTS = {
+    "three blobs": (6000, 9000, 3),
+    "nothing new": (6000,),
+    "an empty one": (6000, 0, 5),
+    "many": (6000, *[700] * 40),
+    "large": (6000, *[1 << 20] * 9, 5),
+}
+"""The sizes of a snapshot's blobs; the first one some stores have already."""
 _WORKERS = 2
-_OLD = [b"old" * 5000, b"shared" * 1000]
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """A store of some past, a copy of which gets one more snapshot of some layout."""
+
+    name: str
+    origin: Path
+    kept: Contents
+    command: Callable[[Path], list[str]]
 
 
 def run_kills(cases: int) -> Outcome:
-    """SIGKILL at each of the first *cases* calls."""
-    return _sweep(cases, [("signal=KILL", "")])
+    """SIGKILL at each call, *cases* of them, spread over all layouts and pasts."""
+    return _sweep(cases, [("signal=KILL", "")], LAYOUTS, kills.PASTS)
 
 
 def run_errors(cases: int) -> Outcome:
-    """Each error at each call, once and from then on; *cases* of them, spread over all."""
+    """Each error at each call, once and from then on; *cases* of them, spread over all pasts."""
     every = [(f"error={code}", sticky) for code in CODES for sticky in ("", "+")]
     # Python asks again after EINTR, as it must; for good that never ends, and no system does that.
-    return _sweep(cases, [what for what in every if what != ("error=EINTR", "+")])
+    injections = [what for what in every if what != ("error=EINTR", "+")]
+    return _sweep(cases, injections, ["three blobs"], kills.PASTS)
 
 
-def command(root: Path, key: Path) -> list[str]:
-    """What makes one more snapshot in the store at *root*."""
-    return [sys.executable, "-X", "frozen_modules=on", str(VICTIM), str(root), str(key)]
+def command(root: Path, key: Path, pattern: Path, layout: str = "three blobs") -> list[str]:
+    """What makes one more snapshot like that in the file *pattern* in the store at *root*."""
+    victim = [sys.executable, "-X", "frozen_modules=on", str(VICTIM), str(root), str(key), str(pattern)]
+    return [*victim, *map(str, LAYOUTS[layout])]
 
 
 def store_calls(log: Path, root: Path) -> list[tuple[str, int]]:
@@ -61,44 +84,68 @@ def store_calls(log: Path, root: Path) -> list[tuple[str, int]]:
     return found
 
 
-def _sweep(cases: int, injections: list[tuple[str, str]]) -> Outcome:
+def _sweep(
+    cases: int,
+    injections: list[tuple[str, str]],
+    layouts: Iterable[str],
+    pasts: Mapping[str, Callable[[Path], Contents]],
+) -> Outcome:
     if shutil.which("strace") is None:
         return Outcome(failures=["there is no strace: apt-get install strace"])
     outcome = Outcome()
     with scratch() as folder, ThreadPoolExecutor(_WORKERS) as pool:
-        origin, key = folder / "origin", folder / "key"
-        key.write_bytes(KEY.secret)
-        key.chmod(0o600)
-        kept = {save_to(create(origin), *_OLD).id: _OLD}
-        every = list(itertools.product(_calls(folder, origin, key), injections))
+        scenes = _scenes(folder, layouts, pasts)
+        found = pool.map(lambda scene: [(scene, call) for call in _calls(folder, scene)], scenes)
+        every = list(itertools.product(itertools.chain(*found), injections))
         chosen = every[:: max(1, len(every) // cases)]
-        inject = [(call, what, folder / f"live-{number}") for number, (call, what) in enumerate(chosen)]
-        for (call, what, root), said in pool.map(lambda case: (case, _victim(origin, key, *case)), inject):
-            wrong = [*_told(said, what), *problems(root, kept, said=said.stdout.split()), *goes_on(root)]
-            outcome.count(f"{what[0]}{what[1]} at {call[0]} {call[1]}", wrong)
+        inject = [(*scene_call, what, folder / f"live-{number}") for number, (scene_call, what) in enumerate(chosen)]
+        for (scene, call, what, root), said in pool.map(lambda case: (case, _victim(*case)), inject):
+            if not (root / "format.json").exists():
+                create(root)
+            wrong = [*_told(said, what), *problems(root, scene.kept, said=said.stdout.split()), *goes_on(root)]
+            outcome.count(f"{scene.name}: {what[0]}{what[1]} at {call[0]} {call[1]}", wrong)
             shutil.rmtree(root)
-    outcome.note = f"{len(every)} would be all"
+    outcome.note = f"{len(every):,} would be all"
     return outcome
 
 
-def _calls(folder: Path, origin: Path, key: Path) -> Iterator[tuple[str, int]]:
+def _scenes(folder: Path, layouts: Iterable[str], pasts: Mapping[str, Callable[[Path], Contents]]) -> Iterator[_Scene]:
+    """Each layout in a store of each past."""
+    key, pattern = folder / "key", folder / "pattern"
+    key.write_bytes(KEY.secret)
+    key.chmod(0o600)
+    pattern.write_bytes(snapshot_of().to_bytes())
+    for past, prepare in pasts.items():
+        origin = folder / past
+        kept = prepare(origin)
+        for layout in layouts:
+            make = partial(command, key=key, pattern=pattern, layout=layout)
+            yield _Scene(f"{layout} in a store with {past}", origin, kept, make)
+
+
+def _calls(folder: Path, scene: _Scene) -> list[tuple[str, int]]:
     """The calls of an undisturbed run."""
-    root, log = folder / "undisturbed", folder / "log"
-    shutil.copytree(origin, root)
-    subprocess.run(
-        ["strace", "-f", "-o", log, "-e", f"trace={CALLS}", *command(root, key)], check=True, env=_of_this_checkout()
-    )
+    root, log = folder / f"undisturbed {scene.name}", folder / f"log {scene.name}"
+    _copy(scene.origin, root)
+    strace = ["strace", "-f", "-o", str(log), "-e", f"trace={CALLS}"]
+    subprocess.run([*strace, *scene.command(root)], check=True, env=_of_this_checkout(), stdout=subprocess.DEVNULL)
     # The threads that write and hash make theirs in an order that is not always the same: close enough to hit them all.
-    return iter(store_calls(log, root))
+    return store_calls(log, root)
 
 
 def _victim(
-    origin: Path, key: Path, call: tuple[str, int], what: tuple[str, str], root: Path
+    scene: _Scene, call: tuple[str, int], what: tuple[str, str], root: Path
 ) -> subprocess.CompletedProcess[str]:
-    shutil.copytree(origin, root)
+    _copy(scene.origin, root)
     inject = f"inject={call[0]}:{what[0]}:when={call[1]}{what[1]}"
     strace = ["strace", "-f", "-o", os.devnull, "-e", f"trace={call[0]}", "-e", inject]
-    return subprocess.run([*strace, *command(root, key)], capture_output=True, text=True, env=_of_this_checkout())
+    return subprocess.run([*strace, *scene.command(root)], capture_output=True, text=True, env=_of_this_checkout())
+
+
+def _copy(origin: Path, root: Path) -> None:
+    """A store like the one at *origin*; none where there is none."""
+    if origin.exists():
+        shutil.copytree(origin, root)
 
 
 def _of_this_checkout() -> dict[str, str]:
@@ -113,7 +160,7 @@ def _told(said: subprocess.CompletedProcess[str], what: tuple[str, str]) -> list
     if said.returncode == 0 or not what[0].startswith("error") or what[1]:
         return []
     last = said.stderr.strip().splitlines()[-1:] or ["nothing"]
-    ours = last[0].startswith("ipyrescue.errors.") and last[0].endswith(".")
+    ours = last[0].startswith("ipyrescue.errors.") and is_sentence(last[0])
     return [] if ours or "ipyrescue/store" not in said.stderr else [f"it said {last[0]!r}"]
 
 

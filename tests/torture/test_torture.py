@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import pytest
 
-from torture import crowd, faults, kills, machine, mutants, powercuts, rot, soak, table
+from ipyrescue.store import atomic
+from torture import __main__ as program
+from torture import crowd, faults, fulldisks, kills, machine, mutants, powercuts, realcuts, rot, soak, table
 from torture.experiments import EXPERIMENTS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, kills and reads /proc")
@@ -47,6 +50,36 @@ def test_no_power_cut_loses_what_was_saved() -> None:
 
     assert found.failures == []
     assert found.cases > 80
+
+
+@pytest.mark.system
+def test_no_real_power_cut_loses_what_was_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cut of ext4 and xfs each, the log dropped and flushed; one fsync too few, and some are broken."""
+    assert realcuts.run(4).failures == []
+
+    monkeypatch.setattr(atomic, "sync_folder", lambda folder: None)
+    assert any("is lost" in failure for failure in realcuts.run(4).failures)
+
+
+@pytest.mark.system
+def test_a_really_full_disk_costs_one_snapshot() -> None:
+    """Of space and of files; also one that is thinner than it says."""
+    found = fulldisks.run(40)
+
+    assert found.failures == []
+    assert found.cases > 40
+
+
+def test_without_root_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is left out in silence."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(sys, "argv", ["torture", "--only", "on real ext4"])
+    assert program.main() == 1
+    assert "sudo -E make torture. Or leave it out: make torture ARGS='--without root'" in capsys.readouterr().err
+
+    monkeypatch.setattr(sys, "argv", ["torture", "--only", "on real ext4", "--without", "root"])
+    assert program.main() == 0
+    assert "not run: needs root" in capsys.readouterr().out
 
 
 def test_random_lives() -> None:
