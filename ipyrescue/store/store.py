@@ -47,7 +47,7 @@ class Store:
 
     def next_sequence(self) -> int:
         """One more than the highest number in `snapshots/`, of whatever notebook."""
-        return 1 + max((int(name[:10]) for name in self.catalog.names()), default=0)
+        return 1 + int(self.catalog.newest_name()[:10])
 
     @contextlib.contextmanager
     def writing(self, timeout_seconds: float = LOCK_TIMEOUT_SECONDS) -> Iterator[None]:
@@ -70,29 +70,32 @@ class Store:
     def commit(self, snapshot: Snapshot) -> None:
         """Publish *snapshot*: from here it exists, before it never did. Raises StoreError."""
         self._require_lock("commit")
-        for pack in {blob.pack for blob in snapshot.blobs if blob.size_bytes}:
+        for pack in snapshot.packs:
             if blobs.pack_signature(self.root, pack) is None:
                 raise StoreError(f"Snapshot {snapshot.id[:8]} needs pack {pack}, which is gone. It was not saved.")
         self.catalog.publish(snapshot)
 
     def snapshots(self, notebook: str | None = None) -> list[Snapshot]:
-        """Those that carry our MAC, newest first; of one notebook, or of all."""
-        found = self.catalog.snapshots()
-        return [snapshot for snapshot in found if notebook is None or snapshot.notebook == notebook]
+        """Those that carry our MAC, newest first; of one notebook, or of all.
+
+        What lists do not say of one is read from its manifest when it is asked for, and may then raise StoreError.
+        """
+        return self.catalog.snapshots(notebook)
 
     def unreadable(self) -> list[Unreadable]:
         """The manifests that cannot be used: damaged, signed by another key, or newer than this ipyrescue."""
         return self.catalog.unreadable()
 
+    def read_all(self) -> None:
+        """Read and check every manifest now, whatever is remembered of it. Raises StoreError."""
+        self.catalog.read_all()
+
     def load(self, name_or_id: str) -> Snapshot:
         """The snapshot with this file name or full id. Raises SnapshotNotFoundError, or its own error."""
         identifier = name_or_id.removesuffix(".json")[-16:]
-        for snapshot in self.snapshots():
-            if snapshot.id == identifier:
-                return snapshot
-        for item in self.unreadable():
-            if item.name[11:27] == identifier:
-                raise item.error
+        for name in self.catalog.names():
+            if name[11:27] == identifier:
+                return self.catalog.whole(name)
         raise SnapshotNotFoundError(f"There is no snapshot {name_or_id}. Type %snapshots or `ipyrescue ls` to see all.")
 
     def find(self, spec: str, notebook: str | None = None) -> Snapshot:
@@ -143,8 +146,9 @@ class Store:
 
     def verified(self, snapshot: Snapshot) -> bool:
         """Whether this process has read every blob of *snapshot*, and no pack of it changed since."""
-        needed = {blob.pack for blob in snapshot.blobs if blob.size_bytes}
-        packs = {pack: blobs.pack_signature(self.root, pack) for pack in needed}
+        packs = {pack: blobs.pack_signature(self.root, pack) for pack in snapshot.packs}
+        if not all(self.proofs.may_have(pack, found) for pack, found in packs.items()):
+            return False
         return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
 
     def untrusted(self, id_prefix: str) -> Foreign:

@@ -61,11 +61,7 @@ def verify(store: Store, snapshot: Snapshot, only: AbstractSet[str] | None = Non
 
 def incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
     """What is wrong if the packs of *snapshot* are not all there at their full length. Reads no byte of them."""
-    ends: dict[str, int] = {}
-    for blob in snapshot.blobs:
-        if blob.size_bytes:
-            ends[blob.pack] = max(ends.get(blob.pack, 0), blob.offset + blob.size_bytes)
-    for pack, end in sorted(ends.items()):
+    for pack, end in sorted(snapshot.packs.items()):
         signature = blobs.pack_signature(root, pack)
         if signature is None:
             return CorruptError(f"Pack {layout.pack_path(root, pack)} is missing.")
@@ -76,6 +72,7 @@ def incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
 
 def verify_store(store: Store) -> Report:
     """Verify every snapshot, and name every manifest that is not one."""
+    store.read_all()
     found = tuple((snapshot, tuple(verify(store, snapshot))) for snapshot in store.snapshots())
     return Report(found, tuple(store.unreadable()))
 
