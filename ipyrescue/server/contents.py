@@ -43,7 +43,7 @@ def summary(snapshot: Snapshot, pinned: Collection[str]) -> dict[str, Any]:
     return {
         "id": snapshot.id,
         **{name: getattr(snapshot, name) for name in _FIELDS},
-        "variables": len(snapshot.globals),
+        "variables": snapshot.variable_count,
         "pinned": snapshot.id in pinned,
         "mark": "" if snapshot.consistent else "interrupted",
     }

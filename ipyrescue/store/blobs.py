@@ -63,10 +63,9 @@ class Proofs:
         proof = known[1].get((blob.hash, blob.offset))
         return proof is not None and (proof or not read)
 
-    def may_have(self, pack: str, found: Signature | None) -> bool:
-        """Whether anything is known of a *pack* with the signature *found*."""
-        known = self._packs.get(pack)
-        return known is not None and known[0] == found
+    def know(self, pack: str) -> bool:
+        """Whether anything is known of a pack, or was before it changed."""
+        return pack in self._packs
 
     def forget_news(self) -> None:
         """From here on all that is learned is news: in a child, what its parent does not know."""

@@ -55,10 +55,8 @@ class Brief(Snapshot):
 
     _read: Callable[[], Snapshot]
 
-    @property  # type: ignore[override]
-    def __class__(self) -> type[Snapshot]:
-        """What `dataclasses.replace` makes of it."""
-        return Snapshot
+    __class__ = property(lambda self: Snapshot)
+    """What `dataclasses.replace` makes of it."""
 
     def __eq__(self, other: object) -> bool:
         """Whether *other* is the same snapshot: an id is of one only, and manifests never change."""

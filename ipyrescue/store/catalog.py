@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +56,7 @@ Entry = tuple[Signature, Said | RescueError]
 """The file as it was, and what a list says of it, or why it cannot be used."""
 
 _KEPT_WHOLE = 8
+_CHECKED = 3
 _FEW = 8
 """So many new manifests are read rather than looked up in the index, which is read whole."""
 
@@ -209,10 +211,29 @@ class Catalog:
         if remembered is None and new and (self._entries is None or len(new) > _FEW):
             remembered = self._index.read()
             self._owed = frozenset(n for n in new if n not in remembered or remembered[n].file != files[n][1:])
-        entries = {n: before[n] if n in same else self._entry(n, file, remembered) for n, file in files.items()}
+        believed = self._believed({n: files[n] for n in new - before.keys()}, remembered or {})
+        entries = {n: before[n] if n in same else believed.get(n) or self._entry(n, files[n]) for n in files}
         # Replaced, never changed in place: another thread may be iterating, and a lock could be held across a fork.
         self._entries = {name: entry for name, entry in entries.items() if entry is not None}
         return self._entries
+
+    def _believed(self, files: Mapping[str, Signature], remembered: Mapping[str, Record]) -> dict[str, Entry]:
+        """What the index says of these *files*. The newest of each notebook, which are wanted first, are checked."""
+        found: dict[str, Entry] = {}
+        checked: Counter[str] = Counter()
+        for name in sorted(files.keys() & remembered.keys(), reverse=True):
+            file, record = files[name], remembered[name]
+            notebook = record.said["notebook"]
+            checked[notebook] += 1
+            if record.file == file[1:] and (checked[notebook] > _CHECKED or self._is_sound(name)):
+                found[name] = file, record.said
+        return found
+
+    def _is_sound(self, name: str) -> bool:
+        try:
+            return bool(self._body_of_ours(name))
+        except (RescueError, FileNotFoundError):
+            return False
 
     def _files(self) -> dict[str, Signature]:
         """The manifests that are visible now, and their signatures. Raises StoreError."""
@@ -223,11 +244,8 @@ class Catalog:
                     found[file.name] = signature(file.stat(follow_symlinks=False))
         return found
 
-    def _entry(self, name: str, file: Signature, remembered: Mapping[str, Record] | None) -> Entry | None:
+    def _entry(self, name: str, file: Signature) -> Entry | None:
         """What a list says of a manifest, or why it cannot be used; None when it was forgotten meanwhile."""
-        record = remembered.get(name) if remembered else None
-        if record is not None and record.file == file[1:]:
-            return file, record.said
         try:
             return file, said_of(self._verified(name))
         except FileNotFoundError:

@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,8 +81,9 @@ def prune(
 def plan(store: Store, max_dead: float | None = None) -> Plan:
     """What `prune` would free now. Locks and writes nothing. Raises StoreError as it does."""
     with atomic.explained("examine", store.root):
-        packs = usage.packs(store.root, referencing(store))
-        drafts = [*_plain_files(layout.temporary(store.root)), *_orphans(layout.kernels(store.root))]
+        packs = (usage.unnamed if max_dead is None else usage.packs)(store.root, referencing(store))
+        folders = (layout.kernels(store.root), layout.index(store.root))
+        drafts = [*_plain_files(layout.temporary(store.root)), *chain.from_iterable(map(_orphans, folders))]
     return Plan(
         tuple(use for use in packs if not use.named),
         tuple(drafts),
@@ -96,6 +98,7 @@ def _prune(store: Store, max_dead: float | None, advance: Advance) -> Pruned:
     freed = sum(_told(advance, _remove(path)) for path in [*(use.path for use in planned.dead), *planned.drafts])
     atomic.sync_folder(layout.packs(store.root))
     pins.remove(store.root, store.pins() - {name[11:27] for name in store.catalog.names()})
+    store.catalog.compact()
     repacked, left = _repack(planned.sparse, advance)
     return Pruned(len(planned.dead), freed + sum(repacked), len(repacked), left)
 
@@ -147,9 +150,10 @@ def _plain_files(folder: Path) -> list[Path]:
 
 
 def _orphans(folder: Path) -> Iterator[Path]:
-    """Life records that were never finished; they are written without a lock, so age must tell."""
+    """What was replacing a file and never finished; life records are written without a lock, so age must tell."""
     oldest = time.time() - _ORPHAN_SECONDS
-    return (path for path in _plain_files(folder) if path.name.startswith(".") and _changed(path) < oldest)
+    there = _plain_files(folder) if folder.is_dir() else []
+    return (path for path in there if path.name.startswith(".") and _changed(path) < oldest)
 
 
 def _changed(path: Path) -> float:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ipyrescue import cells
 from ipyrescue.cells import Cell
-from ipyrescue.errors import SnapshotNotFoundError, StoreError
+from ipyrescue.errors import CorruptError, SnapshotNotFoundError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
 from ipyrescue.store import atomic, blobs, catalog, layout, lock, pins, trust
 from ipyrescue.store import verify as verifying
@@ -100,7 +100,11 @@ class Store:
 
     def find(self, spec: str, notebook: str | None = None) -> Snapshot:
         """The snapshot meant by an id prefix, a label, `latest` or `latest~N`. Raises SnapshotNotFoundError."""
-        return catalog.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
+        while True:
+            found = catalog.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
+            with contextlib.suppress(CorruptError):
+                # One whose manifest is damaged is in no list from here on.
+                return self.load(found.id)
 
     def get(self, refs: Sequence[BlobRef], into: Sequence[memoryview]) -> None:
         """Read each blob into its view and check those very bytes. Raises CorruptError, StoreError."""
@@ -146,10 +150,12 @@ class Store:
 
     def verified(self, snapshot: Snapshot) -> bool:
         """Whether this process has read every blob of *snapshot*, and no pack of it changed since."""
-        packs = {pack: blobs.pack_signature(self.root, pack) for pack in snapshot.packs}
-        if not all(self.proofs.may_have(pack, found) for pack, found in packs.items()):
+        if not all(map(self.proofs.know, snapshot.packs)):
             return False
-        return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
+        packs = {pack: blobs.pack_signature(self.root, pack) for pack in snapshot.packs}
+        with contextlib.suppress(CorruptError):
+            return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
+        return False
 
     def untrusted(self, id_prefix: str) -> Foreign:
         """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""

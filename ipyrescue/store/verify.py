@@ -48,7 +48,10 @@ def verify(store: Store, snapshot: Snapshot, only: AbstractSet[str] | None = Non
 
     Good ones are remembered as read back while their pack stays as it is.
     """
-    wanted = (blob for blob in snapshot.blobs if only is None or blob.pack in only)
+    try:
+        wanted = [blob for blob in snapshot.blobs if only is None or blob.pack in only]
+    except CorruptError as error:
+        return [Damage((), "", str(error))]
     distinct = list({(blob.hash, blob.pack, blob.offset): blob for blob in wanted}.values())
     with PackReader(store.root, direct=True) as reader:
         reasons = blobs.in_order(lambda blob: _reason(store, reader, blob), distinct, blobs.READERS)
