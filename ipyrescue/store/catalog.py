@@ -96,20 +96,27 @@ class Catalog:
 
     def snapshots(self, notebook: str | None = None) -> list[Snapshot]:
         """All that carry our MAC, newest first; of one notebook, or of all. They read their manifests when needed."""
-        entries = sorted(self._refresh().items(), reverse=True, key=itemgetter(0))
-        return [
-            brief(said, partial(self._as_listed, name, file))
-            for name, (file, said) in entries
-            if not isinstance(said, RescueError) and notebook in (None, said["notebook"])
-        ]
+        return self._briefs(self._refresh(), notebook)
 
     def unreadable(self) -> list[Unreadable]:
         """All others: damaged, signed by another key, written by a newer ipyrescue."""
+        return self._unreadable(self._refresh())
+
+    def everything(self) -> tuple[list[Snapshot], list[Unreadable]]:
+        """Both, by one look."""
+        entries = self._refresh()
+        return self._briefs(entries), self._unreadable(entries)
+
+    def _briefs(self, entries: Mapping[str, Entry], notebook: str | None = None) -> list[Snapshot]:
         return [
-            Unreadable(name, self.path(name), said)
-            for name, (_, said) in self._refresh().items()
-            if isinstance(said, RescueError)
+            brief(said, partial(self._as_listed, name, file))
+            for name, (file, said) in sorted(entries.items(), reverse=True, key=itemgetter(0))
+            if not isinstance(said, RescueError) and notebook in (None, said["notebook"])
         ]
+
+    def _unreadable(self, entries: Mapping[str, Entry]) -> list[Unreadable]:
+        found = ((name, said) for name, (_, said) in entries.items() if isinstance(said, RescueError))
+        return [Unreadable(name, self.path(name), error) for name, error in found]
 
     def whole(self, name: str) -> Snapshot:
         """The snapshot of this manifest, read and checked unless that was done lately. Raises StoreError."""

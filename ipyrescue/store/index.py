@@ -61,7 +61,7 @@ class Index:
         with contextlib.suppress(StoreError, FileNotFoundError):
             lines = atomic.read_file(self._path, LIMIT_BYTES).split(b"\n")
             self._lines = len(lines)
-            return _records([line[_MAC_DIGITS:] for line in lines if self._is_ours(line)])
+            return _records([line[_MAC_DIGITS:] for line in filter(self._is_ours, lines)])
         return {}
 
     def add(self, records: Mapping[str, Record]) -> None:

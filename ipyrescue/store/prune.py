@@ -127,8 +127,8 @@ def _told(advance: Advance, freed_bytes: int) -> int:
 
 def referencing(store: Store) -> list[Snapshot]:
     """The snapshots of every manifest, of whoever signed it. Raises StoreError when one cannot be read."""
-    foreign = [_foreign(store, item.name, item.error) for item in store.unreadable()]
-    return [*store.snapshots(), *foreign]
+    ours, others = store.everything()
+    return [*ours, *(_foreign(store, item.name, item.error) for item in others)]
 
 
 def _foreign(store: Store, name: str, error: RescueError) -> Snapshot:

@@ -86,6 +86,10 @@ class Store:
         """The manifests that cannot be used: damaged, signed by another key, or newer than this ipyrescue."""
         return self.catalog.unreadable()
 
+    def everything(self) -> tuple[list[Snapshot], list[Unreadable]]:
+        """What `snapshots` and `unreadable` return, by one look at the store."""
+        return self.catalog.everything()
+
     def read_all(self) -> None:
         """Read and check every manifest now, whatever is remembered of it. Raises StoreError."""
         self.catalog.read_all()
