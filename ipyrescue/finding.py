@@ -9,9 +9,10 @@ import difflib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import dropwhile
 from typing import Literal
 
-from ipyrescue.errors import RestoreError, SnapshotNotFoundError
+from ipyrescue.errors import RestoreError, SnapshotNotFoundError, StoreError
 from ipyrescue.manifest import Group, Snapshot
 from ipyrescue.store import Store
 from ipyrescue.store.upkeep import Attempt, attempts, awaiting_restore
@@ -68,6 +69,14 @@ def candidates(snapshots: Sequence[Snapshot], unrestored: Collection[str], noteb
     return sorted(mine, key=lambda s: s.incarnation != newest_dead)
 
 
+def can_be_read(snapshot: Snapshot) -> bool:
+    """Whether its manifest is whole: a list may have been remembered, and say nothing of damage since."""
+    try:
+        return bool(snapshot.id) and snapshot.groups is not None
+    except StoreError:
+        return False
+
+
 def find(
     store: Store, spec: str | None, *, notebook: str, incarnation: str, device: str | None = None
 ) -> list[Snapshot]:
@@ -77,7 +86,8 @@ def find(
     """
     if spec:
         return [store.find(spec, notebook)]
-    found = candidates(store.snapshots(notebook), awaiting_restore(store.root, incarnation), notebook)
+    ranked = candidates(store.snapshots(notebook), awaiting_restore(store.root, incarnation), notebook)
+    found = list(dropwhile(lambda snapshot: not can_be_read(snapshot), ranked))
     if not found:
         raise SnapshotNotFoundError(_nothing_to_restore(store, notebook))
     deadly = attempts(store.root)

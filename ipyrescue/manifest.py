@@ -234,6 +234,35 @@ class Snapshot:
         return sum({blob.hash: blob.size_bytes for blob in self.blobs}.values())
 
     @property
+    def packs(self) -> dict[str, int]:
+        """The packs that it needs, and the length in bytes that each must have for that."""
+        ends: dict[str, int] = {}
+        for blob in self.blobs:
+            if blob.size_bytes:
+                ends[blob.pack] = max(ends.get(blob.pack, 0), blob.offset + blob.size_bytes)
+        return ends
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Where its tensors were, as torch spells it."""
+        return frozenset(storage.device for group in self.groups for storage in group.storages)
+
+    @property
+    def variable_count(self) -> int:
+        """How many variables of the namespace it holds."""
+        return len(self.globals)
+
+    @property
+    def import_count(self) -> int:
+        """How many names it holds that come back as imports."""
+        return len(self.imports)
+
+    @property
+    def skipped_count(self) -> int:
+        """How many variables were left out."""
+        return len(self.skipped)
+
+    @property
     def pseudo_names(self) -> frozenset[str]:
         """The names that no restore binds: of locals, and `ipyrescue.progress` where that is known."""
         progress = (v.name for v in self.variables if v.name == PROGRESS)

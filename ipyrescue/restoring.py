@@ -139,10 +139,13 @@ def get_first_good(
     """
     passed_over: list[str] = []
     for snapshot in snapshots[:-1]:
-        got = get(store, snapshot, scope.wanted(snapshot, namespace), _beside(snapshot, with_frames=with_frames))
-        if not got.damaged:
-            return got, passed_over
-        reason = next(iter(got.damaged.values()))
+        try:
+            got = get(store, snapshot, scope.wanted(snapshot, namespace), _beside(snapshot, with_frames=with_frames))
+            if not got.damaged:
+                return got, passed_over
+            reason = next(iter(got.damaged.values()))
+        except CorruptError as error:
+            reason = str(error)
         passed_over.append(f"Snapshot {snapshot.id[:8]} ({snapshot.created}) is damaged and was passed over: {reason}")
     last = snapshots[-1]
     got = get(store, last, scope.wanted(last, namespace), _beside(last, with_frames=with_frames))

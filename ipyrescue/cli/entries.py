@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +24,7 @@ from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age
 from ipyrescue.store import Store, atomic, layout, signing
 from ipyrescue.store.catalog import Unreadable
-from ipyrescue.store.verify import incomplete
+from ipyrescue.store.verify import incomplete, lengths
 
 DEFAULT_FOLDER = ".ipyrescue"
 
@@ -101,10 +102,11 @@ def age(snapshot: Snapshot) -> str:
 
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
-    pins = store.pins()
+    pins, packs = store.pins(), lengths(store.root)
+    ours, others = store.everything()
     found = [
-        *(_of_snapshot(store, snapshot, pins) for snapshot in store.snapshots()),
-        *(_of_unreadable(store, item, pins) for item in store.unreadable()),
+        *(_of_snapshot(store, snapshot, pins, packs) for snapshot in ours),
+        *(_of_unreadable(store, item, pins) for item in others),
     ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
 
@@ -120,9 +122,11 @@ def choose(store: Store, spec: str) -> Entry:
         return next(entry for entry in entries(store) if entry.state != "ok" and entry.id.startswith(spec))
 
 
-def _of_snapshot(store: Store, snapshot: Snapshot, pins: frozenset[str]) -> Entry:
+def _of_snapshot(
+    store: Store, snapshot: Snapshot, pins: frozenset[str], packs: Mapping[str, int] | None = None
+) -> Entry:
     """The entry of a snapshot of ours, damaged when its packs are not all there at their full length."""
-    error = incomplete(store.root, snapshot)
+    error = incomplete(store.root, snapshot, packs)
     state: State = "damaged" if error else "ok"
     return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins)
 
@@ -163,9 +167,9 @@ def summary(entry: Entry) -> dict[str, Any]:
         "reason": s and s.reason,
         "cell": s and s.cell,
         "host": s and s.host,
-        "variable_count": s and len(s.globals),
-        "import_count": s and len(s.imports),
-        "skipped_count": s and len(s.skipped),
+        "variable_count": s and s.variable_count,
+        "import_count": s and s.import_count,
+        "skipped_count": s and s.skipped_count,
         "size_bytes": s and s.size_bytes,
         "new_bytes": s and s.new_bytes,
         "pause_seconds": s and s.pause_seconds,

@@ -63,4 +63,15 @@ def _row(entry: Entry) -> tuple[str, ...]:
     if s is None:
         return (entry.id[:8], entry.state, "?", "?", "", "", "", "", "", note)
     size, new = format_size(s.size_bytes), format_size(s.new_bytes)
-    return entry.id[:8], entry.state, age(s), s.notebook, s.label or "", s.cut, str(len(s.names)), size, new, note
+    return (
+        entry.id[:8],
+        entry.state,
+        age(s),
+        s.notebook,
+        s.label or "",
+        s.cut,
+        str(s.variable_count + s.import_count),
+        size,
+        new,
+        note,
+    )

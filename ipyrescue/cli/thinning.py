@@ -80,7 +80,7 @@ def freeable_bytes(store: Store, there: Sequence[Entry], chosen: Sequence[Entry]
 
 
 def _packs(found: Iterable[Entry]) -> set[str]:
-    return {blob.pack for entry in found if entry.snapshot for blob in entry.snapshot.blobs}
+    return {pack for entry in found if entry.snapshot for pack in entry.snapshot.packs}
 
 
 def _sort_out(store: Store, policy: Policy, notebook: str | None) -> Sorted:

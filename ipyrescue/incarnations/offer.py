@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from ipyrescue.finding import candidates
+from ipyrescue.finding import can_be_read, candidates
 from ipyrescue.incarnations.cause import diagnose
 from ipyrescue.incarnations.deaths import Death, previous_death
 from ipyrescue.incarnations.evidence import gather
@@ -85,12 +85,13 @@ def make_offer(
     ranked = candidates(snapshots, unrestored, death.life.notebook)
     forms = [Attempt(s.id, device) for s in ranked for device in ((None, "cpu") if on_a_gpu(s) else (None,))]
     left = [form for form in forms if form not in failed]
-    chosen = left[0] if left else None
+    by_id = {s.id: s for s in ranked}
+    chosen = next((form for form in left if can_be_read(by_id[form.snapshot])), None)
     mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
     return Offer(
         death,
         cause,
-        snapshot=next((s for s in ranked if chosen and s.id == chosen.snapshot), None),
+        snapshot=by_id[chosen.snapshot] if chosen else None,
         device="cpu" if chosen and chosen.device else None,
         interrupted=mine[0] if mine and not mine[0].consistent else None,
         note=_note(forms, left),
@@ -99,7 +100,7 @@ def make_offer(
 
 def on_a_gpu(snapshot: Snapshot) -> bool:
     """Whether tensors of it stood in the memory of a GPU."""
-    return any(storage.device.startswith("cuda") for group in snapshot.groups for storage in group.storages)
+    return any(device.startswith("cuda") for device in snapshot.devices)
 
 
 def diagnosed(root: Path, life: Life) -> Cause:

@@ -51,7 +51,7 @@ class SnapshotRow:
             cut=snapshot.cut,
             size_bytes=snapshot.size_bytes,
             new_bytes=snapshot.new_bytes,
-            variables=len(snapshot.globals),
+            variables=snapshot.variable_count,
             mark=mark or ("" if snapshot.consistent else "interrupted"),
             pinned=pinned,
         )

@@ -5,7 +5,7 @@ Reads manifests and life records only.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ipyrescue.manifest import Snapshot
 from ipyrescue.server.offers import cause_as_json, moment, offered
 from ipyrescue.store import Store, layout
 from ipyrescue.store.catalog import Unreadable
-from ipyrescue.store.verify import incomplete
+from ipyrescue.store.verify import incomplete, lengths
 from ipyrescue.wording import clean
 
 MOST_DEATHS = 10
@@ -27,14 +27,15 @@ _FIELDS = ("created", "label", "trigger", "cut", "cell", "size_bytes", "new_byte
 
 def listed(store: Store, keys: Collection[str]) -> list[dict[str, Any]]:
     """Every snapshot of a notebook, newest first, and what cannot be read and so may be one of its."""
-    pinned = store.pins()
-    rows = [((s.sequence, s.id), _row(store, s, pinned)) for s in store.snapshots() if s.notebook in keys]
-    rows += [(layout.parse_snapshot_name(item.name) or (0, ""), _unreadable(item)) for item in store.unreadable()]
+    pinned, packs = store.pins(), lengths(store.root)
+    ours, others = store.everything()
+    rows = [((s.sequence, s.id), _row(store, s, pinned, packs)) for s in ours if s.notebook in keys]
+    rows += [(layout.parse_snapshot_name(item.name) or (0, ""), _unreadable(item)) for item in others]
     return [row for _, row in sorted(rows, key=lambda row: row[0], reverse=True)]
 
 
-def _row(store: Store, snapshot: Snapshot, pinned: Collection[str]) -> dict[str, Any]:
-    damaged = {"mark": "damaged"} if incomplete(store.root, snapshot) else {}
+def _row(store: Store, snapshot: Snapshot, pinned: Collection[str], packs: Mapping[str, int]) -> dict[str, Any]:
+    damaged = {"mark": "damaged"} if incomplete(store.root, snapshot, packs) else {}
     return summary(snapshot, pinned) | damaged
 
 
@@ -43,7 +44,7 @@ def summary(snapshot: Snapshot, pinned: Collection[str]) -> dict[str, Any]:
     return {
         "id": snapshot.id,
         **{name: getattr(snapshot, name) for name in _FIELDS},
-        "variables": len(snapshot.globals),
+        "variables": snapshot.variable_count,
         "pinned": snapshot.id in pinned,
         "mark": "" if snapshot.consistent else "interrupted",
     }

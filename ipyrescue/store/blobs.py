@@ -7,11 +7,11 @@ while the pack had its present signature; any other is read and hashed first, an
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from blake3 import blake3
 
@@ -63,6 +63,10 @@ class Proofs:
         proof = known[1].get((blob.hash, blob.offset))
         return proof is not None and (proof or not read)
 
+    def know(self, pack: str) -> bool:
+        """Whether anything is known of a pack, or was before it changed."""
+        return pack in self._packs
+
     def forget_news(self) -> None:
         """From here on all that is learned is news: in a child, what its parent does not know."""
         self._news.clear()
@@ -82,7 +86,13 @@ class Proofs:
             self._packs[pack] = (tuple(found), known)
 
 
-def put(root: Path, views: Sequence[memoryview], known: Mapping[str, BlobRef], proofs: Proofs) -> Put:
+class Known(Protocol):
+    """Where blobs stand that manifests name, by hash: as a mapping has it."""
+
+    def get(self, digest: str, /) -> BlobRef | None: ...  # noqa: D102
+
+
+def put(root: Path, views: Sequence[memoryview], known: Known, proofs: Proofs) -> Put:
     """Append what is not in *known* to one new pack, durably. Raises StoreError; then nothing became visible.
 
     Hashing runs ahead in threads of its own while this one copies and a third writes.
@@ -99,9 +109,7 @@ def put(root: Path, views: Sequence[memoryview], known: Mapping[str, BlobRef], p
 class _Putting:
     """One call of `put`: the pack is begun by the first new blob."""
 
-    def __init__(
-        self, root: Path, known: Mapping[str, BlobRef], proofs: Proofs, reader: PackReader, expected_bytes: int
-    ) -> None:
+    def __init__(self, root: Path, known: Known, proofs: Proofs, reader: PackReader, expected_bytes: int) -> None:
         self._root, self._known, self._proofs, self._reader = root, known, proofs, reader
         self._expected_bytes = expected_bytes
         self._writer: PackWriter | None = None

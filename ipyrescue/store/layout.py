@@ -24,8 +24,8 @@ EMPTY_PACK = "0" * 16
 RUN_NAMES = "small letters, digits, dots, dashes and underscores, 64 at most, a letter or a digit first"
 """What a run may be called, as the end of a sentence."""
 
-FOLDERS = ("packs", "snapshots", "kernels", "pins", "runs", "tmp")
-_ADDED_LATER = {"pins"}  # a store made before lacks it, until the first pin
+FOLDERS = ("packs", "snapshots", "kernels", "pins", "runs", "index", "tmp")
+_ADDED_LATER = {"pins", "index"}  # a store made before lacks them, until a kernel or a pin makes them
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _SNAPSHOT = re.compile(r"([0-9]{10})-([0-9a-f]{16})\.json")
@@ -50,6 +50,7 @@ _README = """Snapshots of Jupyter notebooks' variables, made by ipyrescue.
   packs/<id>.pack                the bytes, each blob at the offset, with the size and BLAKE3 hash, that the JSON names
   kernels/                       which kernels ran, and how they ended
   pins/<id>                      an empty file for each snapshot that is to stay
+  index/                         what lists say of snapshots, remembered; may be deleted at any time
   runs/<name>/                   runs of `ipyrescue run`: their records and logs
   tmp/                           unfinished work; `ipyrescue prune` empties it
 
@@ -85,6 +86,16 @@ def kernels(root: Path) -> Path:
 def pins(root: Path) -> Path:
     """The folder of pins."""
     return root / "pins"
+
+
+def index(root: Path) -> Path:
+    """The folder of what is remembered of manifests: derived data."""
+    return root / "index"
+
+
+def index_path(root: Path, what: str) -> Path:
+    """Where the file stands in which *what* is remembered."""
+    return index(root) / what
 
 
 def runs(root: Path) -> Path:

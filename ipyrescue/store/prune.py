@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,8 +109,9 @@ def hindrance(root: Path) -> str | None:
 def plan(store: Store, max_dead: float | None = None) -> Plan:
     """What `prune` would free now. Locks and writes nothing. Raises StoreError as it does."""
     with atomic.explained("examine", store.root):
-        packs = usage.packs(store.root, referencing(store))
-        drafts = [*_plain_files(layout.temporary(store.root)), *_orphans(layout.kernels(store.root))]
+        packs = (usage.unnamed if max_dead is None else usage.packs)(store.root, referencing(store))
+        folders = (layout.kernels(store.root), layout.index(store.root))
+        drafts = [*_plain_files(layout.temporary(store.root)), *chain.from_iterable(map(_orphans, folders))]
     return Plan(
         tuple(use for use in packs if not use.named),
         tuple(drafts),
@@ -126,6 +128,7 @@ def _prune(store: Store, max_dead: float | None, advance: Advance) -> Pruned:
     )
     atomic.sync_folder(layout.packs(store.root))
     pins.remove(store.root, store.pins() - {name[11:27] for name in store.catalog.names()})
+    store.catalog.compact()
     repacked, left = _repack(planned.sparse, advance)
     return Pruned(len(planned.dead), freed + sum(repacked), len(repacked), left)
 
@@ -156,8 +159,8 @@ def _told(advance: Advance, freed_bytes: int) -> int:
 
 def referencing(store: Store) -> list[Snapshot]:
     """The snapshots of every manifest, of whoever signed it. Raises StoreError when one cannot be read."""
-    foreign = [_foreign(store, item.name, item.error) for item in store.unreadable()]
-    return [*store.snapshots(), *foreign]
+    ours, others = store.everything()
+    return [*ours, *(_foreign(store, item.name, item.error) for item in others)]
 
 
 def _foreign(store: Store, name: str, error: RescueError) -> Snapshot:
@@ -179,10 +182,12 @@ def _plain_files(folder: Path) -> list[Path]:
 
 
 def _orphans(folder: Path) -> Iterator[Path]:
-    """Life records that were never finished; they are written without a lock, so age must tell.
+    """What was replacing a file and never finished; life records are written without a lock, so age must tell.
 
     The folder has changed no earlier than the newest of them was made, by the clock that gave that its time.
     """
+    if not folder.is_dir():
+        return iter(())
     oldest = min(time.time(), _changed(folder)) - _ORPHAN_SECONDS
     return (path for path in _plain_files(folder) if path.name.startswith(".") and _changed(path) < oldest)
 

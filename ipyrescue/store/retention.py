@@ -8,11 +8,12 @@ the hours count as if there were none; only a size limit counts its bytes.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 
 from ipyrescue.manifest import Snapshot
 
@@ -56,7 +57,7 @@ def kept_because(
     *unrestored* are the incarnations that live, or died and were not restored; the rest is as in `to_forget`.
     """
     newest_first = _ordered(snapshots)
-    unrestored_good = {i for kernel in unrestored for i in _newest_good(_of(newest_first, kernel))}
+    unrestored_good = {i for theirs in _by_kernel(newest_first, unrestored) for i in _newest_good(theirs)}
     reasons = (
         ("last", {s.id for s in _consistent(newest_first)[: policy.last]}),
         ("hourly", _newest_of_each(newest_first, "%Y-%m-%d %H", policy.hourly)),
@@ -149,9 +150,7 @@ def _promised(
     """Labels, pins, the newest good one of the notebook, of the living kernel and of every dead one not restored."""
     kept = {s.id for s in newest_first if s.label is not None or s.id in pinned}
     kept |= _newest_good(newest_first)
-    for incarnation in {current, *unrestored}:
-        kept |= _newest_good(_of(newest_first, incarnation))
-    return kept
+    return kept.union(*map(_newest_good, _by_kernel(newest_first, {current, *unrestored})))
 
 
 def _wanted(
@@ -173,17 +172,16 @@ def _interrupted(newest_first: list[Snapshot], keep: int, live: AbstractSet[str]
 
     They are counted in its own incarnation; in all of the notebook for one that is finished and makes no more.
     """
-    newest: dict[str, Snapshot] = {}
+    newest: dict[str, str] = {}
+    consistent: Counter[str] = Counter()
     for snapshot in newest_first:
-        if not snapshot.consistent:
-            newest.setdefault(snapshot.incarnation, snapshot)
-    kept = set()
-    for snapshot in newest.values():
-        others = _of(newest_first, snapshot.incarnation) if snapshot.incarnation in live else newest_first
-        newer = others[: others.index(snapshot)]
-        if len(_consistent(newer)) < max(1, keep):
-            kept.add(snapshot.id)
-    return kept
+        kernel = snapshot.incarnation
+        if snapshot.consistent:
+            consistent[kernel] += 1
+        elif kernel not in newest:
+            newer = consistent[kernel] if kernel in live else sum(consistent.values())
+            newest[kernel] = snapshot.id if newer < max(1, keep) else ""
+    return set(filter(None, newest.values()))
 
 
 def _thinned(consistent: list[Snapshot], retention: Retention, now: datetime) -> set[str]:
@@ -201,6 +199,8 @@ def _thinned(consistent: list[Snapshot], retention: Retention, now: datetime) ->
 def _shrunk(newest_first: list[Snapshot], kept: set[str], promised: set[str], max_size_bytes: int | None) -> set[str]:
     """Give up the oldest that may go until the blobs of the rest, each counted once, fit."""
     if max_size_bytes is None:
+        return kept
+    if sum(s.size_bytes for s in newest_first if s.id in kept) <= max_size_bytes:
         return kept
     kept, blobs = set(kept), {s.id: {b.hash: b.size_bytes for b in s.blobs} for s in newest_first if s.id in kept}
     users = Counter(digest for held in blobs.values() for digest in held)
@@ -221,6 +221,15 @@ def _newest_good(newest_first: list[Snapshot]) -> set[str]:
     return {s.id for s in good[:1]}
 
 
+def _by_kernel(newest_first: list[Snapshot], kernels: AbstractSet[str]) -> Iterable[list[Snapshot]]:
+    """Those of each of *kernels*."""
+    found: dict[str, list[Snapshot]] = defaultdict(list)
+    for snapshot in newest_first:
+        if snapshot.incarnation in kernels:
+            found[snapshot.incarnation].append(snapshot)
+    return found.values()
+
+
 def _of(newest_first: list[Snapshot], incarnation: str) -> list[Snapshot]:
     return [s for s in newest_first if s.incarnation == incarnation]
 
@@ -229,6 +238,7 @@ def _consistent(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
     return [s for s in snapshots if s.consistent]
 
 
+@lru_cache(1 << 15)
 def _time(created: str) -> datetime | None:
     """The moment that *created* names; UTC where it names no zone; None where it names none."""
     try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ipyrescue import cells
 from ipyrescue.cells import Cell
-from ipyrescue.errors import SnapshotNotFoundError, StoreError
+from ipyrescue.errors import CorruptError, SnapshotNotFoundError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
 from ipyrescue.store import atomic, blobs, catalog, layout, lock, pins, trust
 from ipyrescue.store import verify as verifying
@@ -56,7 +56,7 @@ class Store:
 
         Where there is no higher one, since anybody can give a file the highest: one more than the highest of ours.
         """
-        following = 1 + max((int(name[:10]) for name in self.catalog.names()), default=0)
+        following = 1 + int(self.catalog.newest_name()[:10])
         if following > layout.MAX_SEQUENCE:
             following = 1 + max((snapshot.sequence for snapshot in self.catalog.snapshots()), default=0)
         return following
@@ -82,34 +82,45 @@ class Store:
     def commit(self, snapshot: Snapshot) -> None:
         """Publish *snapshot*: from here it exists, before it never did. Raises StoreError."""
         self._require_lock("commit")
-        for pack in {blob.pack for blob in snapshot.blobs if blob.size_bytes}:
+        for pack in snapshot.packs:
             if blobs.pack_signature(self.root, pack) is None:
                 raise StoreError(f"Snapshot {snapshot.id[:8]} needs pack {pack}, which is gone. It was not saved.")
         self.catalog.publish(snapshot)
 
     def snapshots(self, notebook: str | None = None) -> list[Snapshot]:
-        """Those that carry our MAC, newest first; of one notebook, or of all."""
-        found = self.catalog.snapshots()
-        return [snapshot for snapshot in found if notebook is None or snapshot.notebook == notebook]
+        """Those that carry our MAC, newest first; of one notebook, or of all.
+
+        What lists do not say of one is read from its manifest when it is asked for, and may then raise StoreError.
+        """
+        return self.catalog.snapshots(notebook)
 
     def unreadable(self) -> list[Unreadable]:
         """The manifests that cannot be used: damaged, signed by another key, or newer than this ipyrescue."""
         return self.catalog.unreadable()
 
+    def everything(self) -> tuple[list[Snapshot], list[Unreadable]]:
+        """What `snapshots` and `unreadable` return, by one look at the store."""
+        return self.catalog.everything()
+
+    def read_all(self) -> None:
+        """Read and check every manifest now, whatever is remembered of it. Raises StoreError."""
+        self.catalog.read_all()
+
     def load(self, name_or_id: str) -> Snapshot:
         """The snapshot with this file name or full id. Raises SnapshotNotFoundError, or its own error."""
         identifier = name_or_id.removesuffix(".json")[-16:]
-        for snapshot in self.snapshots():
-            if snapshot.id == identifier:
-                return snapshot
-        for item in self.unreadable():
-            if item.name[11:27] == identifier:
-                raise item.error
+        for name in self.catalog.names():
+            if name[11:27] == identifier:
+                return self.catalog.whole(name)
         raise SnapshotNotFoundError(f"There is no snapshot {name_or_id}. Type %snapshots or `ipyrescue ls` to see all.")
 
     def find(self, spec: str, notebook: str | None = None) -> Snapshot:
         """The snapshot meant by an id prefix, a label, `latest` or `latest~N`. Raises SnapshotNotFoundError."""
-        return catalog.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
+        while True:
+            found = catalog.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
+            with contextlib.suppress(CorruptError):
+                # One whose manifest is damaged is in no list from here on.
+                return self.load(found.id)
 
     def get(self, refs: Sequence[BlobRef], into: Sequence[memoryview]) -> None:
         """Read each blob into its view and check those very bytes. Raises CorruptError, StoreError."""
@@ -155,9 +166,12 @@ class Store:
 
     def verified(self, snapshot: Snapshot) -> bool:
         """Whether this process has read every blob of *snapshot*, and no pack of it changed since."""
-        needed = {blob.pack for blob in snapshot.blobs if blob.size_bytes}
-        packs = {pack: blobs.pack_signature(self.root, pack) for pack in needed}
-        return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
+        if not all(map(self.proofs.know, snapshot.packs)):
+            return False
+        packs = {pack: blobs.pack_signature(self.root, pack) for pack in snapshot.packs}
+        with contextlib.suppress(CorruptError):
+            return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
+        return False
 
     def untrusted(self, id_prefix: str) -> Foreign:
         """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""

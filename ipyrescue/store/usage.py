@@ -61,15 +61,24 @@ class PackUse:
 def packs(root: Path, snapshots: Iterable[Snapshot]) -> list[PackUse]:
     """Every pack of the store at *root*, by id, as *snapshots* need it. Raises OSError."""
     needed = _needed(snapshots)
-    with os.scandir(layout.packs(root)) as entries:
-        paths = sorted(Path(entry.path) for entry in entries if layout.parse_pack_name(entry.name))
-    return [use for path in paths if (use := _use(path, needed.get(path.stem))) is not None]
+    return [use for path in _paths(root) if (use := _use(path, needed.get(path.stem))) is not None]
+
+
+def unnamed(root: Path, snapshots: Iterable[Snapshot]) -> list[PackUse]:
+    """The packs that none of *snapshots* needs: as `packs`, but no manifest is read for it. Raises OSError."""
+    needed: set[str] = set().union(*(snapshot.packs for snapshot in snapshots))
+    return [use for path in _paths(root) if path.stem not in needed and (use := _use(path, None)) is not None]
 
 
 def disk_bytes(status: os.stat_result) -> int:
     """What a file takes on disk: less than its length where it has holes. Preallocation is not counted."""
     blocks: int | None = getattr(status, "st_blocks", None)
     return status.st_size if blocks is None else min(status.st_size, blocks * _SECTOR_BYTES)
+
+
+def _paths(root: Path) -> list[Path]:
+    with os.scandir(layout.packs(root)) as entries:
+        return sorted(Path(entry.path) for entry in entries if layout.parse_pack_name(entry.name))
 
 
 def _needed(snapshots: Iterable[Snapshot]) -> dict[str, dict[int, int]]:

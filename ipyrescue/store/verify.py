@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +51,10 @@ def verify(store: Store, snapshot: Snapshot, only: AbstractSet[str] | None = Non
 
     Good ones are remembered as read back while their pack stays as it is.
     """
-    wanted = (blob for blob in snapshot.blobs if only is None or blob.pack in only)
+    try:
+        wanted = [blob for blob in snapshot.blobs if only is None or blob.pack in only]
+    except CorruptError as error:
+        return [Damage((), "", str(error))]
     distinct = list({(blob.hash, blob.pack, blob.offset): blob for blob in wanted}.values())
     with PackReader(store.root, direct=True) as reader:
         reasons = blobs.in_order(lambda blob: _reason(store, reader, blob), distinct, blobs.READERS)
@@ -59,23 +65,37 @@ def verify(store: Store, snapshot: Snapshot, only: AbstractSet[str] | None = Non
         ]
 
 
-def incomplete(root: Path, snapshot: Snapshot) -> CorruptError | None:
-    """What is wrong if the packs of *snapshot* are not all there at their full length. Reads no byte of them."""
-    ends: dict[str, int] = {}
-    for blob in snapshot.blobs:
-        if blob.size_bytes:
-            ends[blob.pack] = max(ends.get(blob.pack, 0), blob.offset + blob.size_bytes)
-    for pack, end in sorted(ends.items()):
-        signature = blobs.pack_signature(root, pack)
-        if signature is None:
+def lengths(root: Path) -> dict[str, int]:
+    """The length of every pack that is there, in bytes. Opens none."""
+    found = {}
+    with contextlib.suppress(OSError), os.scandir(layout.packs(root)) as files:
+        for file in files:
+            pack = layout.parse_pack_name(file.name)
+            with contextlib.suppress(FileNotFoundError):
+                found[pack or ""] = file.stat(follow_symlinks=False).st_size
+    return found
+
+
+def incomplete(root: Path, snapshot: Snapshot, lengths_bytes: Mapping[str, int] | None = None) -> CorruptError | None:
+    """What is wrong if the packs of *snapshot* are not all there at their full length. Reads no byte of them.
+
+    *lengths_bytes* are those of all packs, where many snapshots are looked at.
+    """
+    if lengths_bytes is None:
+        there = {pack: blobs.pack_signature(root, pack) for pack in snapshot.packs}
+        lengths_bytes = {pack: signature[2] for pack, signature in there.items() if signature is not None}
+    for pack, end in sorted(snapshot.packs.items()):
+        length_bytes = lengths_bytes.get(pack)
+        if length_bytes is None:
             return CorruptError(f"Pack {layout.pack_path(root, pack)} is missing.")
-        if signature[2] < end:
+        if length_bytes < end:
             return CorruptError(f"Pack {layout.pack_path(root, pack)} was cut short.")
     return None
 
 
 def verify_store(store: Store) -> Report:
     """Verify every snapshot, and name every manifest that is not one."""
+    store.read_all()
     found = tuple((snapshot, tuple(verify(store, snapshot))) for snapshot in store.snapshots())
     return Report(found, tuple(store.unreadable()))
 
