@@ -25,6 +25,7 @@ from ipyrescue.capture.standstill import standstill
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
+from ipyrescue.kernel.obstacle import Obstacle
 from ipyrescue.kernel.occasions import occasion_of
 from ipyrescue.kernel.outside import Outside
 from ipyrescue.kernel.panel import Panel, PanelState
@@ -75,8 +76,10 @@ class Armed:
         self._before: list[float] = []
         self._running = self._cutting = False
         self._unsaved_since: float | None = None
+        self._in_flight_since: float | None = None
         self._trigger: str | None = None
         self._outside = Outside(self._place)
+        self._obstacle = Obstacle(notebook.room)
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
         self._read: FrameType | None = None
@@ -219,8 +222,9 @@ class Armed:
 
     def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
-        unsaved, now = self._unsaved_since, time.monotonic()
+        now = time.monotonic()
         self.last, self._before, self._cutting = now, list(self.points.step_times), True
+        self._in_flight_since = self._unsaved_since
         try:
             verdict = self._saver.save(Cut(occasion, self.settings, spot), sparing=sparing)
         except Exception as error:  # noqa: BLE001 - in a cell of the user, which must not know
@@ -231,8 +235,6 @@ class Armed:
         self._unsaved_since = time.monotonic() if self._running else None
         if verdict is not None:
             self._take(verdict)
-        if self.failure is not None:
-            self._unsaved_since = unsaved
 
     # --- ends, and requests from outside ------------------------------------------------------------------------------
 
@@ -279,6 +281,10 @@ class Armed:
             return
         if trigger == "memory":
             self._untold.append(f"{self._outside.crossed}. A snapshot is made early.")
+        self._want(trigger)
+
+    def _want(self, trigger: str) -> None:
+        """Have a snapshot made at the next safe point, or, where no cell runs, at once."""
         self._trigger = trigger
         if not self._running:
             self.points.wake(self._save_idle)
@@ -316,11 +322,16 @@ class Armed:
         if lost and lost != self._lost:
             self._untold.append(f"Tagged, but not in snapshot {snapshot.id[:8]}: {lost}")
         self._lost = lost or None
+        self._obstacle.pass_by()
 
     def _fail(self, error: BaseException) -> None:
         text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
+        is_full = self._obstacle.meet(self.last_snapshot.size_bytes if self.last_snapshot is not None else 0)
         if self.failure is None:
-            self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
+            again = " It is tried again once there is room." if is_full else ""
+            self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.{again}")
+        # What it would have held is in no snapshot still.
+        self._unsaved_since = self._in_flight_since or self._unsaved_since
         self._outside.refuse(text)
         self.failures += 1
         self.failure = text
@@ -339,6 +350,8 @@ class Armed:
         self.collect()
         self._measure()
         self._look_outside()
+        if self._obstacle.is_less(self.interval_seconds):
+            self._want("every")
         self._tell_soon()
         if self._read is not None:
             self.points.wake(self._let_go)
