@@ -101,6 +101,11 @@ def gate_file(root: Path) -> Path:
     return root / "gate"
 
 
+def scrub_file(root: Path) -> Path:
+    """The record of what was read back when, and found to be damaged."""
+    return root / "scrub.json"
+
+
 def life_path(root: Path, incarnation: str) -> Path:
     """Where the life record of this incarnation stands. Raises CorruptError for what is no id."""
     return kernels(root) / f"{_checked(incarnation)}.json"
@@ -278,7 +283,7 @@ def _make_folder(path: Path) -> bool:
 
 def _refuse_strange(root: Path) -> None:
     """A folder with other things in it is somebody's home or project, not a store in the making."""
-    ours = {*FOLDERS, "format.json", "lock", "gate", ".gitignore", "CACHEDIR.TAG", "README.txt"}
+    ours = {*FOLDERS, "format.json", "lock", "gate", "scrub.json", ".gitignore", "CACHEDIR.TAG", "README.txt"}
     strange = sorted({entry.name for entry in root.iterdir()} - ours) if root.is_dir() else []
     if strange:
         raise StoreError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from ipyrescue.store import atomic, blobs, catalog, layout, lock, pins, trust
 from ipyrescue.store import verify as verifying
 from ipyrescue.store.blobs import Proofs, Put
 from ipyrescue.store.catalog import Catalog, Foreign, Unreadable
+from ipyrescue.store.pack import Signature
 from ipyrescue.store.signing import Key
 from ipyrescue.store.verify import Damage
 
@@ -143,9 +145,23 @@ class Store:
 
     def verified(self, snapshot: Snapshot) -> bool:
         """Whether this process has read every blob of *snapshot*, and no pack of it changed since."""
-        needed = {blob.pack for blob in snapshot.blobs if blob.size_bytes}
-        packs = {pack: blobs.pack_signature(self.root, pack) for pack in needed}
-        return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
+        return self.verified_at(snapshot) is not None
+
+    def verified_at(self, snapshot: Snapshot) -> float | None:
+        """Since when every blob of *snapshot* has been read by this process, in seconds since the epoch; None: not all.
+
+        It is the moment at which the blob that was read longest ago was read last.
+        """
+        packs: dict[str, Signature | None] = {}
+        oldest = time.time()
+        for blob in filter(_has_bytes, snapshot.blobs):
+            if blob.pack not in packs:
+                packs[blob.pack] = blobs.pack_signature(self.root, blob.pack)
+            at = self.proofs.read_at(blob, packs[blob.pack])
+            if at is None:
+                return None
+            oldest = min(oldest, at)
+        return oldest
 
     def untrusted(self, id_prefix: str) -> Foreign:
         """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""
@@ -178,3 +194,7 @@ class Store:
         # A forked child inherits this thread's mark, but shares the lock with a parent that may release it.
         if self._holder() != os.getpid():
             raise StoreError(f"{verb} needs the store's lock: `with store.writing(): ...` around put and commit.")
+
+
+def _has_bytes(blob: BlobRef) -> bool:
+    return blob.size_bytes > 0
