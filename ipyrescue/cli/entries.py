@@ -20,7 +20,7 @@ from ipyrescue.errors import (
 )
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age
-from ipyrescue.store import Store, layout, signing
+from ipyrescue.store import Store, layout, scrub, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.verify import incomplete
 
@@ -32,7 +32,10 @@ State = Literal["ok", "damaged", "untrusted", "newer"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned."""
+    """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned.
+
+    *verified_at* is since when all of it was read back, as the scrub of a kernel says, in seconds since the epoch.
+    """
 
     sequence: int
     id: str
@@ -40,6 +43,7 @@ class Entry:
     error: RescueError | None
     snapshot: Snapshot | None
     pinned: bool
+    verified_at: float | None = None
 
     @property
     def good(self) -> bool:
@@ -98,9 +102,9 @@ def age(snapshot: Snapshot) -> str:
 
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
-    pins = store.pins()
+    pins, scrubbed = store.pins(), scrub.read(store.root)
     found = [
-        *(_of_snapshot(store, snapshot, pins) for snapshot in store.snapshots()),
+        *(_of_snapshot(store, snapshot, pins, scrubbed) for snapshot in store.snapshots()),
         *(_of_unreadable(store, item, pins) for item in store.unreadable()),
     ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
@@ -109,7 +113,7 @@ def entries(store: Store) -> list[Entry]:
 def choose(store: Store, spec: str) -> Entry:
     """The entry that an id prefix, a label, `latest` or `latest~N` means. Raises SnapshotNotFoundError."""
     try:
-        return _of_snapshot(store, store.find(spec), store.pins())
+        return _of_snapshot(store, store.find(spec), store.pins(), scrub.read(store.root))
     except SnapshotNotFoundError:
         raise
     except StoreError:
@@ -117,11 +121,19 @@ def choose(store: Store, spec: str) -> Entry:
         return next(entry for entry in entries(store) if entry.state != "ok" and entry.id.startswith(spec))
 
 
-def _of_snapshot(store: Store, snapshot: Snapshot, pins: frozenset[str]) -> Entry:
-    """The entry of a snapshot of ours, damaged when its packs are not all there at their full length."""
-    error = incomplete(store.root, snapshot)
+def _of_snapshot(store: Store, snapshot: Snapshot, pins: frozenset[str], scrubbed: scrub.Record) -> Entry:
+    """The entry of a snapshot of ours, damaged when its packs are not all there, or a scrub has found rot in them."""
+    error = incomplete(store.root, snapshot) or _found_damaged(scrubbed.damaged.get(snapshot.id))
     state: State = "damaged" if error else "ok"
-    return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins)
+    at = scrubbed.verified.get(snapshot.id) if error is None else None
+    return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins, at)
+
+
+def _found_damaged(found: scrub.Finding | None) -> CorruptError | None:
+    if found is None:
+        return None
+    lost = f": {', '.join(found.names)} cannot be read" if found.names else ""
+    return CorruptError(f"Pack {found.pack} was found damaged when it was read back{lost}.")
 
 
 def _of_unreadable(store: Store, item: Unreadable, pins: frozenset[str]) -> Entry:
@@ -150,6 +162,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "state": entry.state,
         "error": str(entry.error) if entry.error else None,
         "pinned": entry.pinned,
+        "verified_at": entry.verified_at,
         "notebook": s and s.notebook,
         "incarnation": s and s.incarnation,
         "created": s and s.created,

@@ -30,10 +30,13 @@ from ipyrescue.kernel.occasions import occasion_of
 from ipyrescue.kernel.outside import Outside
 from ipyrescue.kernel.panel import Panel, PanelState
 from ipyrescue.kernel.saving import Cut, Saver, Verdict
+from ipyrescue.kernel.scrubbing import Scrubber
+from ipyrescue.kernel.verified import in_words
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.redaction import redacted
 from ipyrescue.selection import Occasion
 from ipyrescue.stack import raised_in
+from ipyrescue.store.scrub import Tally
 from ipyrescue.training import progress
 
 _LOOK_SECONDS = 0.25
@@ -69,6 +72,8 @@ class Armed:
         self.failures = 0
         self.failure: str | None = None
         self.last_snapshot: Snapshot | None = None
+        self.tally: Tally | None = None
+        """How far the reading of what is kept has come."""
         self.points = SafePoints(notebook.code.is_cell, self._reached, source=notebook.code.source)
         self._notebook, self._life, self._panel, self._saver = notebook, life, panel, saver
         self._costs = Costs()
@@ -90,6 +95,7 @@ class Armed:
         self._process = os.getpid()
         self._stopped = threading.Event()
         self._clock: threading.Thread | None = None
+        self._scrubber: Scrubber | None = None
         self.adjust(settings)
 
     def adjust(self, settings: Settings) -> None:
@@ -117,15 +123,40 @@ class Armed:
         with contextlib.suppress(RuntimeError):  # no thread to be had: then there are snapshots between cells only
             clock.start()
             self._clock = clock
+        self._start_scrub()
 
     def stop(self) -> None:
         """Watch no more; what is being written goes on."""
         self._stopped.set()
+        if self._scrubber is not None:
+            self._scrubber.stop()
         if self._clock is not None:
             self._clock.join(_JOIN_SECONDS)
         self._farewell.uninstall()
         self.points.uninstall()
         self._outside.stop()
+
+    # --- the scrub: on a thread of its own ----------------------------------------------------------------------------
+
+    def _start_scrub(self) -> None:
+        every = self._notebook.configuration.scrub_seconds
+        if every is not None:
+            self._scrubber = Scrubber(self._notebook, every, self._is_saving, self._hear)
+            self._scrubber.start()
+
+    def _is_saving(self) -> bool:
+        return self._cutting or self._saver.busy or self.points.pending
+
+    def _hear(self, tally: Tally) -> None:
+        """Take what the scrub found. If the newest snapshot is damaged, its objects still live: they are saved anew."""
+        known = {snapshot_id for snapshot_id, _ in self.tally.damaged} if self.tally is not None else set()
+        self.tally = tally
+        self._life.finds_damage(in_words(tally.damaged) if tally.damaged else None)
+        new = [(snapshot_id, found) for snapshot_id, found in tally.damaged if snapshot_id not in known]
+        if new:
+            self._untold.append(in_words(new))
+        if self.last_snapshot is not None and self.last_snapshot.id in (snapshot_id for snapshot_id, _ in new):
+            self._want("damage")
 
     # --- cells: on the main thread ----------------------------------------------------------------------------------
 
@@ -361,7 +392,7 @@ class Armed:
 
     def panel_state(self) -> PanelState:
         """What the panel is drawn from just now."""
-        return PanelState(self._life.life, time.time(), self.last_snapshot)
+        return PanelState(self._life.life, time.time(), self.last_snapshot, self.tally)
 
     def _wanted(self) -> str | None:
         """Why a snapshot inside the running cell is wanted just now; None if none is."""

@@ -200,6 +200,11 @@ class LifeRecorder:
         """Note why the last attempt to save failed."""
         self._change(failure=redacted(failure)[:1000], protected_since=None)
 
+    def finds_damage(self, damage: str | None) -> None:
+        """Note what is damaged of the snapshots that are kept; None: nothing that is known."""
+        if self._life is not None and self._life.damage != damage:
+            self._change(damage=redacted(damage)[:1000] if damage is not None else None)
+
     def writes(self, pid: int | None) -> None:
         """Note which process of ours is writing a snapshot; None when none is. The next kernel waits for it."""
         started = lives.process_facts(pid).start_ticks if pid is not None else None

@@ -1,9 +1,9 @@
 """Scrubbing: what is kept is read again, a little at a time, before it is needed. Mends nothing.
 
 ZFS and Ceph do it to find rot while there is still another copy; here, while the session still lives that can be saved
-again. What was read when stands in a record beside the snapshots: `scrub.json`, unsigned and never trusted. It says what
-is to be read next and what a person is shown, and its damage makes retention keep more; that a snapshot is whole counts,
-where something may go for it, only if this process has read it.
+again. What was read when stands in a record beside the snapshots: `scrub.json`, unsigned and never trusted. It says
+what is to be read next and what a person is shown, and its damage makes retention keep more; that a snapshot is whole
+counts, where something may go for it, only if this process has had it read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ipyrescue.errors import StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
@@ -26,6 +26,9 @@ from ipyrescue.store.store import Store
 from ipyrescue.store.verify import Damage, damage_of
 
 RECORD_LIMIT_BYTES = 4 << 20
+PORTION_BYTES = 4 << 20
+"""So much is read between two moments at which a scrub may be held up."""
+
 _NAMES = 20
 _NAME_CHARACTERS = 100
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -58,10 +61,11 @@ def read(root: Path) -> Record:
         found = _record(json.loads(atomic.read_file(layout.scrub_file(root), RECORD_LIMIT_BYTES)))
     except (OSError, StoreError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return Record()
-    return replace(found, damaged={key: bad for key, bad in found.damaged.items() if _stands(root, bad)})
+    return replace(found, damaged={key: bad for key, bad in found.damaged.items() if stands(root, bad)})
 
 
-def _stands(root: Path, found: Finding) -> bool:
+def stands(root: Path, found: Finding) -> bool:
+    """Whether damage may still be there: its pack is what it was when that was found."""
     return blobs.pack_signature(root, found.pack) == found.signature
 
 
@@ -103,27 +107,71 @@ def due(
     return [entry[-1] for entry in sorted(wanted, key=lambda entry: entry[:-1])]
 
 
-def read_back(
-    store: Store, snapshot: Snapshot, *, older_than: float, paced: Callable[[int], bool]
-) -> list[Damage] | None:
-    """Read every blob of *snapshot* that this process has not read since *older_than*; return what is damaged.
+class Looked(NamedTuple):
+    """What came of reading some blobs of one pack: what the pack was then, and for each blob what is wrong with it."""
 
-    *paced* is called with a number of bytes before they are read, and waits as long as it likes; where it says False,
-    nothing more is read and None returned. Past the page cache, or leaving no page in it.
+    signature: Signature | None
+    reasons: tuple[str | None, ...]
+
+
+Look = Callable[[Sequence[BlobRef]], "Looked | None"]
+
+
+def look(root: Path, some: Sequence[BlobRef]) -> Looked:
+    """Read blobs of one pack past the page cache, or leaving no page in it, and compare them with their hashes."""
+    proofs = blobs.Proofs()
+    with PackReader(root, direct=True) as reader:
+        reasons = tuple(_reason(reader, blob, proofs) for blob in some)
+        try:
+            return Looked(reader.signature(some[0].pack), reasons)
+        except StoreError:
+            return Looked(None, reasons)
+
+
+def _reason(reader: PackReader, blob: BlobRef, proofs: blobs.Proofs) -> str | None:
+    try:
+        blobs.check(reader, blob, proofs)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def read_back(store: Store, snapshot: Snapshot, look: Look, *, older_than: float) -> list[Damage] | None:
+    """Have every blob of *snapshot* read that this process has not read since *older_than*; return what is damaged.
+
+    *look* is given blobs of one pack, a few MB at a time, and waits as long as it likes; where it returns None nothing
+    more is read, and None returned. Damage is looked at twice, with the file opened anew.
     """
-    found = []
-    for pack, members in groupby(_in_place(snapshot), key=lambda blob: blob.pack):
+    damage = []
+    for some in _portions(store, snapshot, older_than):
+        looked = look(some)
+        if looked is None:
+            return None
+        for blob, reason in zip(some, looked.reasons, strict=True):
+            if reason is None and looked.signature is not None:
+                store.proofs.add(blob, looked.signature, read=True)
+            elif (again := look([blob])) is None:
+                return None
+            elif again.reasons[0] is not None:
+                store.proofs.withdraw(blob)
+                damage.append(damage_of(snapshot, blob, again.reasons[0]))
+    return damage
+
+
+def _portions(store: Store, snapshot: Snapshot, older_than: float) -> Iterator[list[BlobRef]]:
+    """The blobs to be read, each once, in the order in which they stand on the disk."""
+    distinct = {(blob.pack, blob.offset, blob.hash): blob for blob in snapshot.blobs if blob.size_bytes}
+    for pack, members in groupby([distinct[place] for place in sorted(distinct)], key=lambda blob: blob.pack):
         signature = blobs.pack_signature(store.root, pack)
-        with PackReader(store.root, direct=True) as reader:
-            for blob in members:
-                if (store.proofs.read_at(blob, signature) or 0.0) > older_than:
-                    continue
-                if not paced(blob.size_bytes):
-                    return None
-                reason = _reason(store, reader, blob)
-                if reason is not None:
-                    found.append((blob, damage_of(snapshot, blob, reason)))
-    return [damage for blob, damage in found if _is_still_bad(store, blob)]
+        some: list[BlobRef] = []
+        for blob in members:
+            if (store.proofs.read_at(blob, signature) or 0.0) <= older_than:
+                some.append(blob)
+            if sum(b.size_bytes for b in some) >= PORTION_BYTES:
+                yield some
+                some = []
+        if some:
+            yield some
 
 
 def sharing(snapshots: Sequence[Snapshot], damage: Sequence[Damage]) -> list[tuple[Snapshot, list[Damage]]]:
@@ -139,27 +187,6 @@ def finding(root: Path, snapshot: Snapshot, damage: Sequence[Damage], now: float
     bad = {d.blob for d in damage}
     pack = next(blob.pack for blob in snapshot.blobs if blob.hash in bad)
     return Finding(now, tuple(names)[:_NAMES], pack, blobs.pack_signature(root, pack))
-
-
-def _in_place(snapshot: Snapshot) -> Iterator[BlobRef]:
-    """Each of its blobs once, in the order in which they stand on the disk."""
-    distinct = {(blob.pack, blob.offset, blob.hash): blob for blob in snapshot.blobs if blob.size_bytes}
-    return iter([distinct[place] for place in sorted(distinct)])
-
-
-def _reason(store: Store, reader: PackReader, blob: BlobRef) -> str | None:
-    try:
-        blobs.check(reader, blob, store.proofs)
-    except StoreError as error:
-        store.proofs.withdraw(blob)
-        return str(error)
-    return None
-
-
-def _is_still_bad(store: Store, blob: BlobRef) -> bool:
-    """Look a second time, with the file opened anew: what is told had better be true."""
-    with PackReader(store.root, direct=True) as reader:
-        return _reason(store, reader, blob) is not None
 
 
 def _record(fields: Any) -> Record:

@@ -17,11 +17,10 @@ from tests.store.conftest import snapshot_of
 
 DAY = 86_400.0
 NOW = 1_800_000_000.0
-ALWAYS = {"older_than": float("inf"), "paced": lambda size_bytes: True}
 
 
 def rot(store, snapshot, index=0):
-    """Flip a bit as a disk does, without a trace in the file's times: what was proved is believed of the file as it is."""
+    """Flip a bit as a disk does, which leaves no trace in the file's times: what was proved is believed as before."""
     blob = snapshot.blobs[index]
     path = store.root / "packs" / f"{blob.pack}.pack"
     known = [b for s in store.snapshots() for b in s.blobs if b.pack == blob.pack]
@@ -39,10 +38,15 @@ def rot(store, snapshot, index=0):
         store.proofs.add(b, now, read=at is not None)
 
 
+def reread(store, snapshot, **how):
+    how = {"older_than": float("inf")} | how
+    return read_back(store, snapshot, lambda some: scrub.look(store.root, some), **how)
+
+
 def look(store, snapshot):
     """Scrub one snapshot as the kernel does, and write down what came of it."""
     there = {s.id for s in store.snapshots()}
-    damage = read_back(store, snapshot, **ALWAYS)
+    damage = reread(store, snapshot)
     for other, lost in sharing(store.snapshots(), damage):
         note(store.root, there, other.id, finding(store.root, other, lost, time.time()))
     if not damage:
@@ -105,7 +109,7 @@ def test_damage_that_a_child_did_not_see_is_not_proved_away_by_it(store, save):
         for b in snapshot.blobs
     ]
     rot(store, snapshot)
-    read_back(store, snapshot, **ALWAYS)
+    reread(store, snapshot)
 
     store.proofs.learn(json.loads(json.dumps(news)))
 
@@ -127,20 +131,21 @@ def test_a_pack_that_was_put_back_is_damaged_no_more(store, save, tmp_path):
 
 
 def test_it_stops_when_it_is_told_to_and_reads_no_blob_twice(store, save, monkeypatch):
+    monkeypatch.setattr(scrub, "PORTION_BYTES", 10_000)
     snapshot = save(store, *(b"%d" % n * 5000 for n in range(6)))
     asked = []
 
-    def twice(size_bytes):
-        asked.append(size_bytes)
-        return len(asked) <= 2
+    def twice(some):
+        asked.append(len(some))
+        return scrub.look(store.root, some) if len(asked) <= 2 else None
 
     began = time.time()
-    assert read_back(store, snapshot, older_than=began, paced=twice) is None
-    assert asked == [5000] * 3
+    assert read_back(store, snapshot, twice, older_than=began) is None
+    assert asked == [2, 2, 2]
 
     asked.clear()
-    assert read_back(store, snapshot, older_than=began, paced=lambda size: asked.append(size) or True) == []
-    assert len(asked) == 4
+    assert read_back(store, snapshot, twice, older_than=began) == []
+    assert asked == [2]
     assert store.verified_at(snapshot) >= began
 
 
@@ -230,7 +235,7 @@ def test_the_page_cache_is_left_as_it_was(store, save):
     if resident(path):
         pytest.skip("on this file system pages always stay")
 
-    assert read_back(store, snapshot, **ALWAYS) == []
+    assert reread(store, snapshot) == []
 
     assert resident(path) == 0
 
