@@ -49,6 +49,11 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
+def parse_period(text: str) -> float | None:
+    """Turn `1d` into seconds and `off` into None; raise `ValueError` for the rest."""
+    return None if text.strip().lower() == "off" else parse_duration(text)
+
+
 def parse_size(text: str) -> int:
     """Turn `500MB` (10^6), `2GiB` (2^30), `1.5G` or a bare number into bytes; raise `ValueError` for the rest."""
     match = _SIZE.fullmatch(text.strip().lower())
@@ -199,6 +204,10 @@ class Configuration:
     )
     autostart_seconds: float | None = field(
         default=None, metadata=_knob(parse_duration, "arm with this interval when loaded; when not set, save nothing")
+    )
+    scrub_seconds: float | None = field(
+        default=86_400.0,
+        metadata=_knob(parse_period, "how old the last reading of a kept byte may become while armed; off: never read"),
     )
     check_timeout_seconds: float = field(
         default=120.0, metadata=_knob(parse_duration, "how long one variable may take to load in --check")

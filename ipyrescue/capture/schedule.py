@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import median, median_low
 
 _MOST_DOUBLINGS = 6
+_LONGEST_BACK_OFF_SECONDS = 1800.0
 _REMEMBERED_COSTS = 5
 _FEWEST_STEPS = 3
 UNNOTICED_SECONDS = 0.1
@@ -117,8 +118,9 @@ def stretched_seconds(every_seconds: float, cost_seconds: float, share: float) -
 
 
 def interval_seconds(every_seconds: float, *, failures: int) -> float:
-    """Return the interval after *failures* in a row: doubled by each, at most 64 times as long."""
-    return every_seconds * float(1 << min(max(failures, 0), _MOST_DOUBLINGS))
+    """Return the interval after *failures* in a row: doubled by each, at most 64 times as long and half an hour."""
+    doubled = every_seconds * float(1 << min(max(failures, 0), _MOST_DOUBLINGS))
+    return min(doubled, max(every_seconds, _LONGEST_BACK_OFF_SECONDS))
 
 
 def slowdown_seconds(before: Sequence[float], during: Sequence[float], *, began: float, ended: float) -> float:

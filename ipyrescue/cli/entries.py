@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,7 +21,7 @@ from ipyrescue.errors import (
 )
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age
-from ipyrescue.store import Store, atomic, layout, signing
+from ipyrescue.store import Store, atomic, layout, scrub, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.verify import incomplete, lengths
 
@@ -34,7 +33,10 @@ State = Literal["ok", "damaged", "untrusted", "newer"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned."""
+    """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned.
+
+    *verified_at* is since when all of it was read back, as the scrub of a kernel says, in seconds since the epoch.
+    """
 
     sequence: int
     id: str
@@ -42,6 +44,7 @@ class Entry:
     error: RescueError | None
     snapshot: Snapshot | None
     pinned: bool
+    verified_at: float | None = None
 
     @property
     def good(self) -> bool:
@@ -70,7 +73,7 @@ def open_store(path: Path | None, *, need_key: bool) -> Store:
         if need_key:
             raise
         say(f"No signature could be checked. {error}")
-        key = signing.Key(secrets.token_bytes(signing.KEY_BYTES))  # nobody's: an empty one could be used to sign
+        key = signing.nobodys_key()
     return Store.open(root, key)
 
 
@@ -102,10 +105,10 @@ def age(snapshot: Snapshot) -> str:
 
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
-    pins, packs = store.pins(), lengths(store.root)
+    pins, packs, scrubbed = store.pins(), lengths(store.root), scrub.read(store.root)
     ours, others = store.everything()
     found = [
-        *(_of_snapshot(store, snapshot, pins, packs) for snapshot in ours),
+        *(_of_snapshot(store, snapshot, pins, scrubbed, packs) for snapshot in ours),
         *(_of_unreadable(store, item, pins) for item in others),
     ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
@@ -114,7 +117,7 @@ def entries(store: Store) -> list[Entry]:
 def choose(store: Store, spec: str) -> Entry:
     """The entry that an id prefix, a label, `latest` or `latest~N` means. Raises SnapshotNotFoundError."""
     try:
-        return _of_snapshot(store, store.find(spec), store.pins())
+        return _of_snapshot(store, store.find(spec), store.pins(), scrub.read(store.root))
     except SnapshotNotFoundError:
         raise
     except StoreError:
@@ -123,12 +126,24 @@ def choose(store: Store, spec: str) -> Entry:
 
 
 def _of_snapshot(
-    store: Store, snapshot: Snapshot, pins: frozenset[str], packs: Mapping[str, int] | None = None
+    store: Store,
+    snapshot: Snapshot,
+    pins: frozenset[str],
+    scrubbed: scrub.Record,
+    packs: Mapping[str, int] | None = None,
 ) -> Entry:
-    """The entry of a snapshot of ours, damaged when its packs are not all there at their full length."""
-    error = incomplete(store.root, snapshot, packs)
+    """The entry of a snapshot of ours, damaged when its packs are not all there, or a scrub has found rot in them."""
+    error = incomplete(store.root, snapshot, packs) or _found_damaged(scrubbed.damaged.get(snapshot.id))
     state: State = "damaged" if error else "ok"
-    return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins)
+    at = scrubbed.verified.get(snapshot.id) if error is None else None
+    return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins, at)
+
+
+def _found_damaged(found: scrub.Finding | None) -> CorruptError | None:
+    if found is None:
+        return None
+    lost = f": {', '.join(found.names)} cannot be read" if found.names else ""
+    return CorruptError(f"Pack {found.pack} was found damaged when it was read back{lost}.")
 
 
 def _of_unreadable(store: Store, item: Unreadable, pins: frozenset[str]) -> Entry:
@@ -157,6 +172,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "state": entry.state,
         "error": str(entry.error) if entry.error else None,
         "pinned": entry.pinned,
+        "verified_at": entry.verified_at,
         "notebook": s and s.notebook,
         "incarnation": s and s.incarnation,
         "created": s and s.created,

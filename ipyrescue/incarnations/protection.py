@@ -7,7 +7,7 @@ has been in no snapshot for more than twice the interval, it says so, and why wh
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ipyrescue.settings import format_age, format_duration
@@ -51,6 +51,11 @@ def protection(
         return Protection(
             "not_loaded", "not protected", f"This kernel has not loaded ipyrescue: %load_ext ipyrescue. {_HINT}"
         )
+    judged = _judged(life, now, aged)
+    return judged if life.damage is None else replace(judged, text=f"{judged.text} {clean(life.damage)}")
+
+
+def _judged(life: Life, now: float, aged: Callable[[float], str]) -> Protection:
     last = _last(life, now, aged)
     if life.every_seconds is None:
         return Protection("not_armed", "not protected", f"Snapshots are made only by hand; {last}. {_HINT}")

@@ -25,14 +25,18 @@ from ipyrescue.capture.standstill import standstill
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
+from ipyrescue.kernel.obstacle import Obstacle
 from ipyrescue.kernel.occasions import occasion_of
 from ipyrescue.kernel.outside import Outside
 from ipyrescue.kernel.panel import Panel, PanelState
 from ipyrescue.kernel.saving import Cut, Saver, Verdict
+from ipyrescue.kernel.scrubbing import Scrubber
+from ipyrescue.kernel.verified import in_words
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.redaction import redacted
 from ipyrescue.selection import Occasion
 from ipyrescue.stack import raised_in
+from ipyrescue.store.scrub import Tally
 from ipyrescue.training import progress
 
 _LOOK_SECONDS = 0.25
@@ -68,6 +72,8 @@ class Armed:
         self.failures = 0
         self.failure: str | None = None
         self.last_snapshot: Snapshot | None = None
+        self.tally: Tally | None = None
+        """How far the reading of what is kept has come."""
         self.points = SafePoints(notebook.code.is_cell, self._reached, source=notebook.code.source)
         self._notebook, self._life, self._panel, self._saver = notebook, life, panel, saver
         self._costs = Costs()
@@ -75,8 +81,10 @@ class Armed:
         self._before: list[float] = []
         self._running = self._cutting = False
         self._unsaved_since: float | None = None
+        self._in_flight_since: float | None = None
         self._trigger: str | None = None
         self._outside = Outside(self._place)
+        self._obstacle = Obstacle(notebook.room)
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
         self._read: FrameType | None = None
@@ -87,6 +95,7 @@ class Armed:
         self._process = os.getpid()
         self._stopped = threading.Event()
         self._clock: threading.Thread | None = None
+        self._scrubber: Scrubber | None = None
         self.adjust(settings)
 
     def adjust(self, settings: Settings) -> None:
@@ -114,15 +123,40 @@ class Armed:
         with contextlib.suppress(RuntimeError):  # no thread to be had: then there are snapshots between cells only
             clock.start()
             self._clock = clock
+        self._start_scrub()
 
     def stop(self) -> None:
         """Watch no more; what is being written goes on."""
         self._stopped.set()
+        if self._scrubber is not None:
+            self._scrubber.stop()
         if self._clock is not None:
             self._clock.join(_JOIN_SECONDS)
         self._farewell.uninstall()
         self.points.uninstall()
         self._outside.stop()
+
+    # --- the scrub: on a thread of its own ----------------------------------------------------------------------------
+
+    def _start_scrub(self) -> None:
+        every = self._notebook.configuration.scrub_seconds
+        if every is not None:
+            self._scrubber = Scrubber(self._notebook, every, self._is_saving, self._hear)
+            self._scrubber.start()
+
+    def _is_saving(self) -> bool:
+        return self._cutting or self._saver.busy or self.points.pending
+
+    def _hear(self, tally: Tally) -> None:
+        """Take what the scrub found. If the newest snapshot is damaged, its objects still live: they are saved anew."""
+        known = {snapshot_id for snapshot_id, _ in self.tally.damaged} if self.tally is not None else set()
+        self.tally = tally
+        self._life.finds_damage(in_words(tally.damaged) if tally.damaged else None)
+        new = [(snapshot_id, found) for snapshot_id, found in tally.damaged if snapshot_id not in known]
+        if new:
+            self._untold.append(in_words(new))
+        if self.last_snapshot is not None and self.last_snapshot.id in (snapshot_id for snapshot_id, _ in new):
+            self._want("damage")
 
     # --- cells: on the main thread ----------------------------------------------------------------------------------
 
@@ -219,8 +253,9 @@ class Armed:
 
     def _cut(self, occasion: Occasion, spot: Spot = _NOWHERE, *, sparing: bool = False) -> None:
         """Freeze the session, and have it written. Only a Ctrl-C of the user is raised from here."""
-        unsaved, now = self._unsaved_since, time.monotonic()
+        now = time.monotonic()
         self.last, self._before, self._cutting = now, list(self.points.step_times), True
+        self._in_flight_since = self._unsaved_since
         try:
             verdict = self._saver.save(Cut(occasion, self.settings, spot), sparing=sparing)
         except Exception as error:  # noqa: BLE001 - in a cell of the user, which must not know
@@ -231,8 +266,6 @@ class Armed:
         self._unsaved_since = time.monotonic() if self._running else None
         if verdict is not None:
             self._take(verdict)
-        if self.failure is not None:
-            self._unsaved_since = unsaved
 
     # --- ends, and requests from outside ------------------------------------------------------------------------------
 
@@ -279,6 +312,10 @@ class Armed:
             return
         if trigger == "memory":
             self._untold.append(f"{self._outside.crossed}. A snapshot is made early.")
+        self._want(trigger)
+
+    def _want(self, trigger: str) -> None:
+        """Have a snapshot made at the next safe point, or, where no cell runs, at once."""
         self._trigger = trigger
         if not self._running:
             self.points.wake(self._save_idle)
@@ -316,11 +353,16 @@ class Armed:
         if lost and lost != self._lost:
             self._untold.append(f"Tagged, but not in snapshot {snapshot.id[:8]}: {lost}")
         self._lost = lost or None
+        self._obstacle.pass_by()
 
     def _fail(self, error: BaseException) -> None:
         text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")
+        is_full = self._obstacle.meet(self.last_snapshot.size_bytes if self.last_snapshot is not None else 0)
         if self.failure is None:
-            self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.")
+            again = " It is tried again once there is room." if is_full else ""
+            self._untold.append(f"NOT saved: {text} Your program goes on; what was saved before is intact.{again}")
+        # What it would have held is in no snapshot still.
+        self._unsaved_since = self._in_flight_since or self._unsaved_since
         self._outside.refuse(text)
         self.failures += 1
         self.failure = text
@@ -339,6 +381,8 @@ class Armed:
         self.collect()
         self._measure()
         self._look_outside()
+        if self._obstacle.is_less(self.interval_seconds):
+            self._want("every")
         self._tell_soon()
         if self._read is not None:
             self.points.wake(self._let_go)
@@ -348,7 +392,7 @@ class Armed:
 
     def panel_state(self) -> PanelState:
         """What the panel is drawn from just now."""
-        return PanelState(self._life.life, time.time(), self.last_snapshot)
+        return PanelState(self._life.life, time.time(), self.last_snapshot, self.tally)
 
     def _wanted(self) -> str | None:
         """Why a snapshot inside the running cell is wanted just now; None if none is."""

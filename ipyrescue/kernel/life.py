@@ -76,7 +76,7 @@ class LifeRecorder:
         self._kernel_id = _kernel_id(kernel)
         self._life: Life | None = None
         self._root: Path | None = None
-        self._is_created = False
+        self._is_created = self._is_behind = False
         self._process = os.getpid()
         self._lock = threading.RLock()
         self._stopped = threading.Event()
@@ -200,6 +200,11 @@ class LifeRecorder:
         """Note why the last attempt to save failed."""
         self._change(failure=redacted(failure)[:1000], protected_since=None)
 
+    def finds_damage(self, damage: str | None) -> None:
+        """Note what is damaged of the snapshots that are kept; None: nothing that is known."""
+        if self._life is not None and self._life.damage != damage:
+            self._change(damage=redacted(damage)[:1000] if damage is not None else None)
+
     def writes(self, pid: int | None) -> None:
         """Note which process of ours is writing a snapshot; None when none is. The next kernel waits for it."""
         started = lives.process_facts(pid).start_ticks if pid is not None else None
@@ -300,11 +305,11 @@ class LifeRecorder:
     def _give_sign(self, *, due: bool) -> bool:
         """Write down the memory when it has changed, and when a sign of life is *due* what loops stand at.
 
-        Where nothing has changed, a sign of life is a touch of the record.
+        Where nothing has changed, a sign of life is a touch of the record; one that the disk refused is written again.
         """
         life, now, loops = self._life, self.memory.watch(), progress.standing()
         known, moved = (life.memory, life.loops != loops) if life is not None else (None, False)
-        if known is None or _differ(known, now) or (due and moved):
+        if known is None or _differ(known, now) or (due and (moved or self._is_behind)):
             self._change(memory=now, loops=loops)
         elif due and self._root is not None and self._is_created:
             lives.touch(self._root, self.incarnation)
@@ -322,10 +327,11 @@ class LifeRecorder:
             return
         with self._swallowed(), self._lock:
             # In memory first: should the disk refuse now, the next write that it takes says all of it.
-            self._life = dataclasses.replace(self._life, **fields)
+            self._life, was_behind, self._is_behind = dataclasses.replace(self._life, **fields), self._is_behind, True
             if not self._is_created:
                 self._create(self._root)
             lives.write(self._root, self._life, durable=durable)
+            self._is_behind, self.warning = False, None if was_behind else self.warning
 
     @contextlib.contextmanager
     def _swallowed(self) -> Iterator[None]:

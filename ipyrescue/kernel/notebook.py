@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import socket
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -41,6 +40,7 @@ from ipyrescue.store import Store, filesystems, lives, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
+from ipyrescue.store.room import Room, room
 from ipyrescue.store.upkeep import tidy, used_bytes
 from ipyrescue.training import progress
 
@@ -367,8 +367,7 @@ class Notebook:
         except UntrustedError:
             if source is None:
                 raise
-        nobody = signing.Key(secrets.token_bytes(signing.KEY_BYTES))
-        store = self._store or Store.open(self.identity.store_root, nobody)
+        store = self._store or Store.open(self.identity.store_root, signing.nobodys_key())
         return store, store.untrusted(source).snapshot
 
     def _with_waiting(self, restored: Restored) -> Restored:
@@ -487,11 +486,13 @@ class Notebook:
         """What all packs of the store take on disk."""
         return used_bytes(self.identity.store_root)
 
+    def room(self) -> Room:
+        """What is free where the store is, or will be. Raises OSError."""
+        return room(self.identity.store_root)
+
     def free_bytes(self) -> int:
         """Free space where the store is, or will be."""
-        root = self.identity.store_root
-        existing = next(path for path in (root, *root.absolute().parents) if path.exists())
-        return shutil.disk_usage(existing).free
+        return self.room().free_bytes
 
     def _refuse_the_impossible(self, draft: Draft) -> None:
         """Stop before the disk is filled by what can never fit: the numbers say why. Raises `CheckpointError`."""

@@ -18,10 +18,12 @@ from uuid import uuid4
 from ipyrescue.incarnations.protection import Protection, interval_of, interval_words, protection
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line
+from ipyrescue.kernel.verified import read_back_line, tally_as_json
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import coarse_age, format_duration
 from ipyrescue.store.lives import Life
-from ipyrescue.wording import clock, seconds_of
+from ipyrescue.store.scrub import Tally
+from ipyrescue.wording import clean, clock, seconds_of
 
 REDRAWN_SECONDS = 1.0
 """More often than this no change of words is shown, unless the protection itself has changed."""
@@ -31,11 +33,15 @@ _LEVELS = {"protected": "success", "stale": "error", "failing": "error"}
 
 @dataclass(frozen=True)
 class PanelState:
-    """What the panel is drawn from: the life record, the *last* good snapshot, and *now* in seconds since the epoch."""
+    """What the panel is drawn from: the life record, the *last* good snapshot, and *now* in seconds since the epoch.
+
+    *tally* says how far the reading of what is kept has come.
+    """
 
     life: Life | None
     now: float
     last: Snapshot | None = None
+    tally: Tally | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +59,10 @@ class PanelReport(Report):
         told = [Line(self._protected(), _LEVELS["protected"])]
         if judged.paused is not None:
             told.append(Line(f"Inside this cell it is paused: {judged.paused}.", "warning"))
+        if self.state.life is not None and self.state.life.damage is not None:
+            told.append(Line(clean(self.state.life.damage), "error"))
+        if self.state.tally is not None and self.state.tally.oldest is not None:
+            told.append(Line(read_back_line(self.state.tally, self.state.now), "hint"))
         return told
 
     def as_json(self) -> dict[str, Any]:
@@ -71,6 +81,8 @@ class PanelReport(Report):
             "pause_seconds": last.pause_seconds if last is not None else None,
             "slowdown_seconds": life.slowdown_seconds if life is not None else None,
             "inside": life.inside if life is not None else None,
+            "damage": life.damage if life is not None else None,
+            "verified": tally_as_json(self.state.tally),
         }
 
     @property

@@ -13,9 +13,11 @@ from ipyrescue.binding import Before
 from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import snapshot_as_json
 from ipyrescue.kernel.tables import Line, Table
+from ipyrescue.kernel.verified import in_words, read_back_line, tally_as_json
 from ipyrescue.manifest import Settings, Skipped, Snapshot, local_name
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Memory
+from ipyrescue.store.scrub import Tally
 from ipyrescue.wording import CUTS, CUTS_INSIDE, age, count, listed
 
 _SHOWN_SKIPPED = 5
@@ -188,6 +190,7 @@ class StatusReport(Report):
     pauses: tuple[float, ...] = ()
     slowdown_seconds: float | None = None
     writer: str | None = None
+    tally: Tally | None = None
 
     def lines(self) -> list[Line]:
         """Say whether snapshots are made, when the last one was, and what is wrong."""
@@ -195,6 +198,10 @@ class StatusReport(Report):
         if self.armed and self.protection is not None and self.judged != "failing":
             told.append(Line(self.protection, "success" if self.judged == "protected" else "error"))
         told.append(Line(self._last()))
+        if self.tally is not None and self.tally.oldest is not None:
+            told.append(Line(read_back_line(self.tally, self.now)))
+        if self.tally is not None and self.tally.damaged:
+            told.append(Line(in_words(self.tally.damaged), "error"))
         told += [Line(self._costs())] if self.pauses else []
         if self.writing:
             told.append(Line(f"A snapshot is being written right now{f', by {self.writer}' if self.writer else ''}."))
@@ -221,6 +228,7 @@ class StatusReport(Report):
         fields["last"] = snapshot_as_json(self.last) if self.last else None
         fields["memory"] = dataclasses.asdict(self.memory) if self.memory else None
         lists = {"warnings": list(self.warnings), "pauses": list(self.pauses)}
+        fields["verified"] = tally_as_json(fields.pop("tally"))
         return {"report": "status", "armed": self.armed, **fields, **lists}
 
     def _costs(self) -> str:

@@ -38,6 +38,7 @@ from ipyrescue.kernel.report import (
 )
 from ipyrescue.manifest import PROGRESS, Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
+from ipyrescue.store import scrub
 from ipyrescue.wording import seconds_of, type_name
 
 _SHOWN_PAUSES = 5
@@ -172,6 +173,7 @@ def status(recorder: Recorder) -> Report:
         trouble=armed.failure if armed is not None else None,
         warnings=tuple(_weaknesses(recorder)),
         memory=recorder.life.memory.look(),
+        tally=scrub.tally(notebook.identity.store_root, mine),
     )
 
 
@@ -260,7 +262,8 @@ def table(recorder: Recorder, *, every_notebook: bool) -> Report:
     notebook = recorder.notebook
     found = notebook.snapshots(every_notebook=every_notebook)
     pinned = notebook.pins()
-    rows = [SnapshotRow.of(snapshot, pinned=snapshot.id in pinned) for snapshot in found]
+    damaged = scrub.read(notebook.identity.store_root).damaged
+    rows = [SnapshotRow.of(s, mark="damaged" if s.id in damaged else "", pinned=s.id in pinned) for s in found]
     return SnapshotsTable((*rows, *_unreadable(recorder, pinned)), time.time(), notebook.identity.title, every_notebook)
 
 

@@ -7,6 +7,7 @@ while the pack had its present signature; any other is read and hashed first, an
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,8 +44,9 @@ class Proofs:
     """
 
     def __init__(self) -> None:
-        self._packs: dict[str, tuple[Signature, dict[tuple[str, int], bool]]] = {}
+        self._packs: dict[str, tuple[Signature, dict[tuple[str, int], float | None]]] = {}
         self._news: set[str] = set()
+        self._withdrawn: set[tuple[str, str, int]] = set()
 
     def add(self, blob: BlobRef, pack: Signature, *, read: bool) -> None:
         """Note that *blob* is good in a pack of this signature. What was known of an older signature is void."""
@@ -52,16 +54,26 @@ class Proofs:
         if known is None or known[0] != pack:
             known = self._packs[blob.pack] = (pack, {})
         place = (blob.hash, blob.offset)
-        known[1][place] = read or known[1].get(place, False)
+        known[1][place] = time.time() if read else known[1].get(place)
+        self._withdrawn.discard((blob.pack, *place))
         self._news.add(blob.pack)
 
-    def has(self, blob: BlobRef, pack: Signature | None, *, read: bool = False) -> bool:
-        """Whether *blob* is known to be good; with *read*, by having been read back."""
+    def withdraw(self, blob: BlobRef) -> None:
+        """*blob* was found to be bad after all: what was known of it is void, also to a child that still works."""
+        self._withdrawn.add((blob.pack, blob.hash, blob.offset))
         known = self._packs.get(blob.pack)
-        if known is None or known[0] != pack:
-            return False
-        proof = known[1].get((blob.hash, blob.offset))
-        return proof is not None and (proof or not read)
+        if known is not None:
+            known[1].pop((blob.hash, blob.offset), None)
+
+    def has(self, blob: BlobRef, pack: Signature | None) -> bool:
+        """Whether *blob* is known to be good, written by this process or read back."""
+        known = self._packs.get(blob.pack)
+        return known is not None and known[0] == pack and (blob.hash, blob.offset) in known[1]
+
+    def read_at(self, blob: BlobRef, pack: Signature | None) -> float | None:
+        """When *blob* was read back last, in seconds since the epoch; None if it was not while its pack was as now."""
+        known = self._packs.get(blob.pack)
+        return known[1].get((blob.hash, blob.offset)) if known is not None and known[0] == pack else None
 
     def know(self, pack: str) -> bool:
         """Whether anything is known of a pack, or was before it changed."""
@@ -75,14 +87,14 @@ class Proofs:
         """What was learned since `forget_news`, as plain JSON."""
         packs = ((pack, self._packs[pack]) for pack in sorted(self._news))
         return [
-            [pack, list(found), [[digest, offset, read] for (digest, offset), read in proofs.items()]]
+            [pack, list(found), [[digest, offset, at] for (digest, offset), at in proofs.items()]]
             for pack, (found, proofs) in packs
         ]
 
     def learn(self, news: list[Any]) -> None:
         """Take over the `news` of a child."""
         for pack, found, proofs in news:
-            known = {(digest, offset): read for digest, offset, read in proofs}
+            known = {(d, offset): at for d, offset, at in proofs if (pack, d, offset) not in self._withdrawn}
             self._packs[pack] = (tuple(found), known)
 
 
@@ -174,6 +186,7 @@ def read_checked(reader: PackReader, blob: BlobRef, view: memoryview, proofs: Pr
     if blob.size_bytes:
         reader.read_into(blob, view)
     if blake3(view).hexdigest() != blob.hash:
+        proofs.withdraw(blob)
         raise CorruptError(
             f"Blob {blob.hash[:12]} in pack {blob.pack} is damaged on disk. "
             "`ipyrescue verify` lists the snapshots and variables that need it."

@@ -123,6 +123,11 @@ def gate_file(root: Path) -> Path:
     return root / "gate"
 
 
+def scrub_file(root: Path) -> Path:
+    """The record of what was read back when, and found to be damaged."""
+    return root / "scrub.json"
+
+
 def life_path(root: Path, incarnation: str) -> Path:
     """Where the life record of this incarnation stands. Raises CorruptError for what is no id."""
     return kernels(root) / f"{_checked(incarnation)}.json"
@@ -329,7 +334,7 @@ def _make_folder(path: Path, mode: int) -> bool:
 
 def _refuse_strange(root: Path) -> None:
     """A folder with other things in it is somebody's home or project, not a store in the making."""
-    ours = {*FOLDERS, "format.json", "lock", "gate", ownership.SHARED_MARK, *_TEXTS}
+    ours = {*FOLDERS, "format.json", "lock", "gate", "scrub.json", ownership.SHARED_MARK, *_TEXTS}
     strange = sorted({entry.name for entry in root.iterdir()} - ours) if root.is_dir() else []
     if strange:
         raise StoreError(

@@ -218,7 +218,8 @@ def _make_buffered(fd: int) -> bool:
 class PackReader:
     """Reads blobs; keeps packs open until its context is left. May be used by several threads at once.
 
-    With *direct* it reads past the page cache, so that what is checked is what the disk holds.
+    With *direct* it reads past the page cache, so that what is checked is what the disk holds; where it cannot, it
+    leaves no page of it behind.
     """
 
     def __init__(self, root: Path, *, direct: bool) -> None:
@@ -234,6 +235,8 @@ class PackReader:
     def __exit__(self, *_: object) -> None:
         with self._guard:
             for fd, _signature in self._opened.values():
+                if self._direct:
+                    _leave_no_page(fd)
                 atomic.close_read(fd)
             self._opened.clear()
 
@@ -306,6 +309,12 @@ def _open(path: Path, *, direct: bool) -> tuple[int, Signature]:
 
 def _is_direct(fd: int) -> bool:
     return fcntl is not None and bool(fcntl.fcntl(fd, fcntl.F_GETFL) & _DIRECT)
+
+
+def _leave_no_page(fd: int) -> None:
+    if hasattr(os, "posix_fadvise") and not _is_direct(fd):
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _make_direct(fd: int) -> None:

@@ -40,6 +40,11 @@ class Key:
         return any(one.fingerprint == fingerprint for one in (self, *self.older))
 
 
+def nobodys_key() -> Key:
+    """One that has signed nothing, for reading without a key: no empty one, with which anybody could sign."""
+    return Key(secrets.token_bytes(KEY_BYTES))
+
+
 @dataclass(frozen=True)
 class Signed:
     """A manifest file taken apart; whether *mac* fits is `verify`'s business."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -166,12 +167,25 @@ class Store:
 
     def verified(self, snapshot: Snapshot) -> bool:
         """Whether this process has read every blob of *snapshot*, and no pack of it changed since."""
+        return self.verified_at(snapshot) is not None
+
+    def verified_at(self, snapshot: Snapshot) -> float | None:
+        """Since when every blob of *snapshot* has been read by this process, in seconds since the epoch; None: not all.
+
+        It is the moment at which the blob that was read longest ago was read last.
+        """
         if not all(map(self.proofs.know, snapshot.packs)):
-            return False
+            return None
         packs = {pack: blobs.pack_signature(self.root, pack) for pack in snapshot.packs}
+        oldest = time.time()
         with contextlib.suppress(CorruptError):
-            return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
-        return False
+            for blob in filter(_has_bytes, snapshot.blobs):
+                at = self.proofs.read_at(blob, packs[blob.pack])
+                if at is None:
+                    return None
+                oldest = min(oldest, at)
+            return oldest
+        return None
 
     def untrusted(self, id_prefix: str) -> Foreign:
         """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""
@@ -204,3 +218,7 @@ class Store:
         # A forked child inherits this thread's mark, but shares the lock with a parent that may release it.
         if self._holder() != os.getpid():
             raise StoreError(f"{verb} needs the store's lock: `with store.writing(): ...` around put and commit.")
+
+
+def _has_bytes(blob: BlobRef) -> bool:
+    return blob.size_bytes > 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import layout
+from ipyrescue.store import layout, scrub
 from ipyrescue.store.lives import FROM_OUTSIDE, Life, is_answer, last_seen, read_all, state
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import FLOOR, Policy, Retention, kept_because, to_forget, to_verify
@@ -35,21 +35,41 @@ def tidy(store: Store, notebook: str, retention: Retention, *, current: str) -> 
 def forget_by(store: Store, notebook: str, retention: Retention, *, current: str) -> tuple[Snapshot, ...]:
     """Forget what *retention* drops, without freeing its bytes."""
     snapshots = store.snapshots(notebook)
-    unrestored = unfinished(store.root, current)
-    now = datetime.now(timezone.utc)
-    known, pinned = _verified(store, snapshots), store.pins()
-    for snapshot in to_verify(
-        snapshots, retention, current=current, unrestored=unrestored, pinned=pinned, verified=known, now=now
-    ):
-        store.verify(snapshot)
+    situation: dict[str, Any] = {
+        "current": current,
+        "unrestored": unfinished(store.root, current),
+        "now": datetime.now(timezone.utc),
+    }
+
+    def unread(verified: frozenset[str], damaged: frozenset[str]) -> tuple[Snapshot, ...]:
+        pinned = store.pins()
+        return to_verify(snapshots, retention, **situation, pinned=pinned, verified=verified, damaged=damaged)
+
+    verified = _verify(store, snapshots, unread)
     # Reading takes long enough for somebody to pin one.
-    known, pinned = _verified(store, snapshots), store.pins()
-    dropped = to_forget(
-        snapshots, retention, current=current, unrestored=unrestored, pinned=pinned, verified=known, now=now
-    )
+    dropped = to_forget(snapshots, retention, **situation, pinned=store.pins(), verified=verified)
     for snapshot in dropped:
         store.forget(snapshot.id)
     return dropped
+
+
+def _verify(
+    store: Store,
+    snapshots: list[Snapshot],
+    unread: Callable[[frozenset[str], frozenset[str]], tuple[Snapshot, ...]],
+) -> frozenset[str]:
+    """Read what *unread* asks for until that is nothing new; return the ids of what is whole.
+
+    A damaged one counts for nothing, whoever found it, so the next older one is asked for.
+    """
+    damaged, asked = frozenset(scrub.read(store.root).damaged), frozenset[str]()
+    while True:
+        verified = _verified(store, snapshots) - damaged
+        wanted = [snapshot for snapshot in unread(verified, damaged) if snapshot.id not in asked]
+        if not wanted:
+            return verified
+        asked |= {snapshot.id for snapshot in wanted}
+        damaged |= {snapshot.id for snapshot in wanted if store.verify(snapshot)}
 
 
 def sort_out(store: Store, notebook: str, policy: Policy) -> dict[str, tuple[str, ...]]:

@@ -59,10 +59,15 @@ def verify(store: Store, snapshot: Snapshot, only: AbstractSet[str] | None = Non
     with PackReader(store.root, direct=True) as reader:
         reasons = blobs.in_order(lambda blob: _reason(store, reader, blob), distinct, blobs.READERS)
         return [
-            Damage(_groups(snapshot, blob), blob.hash, reason)
+            damage_of(snapshot, blob, reason)
             for blob, reason in zip(distinct, reasons, strict=True)
             if reason is not None
         ]
+
+
+def damage_of(snapshot: Snapshot, blob: BlobRef, reason: str) -> Damage:
+    """What is lost of *snapshot* with one of its blobs."""
+    return Damage(_groups(snapshot, blob), blob.hash, reason)
 
 
 def lengths(root: Path) -> dict[str, int]:
