@@ -25,7 +25,6 @@ RUN_NAMES = "small letters, digits, dots, dashes and underscores, 64 at most, a 
 """What a run may be called, as the end of a sentence."""
 
 FOLDERS = ("packs", "snapshots", "kernels", "pins", "runs", "index", "tmp")
-_ADDED_LATER = {"pins", "index"}  # a store made before lacks them, until a kernel or a pin makes them
 
 _ID = re.compile(r"[0-9a-f]{16}")
 _SNAPSHOT = re.compile(r"([0-9]{10})-([0-9a-f]{16})\.json")
@@ -254,7 +253,7 @@ def check_writable(root: Path) -> None:
     if sys.platform == "win32":
         return
     folders = [root / name for name in FOLDERS]
-    for path in (root, *(f for f in folders if f.name not in _ADDED_LATER or os.path.lexists(f))):
+    for path in (root, *filter(os.path.lexists, folders)):
         _refuse_unsafe(root, path)
 
 

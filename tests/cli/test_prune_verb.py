@@ -70,7 +70,7 @@ def test_ctrl_c_ends_it_between_two_packs(store, make, monkeypatch):
     make()
     for _ in range(3):
         store.forget(make().id)
-    left, real = [2], Path.unlink
+    left, real = [2], os.unlink
 
     def interrupted(path, **options):
         left[0] -= 1
@@ -78,7 +78,7 @@ def test_ctrl_c_ends_it_between_two_packs(store, make, monkeypatch):
             raise KeyboardInterrupt
         real(path, **options)
 
-    monkeypatch.setattr(Path, "unlink", interrupted)
+    monkeypatch.setattr(os, "unlink", interrupted)
     assert run("prune").exit_code == Exit.INTERRUPTED
     monkeypatch.undo()
 
