@@ -230,16 +230,22 @@ def check_writable(root: Path) -> None:
     if sys.platform == "win32":
         return
     gid = ownership.shared_gid(root)
-    where = shlex.quote(str(root))
-    mend = f"chmod -R go= {where}" if gid is None else f"ipyrescue key new --shared-group {gid} --store {where}"
     folders = [root / name for name in FOLDERS]
     for path in (root, *(f for f in folders if f.name not in _ADDED_LATER or os.path.lexists(f))):
         reason = ownership.folder_refusal(path, gid)
         if reason:
             raise StoreError(
                 f"{path} {reason}, so nothing is written to it (restoring works). "
-                f"Mend it with `{mend}` as its owner, or set IPYRESCUE_STORE to another folder."
+                f"Mend it with `{_mending(root, gid)}` as its owner, or set IPYRESCUE_STORE to another folder."
             )
+
+
+def _mending(root: Path, gid: int | None) -> str:
+    """What the owner of a store types so that it can be written to: by its owner alone, or by a group too."""
+    where = shlex.quote(str(root))
+    if gid is None and os.lstat(root).st_uid == os.geteuid():
+        return f"chmod -R go= {where}"
+    return f"ipyrescue key new --shared-group {gid if gid is not None else 'GROUP'} --store {where}"
 
 
 def _checked(identifier: str) -> str:
