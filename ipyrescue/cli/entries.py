@@ -78,9 +78,7 @@ def open_store(path: Path | None, *, need_key: bool) -> Store:
 
 
 def _require_store(root: Path) -> None:
-    with atomic.explained("read", root):
-        there = (root / "format.json").exists()
-    if there:
+    if layout.is_store(root):
         return
     inside = root / DEFAULT_FOLDER
     if (inside / "format.json").exists():

@@ -148,7 +148,7 @@ class Notebook:
         return self.store().snapshots(whose) if self._is_ready() else []
 
     def _is_ready(self) -> bool:
-        return self.identity.store_root.exists() and self.key_path.exists()
+        return os.path.exists(self.identity.store_root) and os.path.exists(self.key_path)
 
     def unreadable(self) -> list[Unreadable]:
         """What the store holds and this key does not open, or what is damaged. Raises `StoreError`."""
@@ -156,12 +156,15 @@ class Notebook:
 
     def lost_key(self) -> str | None:
         """A sentence when the store holds snapshots and there is no key at all: a container's home that is new."""
-        names = self.identity.store_root / "snapshots"
-        if self.key_path.exists() or not names.is_dir() or not any(names.iterdir()):
+        try:
+            if os.path.exists(self.key_path) or not os.listdir(self.identity.store_root / "snapshots"):
+                return None
+        except OSError:
             return None
         return (
-            f"{self.identity.store_root} holds snapshots, but the key that signed them is not here. Set "
-            f"IPYRESCUE_KEY_FILE to it, or trust one that you know: %restore_vars from=ID --trust"
+            f"{self.identity.store_root} holds snapshots, but the key that signed them is not here. Take it over "
+            "(!ipyrescue key import FILE), set IPYRESCUE_KEY_FILE to it, or trust one that you know: "
+            "%restore_vars from=ID --trust"
         )
 
     def names(self) -> dict[str, Any]:

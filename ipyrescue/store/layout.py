@@ -236,6 +236,12 @@ def create(root: Path) -> str:
     return read_store_id(root)
 
 
+def is_store(root: Path) -> bool:
+    """Whether a store is at *root*, whatever it is worth. Raises StoreError where nobody may look."""
+    with atomic.explained("read", root):
+        return (root / "format.json").exists()
+
+
 def read_store_id(root: Path) -> str:
     """The id in `format.json`. Writes nothing. Raises StoreError, CorruptError, StoreFormatError."""
     path = root / "format.json"
@@ -261,12 +267,18 @@ def _refuse_unsafe(root: Path, path: Path) -> None:
     gid = ownership.shared_gid(root)
     reason = ownership.folder_refusal(path, gid)
     if reason:
-        where = shlex.quote(str(root))
-        mend = f"chmod -R go= {where}" if gid is None else f"ipyrescue key new --shared-group {gid} --store {where}"
         raise StoreError(
             f"{path} {reason}, so nothing is written to it (restoring works). "
-            f"Mend it with `{mend}` as its owner, or set IPYRESCUE_STORE to another folder."
+            f"Mend it with `{_mending(root, gid)}` as its owner, or set IPYRESCUE_STORE to another folder."
         )
+
+
+def _mending(root: Path, gid: int | None) -> str:
+    """What the owner of a store types so that it can be written to: by its owner alone, or by a group too."""
+    where = shlex.quote(str(root))
+    if gid is None and os.lstat(root).st_uid == os.geteuid():
+        return f"chmod -R go= {where}"
+    return f"ipyrescue key new --shared-group {gid if gid is not None else 'GROUP'} --store {where}"
 
 
 def _checked(identifier: str) -> str:

@@ -13,7 +13,7 @@ def modes(root):
     return {str(path.relative_to(root)): stat.S_IMODE(path.lstat().st_mode) for path in [root, *root.rglob("*")]}
 
 
-@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+@pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_whatever_is_written_is_for_the_group(store, save, key, umask):
     """What was there before, what comes after, and what is replaced in place."""
     save(store, b"before")

@@ -10,6 +10,8 @@ from ipyrescue.errors import StoreError, UntrustedError
 from ipyrescue.store import Store, layout
 from ipyrescue.store.signing import Key
 
+pytestmark = pytest.mark.slow
+
 TRACKED = [".gitattributes", "format.json", "snapshots", "pins", "packs"]
 LINES = b"a text with the line ends of Windows\r\nand of Unix\n" * 400
 """As a pack it has no zero byte where git looks for one, so git takes it for text."""

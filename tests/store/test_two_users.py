@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from ipyrescue.errors import StoreError, UntrustedError
-from ipyrescue.store import Store, keyring, layout, lives, ownership, requests, sharing, signing
+from ipyrescue.store import Store, keyring, lives, ownership, requests, sharing, signing
+from ipyrescue.store.lives import Life
 from ipyrescue.store.ownership import Reader
 from ipyrescue.store.prune import prune
 from tests.store.conftest import load_from, save_to
@@ -82,6 +83,10 @@ def a_copy_of(key: Path, to: Path, uid: int) -> Path:
     to.chmod(0o600)
     os.chown(to, uid, uid)
     return to
+
+
+def a_life() -> Life:
+    return Life("a" * 16, "a.ipynb", "notebook", 1, None, None, None, "here", "2026-11-21T10:00:00+00:00")
 
 
 def state(root: Path) -> dict:
@@ -223,12 +228,15 @@ def test_members_ask_each_others_kernels(team):
 def test_members_see_each_others_lives(team):
     root, _ = team
 
-    def write():
-        lives.atomic.replace(layout.life_path(root, "c" * 16), b"{}")
+    as_user(ALICE, lives.write, root, a_life())
 
-    as_user(ALICE, write)
+    def note_its_end():
+        (life,) = lives.read_all(root)
+        lives.annotate(root, life, dismissed=True)
+        return life.host
 
-    assert as_user(BOB, lambda: layout.life_path(root, "c" * 16).read_text()) == "{}"
+    assert as_user(BOB, note_its_end) == "here"
+    assert as_user(ALICE, lambda: [life.dismissed for life in lives.read_all(root)]) == [True]
 
 
 def test_a_new_key_of_a_group_is_read_by_its_members(team):
