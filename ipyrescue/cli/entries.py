@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +24,7 @@ from ipyrescue.errors import (
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age
 from ipyrescue.store import Store, layout, signing
-from ipyrescue.store.catalog import Unreadable
+from ipyrescue.store.catalog import Foreign, Unreadable
 from ipyrescue.store.verify import incomplete
 
 DEFAULT_FOLDER = ".ipyrescue"
@@ -33,7 +35,10 @@ State = Literal["ok", "damaged", "untrusted", "newer"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned."""
+    """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned.
+
+    *foreign* says whose it is where another key signed it.
+    """
 
     sequence: int
     id: str
@@ -41,6 +46,7 @@ class Entry:
     error: RescueError | None
     snapshot: Snapshot | None
     pinned: bool
+    foreign: Foreign | None = None
 
     @property
     def good(self) -> bool:
@@ -99,10 +105,10 @@ def age(snapshot: Snapshot) -> str:
 
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
-    pins = store.pins()
+    pins, foreign = store.pins(), {item.snapshot.id: item for item in store.foreign()}
     found = [
         *(_of_snapshot(store, snapshot, pins) for snapshot in store.snapshots()),
-        *(_of_unreadable(store, item, pins) for item in store.unreadable()),
+        *(_of_unreadable(item, pins, foreign) for item in store.unreadable()),
     ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
 
@@ -125,21 +131,29 @@ def _of_snapshot(store: Store, snapshot: Snapshot, pins: frozenset[str]) -> Entr
     return Entry(snapshot.sequence, snapshot.id, state, error, snapshot, snapshot.id in pins)
 
 
-def _of_unreadable(store: Store, item: Unreadable, pins: frozenset[str]) -> Entry:
+def _of_unreadable(item: Unreadable, pins: frozenset[str], foreign: Mapping[str, Foreign]) -> Entry:
     parsed = layout.parse_snapshot_name(item.name)
     assert parsed is not None, "the catalog lists only names that parse"
     sequence, identifier = parsed
     pinned = identifier in pins
     if isinstance(item.error, UntrustedError):
-        return Entry(sequence, identifier, "untrusted", item.error, _hearsay(store, identifier), pinned)
+        whose = foreign.get(identifier)
+        hearsay = whose.snapshot if whose else None
+        return Entry(sequence, identifier, "untrusted", item.error, hearsay, pinned, whose)
     newer = isinstance(item.error, StoreFormatError)
     return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None, pinned)
 
 
-def _hearsay(store: Store, identifier: str) -> Snapshot | None:
-    with contextlib.suppress(RescueError, FileNotFoundError):
-        return store.untrusted(identifier).snapshot
-    return None
+def signer(foreign: Foreign) -> str:
+    """Whose a snapshot is, as far as that shows."""
+    return f"key {foreign.fingerprint}, file of {_user(foreign.owner_uid)}, made on {foreign.host}"
+
+
+def _user(uid: int) -> str:
+    with contextlib.suppress(ImportError, KeyError):
+        pwd = importlib.import_module("pwd")
+        return f"uid {uid} ({pwd.getpwuid(uid).pw_name})"
+    return f"uid {uid}"
 
 
 def summary(entry: Entry) -> dict[str, Any]:
@@ -167,4 +181,6 @@ def summary(entry: Entry) -> dict[str, Any]:
         "size_bytes": s and s.size_bytes,
         "new_bytes": s and s.new_bytes,
         "pause_seconds": s and s.pause_seconds,
+        "signed_by": entry.foreign and entry.foreign.fingerprint,
+        "owner_uid": entry.foreign and entry.foreign.owner_uid,
     }

@@ -153,6 +153,10 @@ class Store:
         packs = {pack: blobs.pack_signature(self.root, pack) for pack in needed}
         return all(self.proofs.has(b, packs[b.pack], read=True) for b in snapshot.blobs if b.size_bytes)
 
+    def foreign(self) -> list[Foreign]:
+        """The snapshots that another key signed, as they describe themselves, oldest first: for showing."""
+        return trust.foreign(self.catalog)
+
     def untrusted(self, id_prefix: str) -> Foreign:
         """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""
         return trust.untrusted(self.catalog, id_prefix)
