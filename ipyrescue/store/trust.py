@@ -20,6 +20,9 @@ FOREIGN_LIMIT_BYTES = 64 << 20
 """A manifest that nobody vouches for is parsed up to this size; a snapshot of a terabyte needs less."""
 
 
+_MOST_AHEAD = 1_000_000
+
+
 def foreign(catalog: Catalog) -> list[Foreign]:
     """The snapshots that another key signed, as they describe themselves, oldest first; those that can be parsed."""
     found = []
@@ -51,17 +54,23 @@ def _names(catalog: Catalog) -> list[str]:
 def trust(store: Store, id_prefix: str) -> Snapshot:
     """Publish it again under a new id with our signature, then remove the other's file. Raises StoreError.
 
-    The sequence number stays, so that the order of snapshots does; the first damaged blob stops it.
+    The sequence number stays, so that the order of snapshots does, but for one that is so far ahead of ours that it
+    was made up: numbers would be used up. The first damaged blob stops it.
     """
     with store.writing():
         foreign = untrusted(store.catalog, id_prefix)
         damage = store.verify(foreign.snapshot)
         if damage:
             raise CorruptError(f"Snapshot {foreign.snapshot.id[:8]} was not signed, for it is damaged: {damage[0]}.")
-        ours = dataclasses.replace(foreign.snapshot, id=secrets.token_hex(8))
+        ours = dataclasses.replace(foreign.snapshot, id=secrets.token_hex(8), sequence=_number(store, foreign.snapshot))
         store.commit(ours)
         store.catalog.forget(foreign.path.name)
     return ours
+
+
+def _number(store: Store, foreign: Snapshot) -> int:
+    highest = max((snapshot.sequence for snapshot in store.snapshots()), default=0)
+    return foreign.sequence if foreign.sequence <= highest + _MOST_AHEAD else highest + 1
 
 
 def _read(catalog: Catalog, name: str) -> Foreign:

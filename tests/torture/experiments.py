@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torture import crowd, faults, fuzzing, kills, machine, mutants, powercuts, rot, soak, syscalls
+from torture import attacks, crowd, faults, fuzzing, kills, machine, mutants, powercuts, rot, soak, syscalls
 from torture.outcome import Outcome
 
 SCALES = ("quick", "default", "full")
@@ -112,6 +112,14 @@ EXPERIMENTS = (
         _at(40, 250, 20_000),
         _NO_PROMISE,
         _NO_PROMISE,
+    ),
+    Experiment(
+        "Attacks: links, pipes, devices, other owners, keys and names, hostile texts, claims without end, races",
+        "Nothing that was changed is unpickled, nothing outside is touched, nothing hangs, no terminal obeys",
+        attacks.run,
+        _at(100, 2_000, 100_000),
+        "a repository is encrypted and authenticated; who may write into it may delete it",
+        "hostile database files do no harm",
     ),
     Experiment(
         "Soak: a snapshot, its upkeep and a SIGKILL, again and again",
