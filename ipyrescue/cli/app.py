@@ -27,6 +27,7 @@ from ipyrescue.cli.run import RunVerb, run
 from ipyrescue.cli.show import show
 from ipyrescue.cli.stats import stats
 from ipyrescue.cli.stop import stop
+from ipyrescue.cli.trust import trust
 from ipyrescue.cli.verb import Verb
 from ipyrescue.cli.verify import VerifyVerb, verify
 from ipyrescue.cli.why import why
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 _KINDS = {run: RunVerb, verify: VerifyVerb}
 for _verb in (
-    *(ls, show, diff, verify, pin, forget, prune, stats, export, now, why),
+    *(ls, show, diff, verify, pin, forget, prune, stats, export, trust, now, why),
     *(run, ps, logs, attach, stop, resume, rm),
     *(doctor, install),
 ):

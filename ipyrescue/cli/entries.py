@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,8 +22,8 @@ from ipyrescue.errors import (
 )
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age
-from ipyrescue.store import Store, atomic, layout, scrub, signing
-from ipyrescue.store.catalog import Unreadable
+from ipyrescue.store import Store, layout, scrub, signing
+from ipyrescue.store.catalog import Foreign, Unreadable
 from ipyrescue.store.verify import incomplete, lengths
 
 DEFAULT_FOLDER = ".ipyrescue"
@@ -36,6 +37,7 @@ class Entry:
     """One manifest of a store: what it says, where that can be read; what is wrong with it; whether it is pinned.
 
     *verified_at* is since when all of it was read back, as the scrub of a kernel says, in seconds since the epoch.
+    *foreign* says whose it is where another key signed it.
     """
 
     sequence: int
@@ -45,6 +47,7 @@ class Entry:
     snapshot: Snapshot | None
     pinned: bool
     verified_at: float | None = None
+    foreign: Foreign | None = None
 
     @property
     def good(self) -> bool:
@@ -105,9 +108,10 @@ def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
     pins, packs, scrubbed = store.pins(), lengths(store.root), scrub.read(store.root)
     ours, others = store.everything()
+    foreign = {item.snapshot.id: item for item in store.foreign()} if others else {}
     found = [
         *(_of_snapshot(store, snapshot, pins, scrubbed, packs) for snapshot in ours),
-        *(_of_unreadable(store, item, pins) for item in others),
+        *(_of_unreadable(item, pins, foreign) for item in others),
     ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
 
@@ -144,21 +148,29 @@ def _found_damaged(found: scrub.Finding | None) -> CorruptError | None:
     return CorruptError(f"Pack {found.pack} was found damaged when it was read back{lost}.")
 
 
-def _of_unreadable(store: Store, item: Unreadable, pins: frozenset[str]) -> Entry:
+def _of_unreadable(item: Unreadable, pins: frozenset[str], foreign: Mapping[str, Foreign]) -> Entry:
     parsed = layout.parse_snapshot_name(item.name)
     assert parsed is not None, "the catalog lists only names that parse"
     sequence, identifier = parsed
     pinned = identifier in pins
     if isinstance(item.error, UntrustedError):
-        return Entry(sequence, identifier, "untrusted", item.error, _hearsay(store, identifier), pinned)
+        whose = foreign.get(identifier)
+        hearsay = whose.snapshot if whose else None
+        return Entry(sequence, identifier, "untrusted", item.error, hearsay, pinned, whose)
     newer = isinstance(item.error, StoreFormatError)
     return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None, pinned)
 
 
-def _hearsay(store: Store, identifier: str) -> Snapshot | None:
-    with contextlib.suppress(RescueError, FileNotFoundError):
-        return store.untrusted(identifier).snapshot
-    return None
+def signer(foreign: Foreign) -> str:
+    """Whose a snapshot is, as far as that shows."""
+    return f"key {foreign.fingerprint}, file of {_user(foreign.owner_uid)}, made on {foreign.host}"
+
+
+def _user(uid: int) -> str:
+    with contextlib.suppress(ImportError, KeyError):
+        pwd = importlib.import_module("pwd")
+        return f"uid {uid} ({pwd.getpwuid(uid).pw_name})"
+    return f"uid {uid}"
 
 
 def summary(entry: Entry) -> dict[str, Any]:
@@ -187,4 +199,6 @@ def summary(entry: Entry) -> dict[str, Any]:
         "size_bytes": s and s.size_bytes,
         "new_bytes": s and s.new_bytes,
         "pause_seconds": s and s.pause_seconds,
+        "signed_by": entry.foreign and entry.foreign.fingerprint,
+        "owner_uid": entry.foreign and entry.foreign.owner_uid,
     }

@@ -15,15 +15,16 @@ from typing import Annotated, Any
 
 import typer
 
-from ipyrescue.cli.entries import open_store
+from ipyrescue.cli.entries import open_store, signer
 from ipyrescue.cli.output import console, printable, say, write, write_json
 from ipyrescue.cli.verb import JsonOption, StoreOption
-from ipyrescue.errors import RestoreError
+from ipyrescue.errors import RestoreError, UntrustedError
 from ipyrescue.interchange import drafts, folder, npy, plain, safetensors
 from ipyrescue.interchange.plain import Plain
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store, signing
+from ipyrescue.store.catalog import Foreign
 
 _PLAIN = {".safetensors": safetensors.write, ".npz": npy.write}
 _UNPICKLED = {".pt": "pt", ".pth": "pt", ".parquet": "parquet"}
@@ -50,14 +51,18 @@ def export(
 
     The names of one module lose its own: export ID model gives fc1.weight. A .pt has model_state, optimizer_state and
     the other names as they are. Only .pt and .parquet unpickle, in a process of their own, after every check.
+    Of a snapshot that another key signed .safetensors and .npz are written, and said to be unchecked.
     """  # noqa: D301 - typer's mark for lines that stay as they are
-    opened = open_store(store, need_key=True)
-    found, target = opened.find(snapshot), out.absolute()
+    opened, target = open_store(store, need_key=out.suffix not in _PLAIN), out.absolute()
+    found, foreign = _whoever_signed(opened, snapshot)
     drafts.refuse_taken(target)
+    if foreign is not None:
+        _refuse_to_unpickle(foreign, target)
+        say(f"UNCHECKED: nobody whom you know vouches for snapshot {found.id[:8]} ({signer(foreign)}).")
     if target.suffix in _UNPICKLED:
         written = _export_unpickled(opened, found, names or [], target)
     elif target.suffix in _PLAIN:
-        written = _export_plain(opened, found, names or [], target)
+        written = _export_plain(opened, found, names or [], target, is_foreign=foreign is not None)
     elif not target.suffix and not names:
         written = _export_folder(opened, found, target)
     else:
@@ -70,8 +75,31 @@ def export(
         _write(target, written)
 
 
-def _export_plain(store: Store, snapshot: Snapshot, names: Sequence[str], target: Path) -> dict[str, Any]:
-    tensors = _keyed(plain.chosen(snapshot, names), names)
+def _whoever_signed(store: Store, spec: str) -> tuple[Snapshot, Foreign | None]:
+    """The snapshot that is meant; if another key signed it, whose it is."""
+    try:
+        return store.find(spec), None
+    except UntrustedError:
+        foreign = store.untrusted(spec)
+        return foreign.snapshot, foreign
+
+
+def _refuse_to_unpickle(foreign: Foreign, target: Path) -> None:
+    if target.suffix not in _PLAIN:
+        identifier = foreign.snapshot.id[:8]
+        raise UntrustedError(
+            f"Nothing was exported: snapshot {identifier} was signed with another key ({signer(foreign)}), so only "
+            f".safetensors and .npz are written of it. If you trust its maker: ipyrescue trust {identifier}"
+        )
+
+
+def _export_plain(
+    store: Store, snapshot: Snapshot, names: Sequence[str], target: Path, *, is_foreign: bool
+) -> dict[str, Any]:
+    chosen = plain.chosen(snapshot, names)
+    if is_foreign:
+        plain.refuse_the_impossible(snapshot, chosen, free_bytes=_free_memory_bytes())
+    tensors = _keyed(chosen, names)
     about = {"format": "pt", "ipyrescue_snapshot": snapshot.id}
     with (
         drafts.file(target) as draft,
@@ -80,6 +108,14 @@ def _export_plain(store: Store, snapshot: Snapshot, names: Sequence[str], target
     ):
         _PLAIN[target.suffix](file, tensors, _reader(store, snapshot, advance), about)
     return {"keys": [key for key, _ in tensors], "left_out": {}}
+
+
+def _free_memory_bytes() -> int:
+    """How much memory is free, as far as the system tells; else what any machine has."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 1 << 30
 
 
 def _keyed(tensors: Sequence[Plain], names: Sequence[str]) -> list[tuple[str, Plain]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ipyrescue.cli.entries import Entry, age, entries, open_store, summary
+from ipyrescue.cli.entries import Entry, age, entries, open_store, signer, summary
 from ipyrescue.cli.output import Column, say, write_json, write_table
 from ipyrescue.cli.verb import JsonOption, StoreOption
 from ipyrescue.settings import format_size
@@ -23,7 +23,7 @@ _COLUMNS = (
     Column("SIZE", right=True),
     Column("NEW", right=True),
 )
-_NOTE = Column("NOTE")
+_NOTE = Column("NOTE", fold=True)
 
 
 def ls(
@@ -35,7 +35,7 @@ def ls(
     """List all snapshots of a store, newest first.
 
     Damaged ones and those that another key signed are listed too, and marked; what is shown of the
-    latter is what they claim. --json always lists everything.
+    latter is what they claim, beside that key's fingerprint and the file's owner. --json always lists everything.
     """
     opened = open_store(store, need_key=False)
     found = [entry for entry in entries(opened) if notebook is None or _may_be_of(entry, notebook)]
@@ -46,7 +46,7 @@ def ls(
     if not found:
         say(f"There are no snapshots{f' of {notebook}' if notebook else ''} in {opened.root}.")
         return
-    columns = (*_COLUMNS, _NOTE) if any(entry.pinned for entry in shown) else _COLUMNS
+    columns = (*_COLUMNS, _NOTE) if any(map(_note, shown)) else _COLUMNS
     rows = [_row(entry)[: len(columns)] for entry in shown]
     write_table(columns, rows, marked=[entry.state != "ok" for entry in shown])
     if len(shown) < len(found):
@@ -58,8 +58,12 @@ def _may_be_of(entry: Entry, notebook: str) -> bool:
     return entry.snapshot is None or entry.snapshot.notebook == notebook
 
 
+def _note(entry: Entry) -> str:
+    return ", ".join(filter(None, ("pinned" if entry.pinned else "", signer(entry.foreign) if entry.foreign else "")))
+
+
 def _row(entry: Entry) -> tuple[str, ...]:
-    s, note = entry.snapshot, "pinned" if entry.pinned else ""
+    s, note = entry.snapshot, _note(entry)
     if s is None:
         return (entry.id[:8], entry.state, "?", "?", "", "", "", "", "", note)
     size, new = format_size(s.size_bytes), format_size(s.new_bytes)

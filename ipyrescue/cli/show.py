@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ipyrescue.cli.entries import EXITS, Entry, age, choose, open_store, summary
+from ipyrescue.cli.entries import EXITS, Entry, age, choose, open_store, signer, summary
 from ipyrescue.cli.output import Column, printable, say, write, write_json, write_table
 from ipyrescue.cli.verb import JsonOption, StoreOption, finish
 from ipyrescue.environment import in_order
@@ -84,6 +84,8 @@ def _contents(s: Snapshot) -> dict[str, Any]:
 def _write(entry: Entry, s: Snapshot) -> None:
     facts = {
         "snapshot": s.id if entry.state == "ok" else f"{s.id}  {entry.state.upper()}",
+        "signed by": f"{signer(entry.foreign)}; nothing checks what follows" if entry.foreign else "",
+        "trust it": f"ipyrescue trust {s.id[:8]}, or use %restore_vars from={s.id[:8]} --safe" if entry.foreign else "",
         "notebook": s.notebook,
         "label": s.label or "",
         "pinned": f"until ipyrescue pin {s.id[:8]} --off" if entry.pinned else "",
@@ -95,7 +97,7 @@ def _write(entry: Entry, s: Snapshot) -> None:
     }
     for title, fact in facts.items():
         if fact:
-            write(f"{title:<10}{printable(fact)}")
+            write(f"{title:<11}{printable(fact)}")
     if s.traceback:
         write("\n" + "\n".join(printable(line) for line in s.traceback.rstrip().splitlines()))
     write("")

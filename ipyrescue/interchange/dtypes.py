@@ -28,7 +28,8 @@ _SAFETENSORS = {
     "int64": "I64", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
     "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
 }  # fmt: skip
-_TYPE = re.compile(r"[<>|=]?([biufcSUVmM])([0-9]+)(?:\[[0-9A-Za-z]+\])?")
+_TYPE = re.compile(r"[<>|=]?([biufcSUVmM])([0-9]{1,9})(?:\[[0-9A-Za-z]+\])?")
+_LONGEST_FIELDS = 1 << 20
 _TIME = re.compile(r"([<>=]?)(datetime|timedelta)64(\[[0-9A-Za-z]+\])?|([<>=]?)([mM])8(\[[0-9A-Za-z]+\])?")
 
 
@@ -69,9 +70,9 @@ def item_bytes(dtype: str) -> int:
 def _fields(dtype: str) -> Any:
     """The fields of a structured dtype, where it has no gaps: NumPy then spells it as a list."""
     try:
-        fields = ast.literal_eval(dtype)
+        fields = ast.literal_eval(dtype) if len(dtype) < _LONGEST_FIELDS else None
         _size(fields)
-    except (ValueError, SyntaxError, TypeError, IndexError, RecursionError, MemoryError):
+    except (ValueError, SyntaxError, TypeError, IndexError, RecursionError, MemoryError, AttributeError):
         return None
     return fields if type(fields) is list else None
 
@@ -91,5 +92,7 @@ def _size(described: Any) -> int:
 def _count(shape: Any) -> int:
     count = 1
     for length in shape if type(shape) is tuple else (shape,):
-        count *= int(length)
+        if type(length) is not int or length < 0:
+            raise ValueError(shape)
+        count *= length
     return count

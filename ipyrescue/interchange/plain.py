@@ -7,6 +7,7 @@ and says so by its dtype.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,6 +72,30 @@ def chosen(snapshot: Snapshot, names: Sequence[str]) -> list[Plain]:
             raise StoreError(_nothing_named(snapshot, name))
         found.update(below)
     return list(found.values())
+
+
+def refuse_the_impossible(snapshot: Snapshot, tensors: Iterable[Plain], *, free_bytes: int) -> None:
+    """Refuse what an enemy's manifest may claim, before memory is taken for it. Raises CorruptError.
+
+    That is: more elements than there are bytes, more memory than *free_bytes*, names that are paths or that a file
+    format keeps for itself.
+    """
+    for found in tensors:
+        storage = found.group.storages[found.tensor.storage]
+        blobs = found.group.buffers[storage.buffer].blobs
+        needed = found.size_bytes + sum(snapshot.blobs[index].size_bytes for index in blobs)
+        why = None
+        if found.size_bytes > storage.size_bytes or min(found.shape, default=0) < 0:
+            why = "has more elements than bytes"
+        elif needed > free_bytes:
+            why = f"takes {needed:,} bytes, and {free_bytes:,} are free"
+        elif not _PLAIN_NAME.fullmatch(found.name):
+            why = "has a name that is none"
+        if why:
+            raise CorruptError(f"Nothing was exported: {found.name[:80]!r} {why}. Name the others.")
+
+
+_PLAIN_NAME = re.compile(r"[^\W\d_][\w .()#-]*")
 
 
 def read(store: Store, snapshot: Snapshot, plain: Plain) -> bytearray:

@@ -13,6 +13,7 @@ from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.tables import Line, Table
 from ipyrescue.manifest import Frame, Snapshot
 from ipyrescue.settings import format_age, format_size
+from ipyrescue.store.catalog import Foreign
 from ipyrescue.wording import CUTS, age, clock, count, seconds_of
 
 _CHANGED = "Changed means that the saved bytes differ; variables that share objects count as changed together."
@@ -22,7 +23,8 @@ _CHANGED = "Changed means that the saved bytes differ; variables that share obje
 class SnapshotRow:
     """One line of the table. *mark* says what is wrong with it: `interrupted`, `damaged`, `foreign`; else empty.
 
-    *pinned*: it stays until it is unpinned.
+    *pinned*: it stays until it is unpinned. Of a foreign one *signed_by* is the key's fingerprint, *owner_uid* the
+    file's owner, *host* where it says that it was made; all the rest is what it says, too.
     """
 
     id: str
@@ -37,6 +39,9 @@ class SnapshotRow:
     variables: int | None = None
     mark: str = ""
     pinned: bool = False
+    signed_by: str = ""
+    owner_uid: int | None = None
+    host: str = ""
 
     @classmethod
     def of(cls, snapshot: Snapshot, *, mark: str = "", pinned: bool = False) -> SnapshotRow:
@@ -55,6 +60,18 @@ class SnapshotRow:
             mark=mark or ("" if snapshot.consistent else "interrupted"),
             pinned=pinned,
         )
+
+    @classmethod
+    def of_another_key(cls, foreign: Foreign, *, pinned: bool) -> SnapshotRow:
+        """Make the row of a snapshot that another key signed, as it describes itself."""
+        row = cls.of(foreign.snapshot, mark="foreign", pinned=pinned)
+        return dataclasses.replace(row, signed_by=foreign.fingerprint, owner_uid=foreign.owner_uid, host=foreign.host)
+
+    @property
+    def note(self) -> str:
+        """What is to be said beside it."""
+        signer = f"key {self.signed_by} of uid {self.owner_uid} on {self.host}" if self.signed_by else ""
+        return ", ".join(filter(None, (self.mark, signer, "pinned" if self.pinned else "")))
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,7 +115,7 @@ class SnapshotsTable(Report):
             str(row.variables) if row.variables is not None else "",
             format_size(row.size_bytes) if row.size_bytes is not None else "",
             format_size(row.new_bytes) if row.new_bytes is not None else "",
-            ", ".join(filter(None, (row.mark, "pinned" if row.pinned else ""))),
+            row.note,
         )
 
 
@@ -109,6 +126,7 @@ class SnapshotReport(Report):
     snapshot: Snapshot
     now: float
     pinned: bool = False
+    foreign: Foreign | None = None
 
     def lines(self) -> list[Line]:
         """Say what it is, when and where it was made, and how to take it."""
@@ -117,6 +135,7 @@ class SnapshotReport(Report):
         size = f"{count(len(snapshot.globals), 'variable')}, {format_size(snapshot.size_bytes)}"
         made = f"{age(snapshot.created, now=self.now)} on {snapshot.host}"
         told = [Line(f"Snapshot {snapshot.id[:8]}{label} of {snapshot.notebook}: {size}, made {made}.")]
+        told += [Line(_whose(self.foreign), "warning")] if self.foreign else []
         told.append(
             Line(f"Trigger: {snapshot.trigger}. Cut: {snapshot.cut}, {CUTS[snapshot.cut]}{_because(snapshot)}.")
         )
@@ -127,7 +146,8 @@ class SnapshotReport(Report):
         told += [Line(f"Warning: {warning}", "warning") for warning in snapshot.warnings]
         made_with = ", ".join(f"{key} {value}" for key, value in in_order(snapshot.environment))
         told += [Line(f"Made with: {made_with}", "hint")] if made_with else []
-        return [*told, Line(f"To take it: %restore_vars from={snapshot.id[:8]}", "hint")]
+        safe = " --safe" if self.foreign else ""
+        return [*told, Line(f"To take it: %restore_vars from={snapshot.id[:8]}{safe}", "hint")]
 
     def table(self) -> Table:
         """Show each variable with the cell that made it and the group with which it goes."""
@@ -140,7 +160,8 @@ class SnapshotReport(Report):
 
     def as_json(self) -> dict[str, Any]:
         """Return the snapshot's fields, without where its bytes stand."""
-        return {"report": "snapshot", "snapshot": {**snapshot_as_json(self.snapshot), "pinned": self.pinned}}
+        whose = {"signed_by": self.foreign.fingerprint, "owner_uid": self.foreign.owner_uid} if self.foreign else {}
+        return {"report": "snapshot", "snapshot": {**snapshot_as_json(self.snapshot), "pinned": self.pinned, **whose}}
 
 
 @dataclass(frozen=True, repr=False)
@@ -218,6 +239,15 @@ def snapshot_as_json(snapshot: Snapshot) -> dict[str, Any]:
     variables = [dataclasses.asdict(variable) for variable in snapshot.variables]
     frames = [dataclasses.asdict(frame) for frame in snapshot.frames]
     return {**fields, "environment": snapshot.environment, "variables": variables, "frames": frames}
+
+
+def _whose(foreign: Foreign) -> str:
+    identifier = foreign.snapshot.id[:8]
+    return (
+        f"It is foreign: signed with key {foreign.fingerprint}, in a file of uid {foreign.owner_uid}, made on "
+        f"{foreign.host}; all that stands here is what it says. If you trust its maker: "
+        f"%restore_vars from={identifier} --trust   If not: %restore_vars from={identifier} --safe"
+    )
 
 
 def _frame(frame: Frame) -> str:

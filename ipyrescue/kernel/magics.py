@@ -193,7 +193,7 @@ class RescueMagics(Magics):
         if wanted.code:
             return _form(reporting.code(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
         if wanted.verb == "show":
-            return _form(reporting.one(self._recorder, notebook.find(wanted.ids[0])[0]), as_json=wanted.json)
+            return _form(reporting.one(self._recorder, wanted.ids[0]), as_json=wanted.json)
         if wanted.verb == "diff":
             return _form(reporting.difference(*notebook.pair(*wanted.ids)), as_json=wanted.json)
         change = {"pin": notebook.pin, "unpin": notebook.unpin, "forget": self._recorder.forget}.get(wanted.verb)

@@ -37,7 +37,7 @@ from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
 from ipyrescue.settings import Configuration, format_duration, format_size
 from ipyrescue.store import Store, filesystems, lives, signing
-from ipyrescue.store.catalog import Unreadable
+from ipyrescue.store.catalog import Foreign, Unreadable
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.room import Room, room
@@ -153,6 +153,10 @@ class Notebook:
     def unreadable(self) -> list[Unreadable]:
         """What the store holds and this key does not open, or what is damaged. Raises `StoreError`."""
         return self.store().unreadable() if self._is_ready() else []
+
+    def foreign(self) -> list[Foreign]:
+        """What another key signed, as it describes itself; all there is where there is no key. Raises `StoreError`."""
+        return self._store_to_look_at().foreign() if self.identity.store_root.exists() else []
 
     def lost_key(self) -> str | None:
         """A sentence when the store holds snapshots and there is no key at all: a container's home that is new."""
@@ -357,21 +361,30 @@ class Notebook:
 
         It can be taken back like any other restore. Raises `RestoreError`, `StoreError`.
         """
-        store, found = self._whoever_signed(source)
-        restored = safe_restoring.restore(self._shell.user_ns, store, found, scope, into=into, room_bytes=free_memory())
+        found, _ = self.look_at(source)
+        restored = safe_restoring.restore(
+            self._shell.user_ns, self._store_to_look_at(), found, scope, into=into, room_bytes=free_memory()
+        )
         if restored.before is not None and into is None:
             self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
         return replace(restored, before=None)
 
-    def _whoever_signed(self, source: str | None) -> tuple[Store, Snapshot]:
-        """The snapshot that *source* means, another key's too, and its store; for reading alone a key is not needed."""
+    def look_at(self, source: str | None) -> tuple[Snapshot, Foreign | None]:
+        """The snapshot that *source* means; if another key signed it, whose it is. Raises `StoreError`."""
         try:
-            return self.store(), self.find(source)[0]
+            return self.find(source)[0], None
         except UntrustedError:
             if source is None:
                 raise
-        store = self._store or Store.open(self.identity.store_root, signing.nobodys_key())
-        return store, store.untrusted(source).snapshot
+        foreign = self._store_to_look_at().untrusted(source)
+        return foreign.snapshot, foreign
+
+    def _store_to_look_at(self) -> Store:
+        """The store; where there is no key, as somebody sees it to whom all of it is foreign. Raises `StoreError`."""
+        try:
+            return self.store()
+        except UntrustedError:
+            return Store.open(self.identity.store_root, signing.nobodys_key())
 
     def _with_waiting(self, restored: Restored) -> Restored:
         """Note how long a dead kernel's writer was waited for, and warn where that did not help."""

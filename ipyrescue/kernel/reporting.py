@@ -268,14 +268,21 @@ def table(recorder: Recorder, *, every_notebook: bool) -> Report:
 
 
 def _unreadable(recorder: Recorder, pinned: Collection[str]) -> list[SnapshotRow]:
-    found = recorder.notebook.unreadable()
-    marks = [("foreign" if isinstance(item.error, UntrustedError) else "damaged", item) for item in found]
-    return [SnapshotRow(id=item.name[11:27], mark=mark, pinned=item.name[11:27] in pinned) for mark, item in marks]
+    """What cannot be restored: foreign ones as they describe themselves, where that can be read, and damaged ones."""
+    foreign = {item.snapshot.id: item for item in recorder.notebook.foreign()}
+    rows = [SnapshotRow.of_another_key(item, pinned=identifier in pinned) for identifier, item in foreign.items()]
+    for item in recorder.notebook.unreadable():
+        identifier = item.name[11:27]
+        if identifier not in foreign:
+            mark = "foreign" if isinstance(item.error, UntrustedError) else "damaged"
+            rows.append(SnapshotRow(id=identifier, mark=mark, pinned=identifier in pinned))
+    return rows
 
 
-def one(recorder: Recorder, snapshot: Snapshot) -> Report:
-    """One snapshot in full."""
-    return SnapshotReport(snapshot, time.time(), pinned=snapshot.id in recorder.notebook.pins())
+def one(recorder: Recorder, source: str) -> Report:
+    """One snapshot in full, also one that another key signed."""
+    snapshot, foreign = recorder.notebook.look_at(source)
+    return SnapshotReport(snapshot, time.time(), snapshot.id in recorder.notebook.pins(), foreign)
 
 
 def code(recorder: Recorder, snapshot: Snapshot) -> Report:

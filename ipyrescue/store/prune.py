@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ipyrescue.errors import RescueError, StoreBusyError, StoreError, UntrustedError
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import atomic, filesystems, holes, layout, lives, lock, ownership, pins, usage
+from ipyrescue.store import atomic, filesystems, holes, layout, lives, lock, pins, usage
 from ipyrescue.store.usage import PackUse
 
 if TYPE_CHECKING:

@@ -187,6 +187,10 @@ class Store:
             return oldest
         return None
 
+    def foreign(self) -> list[Foreign]:
+        """The snapshots that another key signed, as they describe themselves, oldest first: for showing."""
+        return trust.foreign(self.catalog)
+
     def untrusted(self, id_prefix: str) -> Foreign:
         """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""
         return trust.untrusted(self.catalog, id_prefix)

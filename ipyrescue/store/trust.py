@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 from typing import TYPE_CHECKING
 
-from ipyrescue.errors import CorruptError, SnapshotNotFoundError, UntrustedError
+from ipyrescue.errors import CorruptError, RescueError, SnapshotNotFoundError, UntrustedError
 from ipyrescue.manifest import Snapshot
 from ipyrescue.store import layout
 from ipyrescue.store.catalog import Catalog, Foreign
@@ -15,36 +16,67 @@ if TYPE_CHECKING:
     from ipyrescue.store.store import Store
 
 
+FOREIGN_LIMIT_BYTES = 64 << 20
+"""A manifest that nobody vouches for is parsed up to this size; a snapshot of a terabyte needs less."""
+
+
+_MOST_AHEAD = 1_000_000
+
+
+def foreign(catalog: Catalog) -> list[Foreign]:
+    """The snapshots that another key signed, as they describe themselves, oldest first; those that can be parsed."""
+    found = []
+    for name in _names(catalog):
+        with contextlib.suppress(RescueError, FileNotFoundError):
+            found.append(_read(catalog, name))
+    return found
+
+
 def untrusted(catalog: Catalog, id_prefix: str) -> Foreign:
     """The one snapshot signed by another key whose id begins so, parsed strictly but without a check of its MAC."""
-    items = [item for item in catalog.unreadable() if isinstance(item.error, UntrustedError)]
-    names = [item.name for item in items if item.name[11:].startswith(id_prefix)]
+    there = _names(catalog)
+    names = [name for name in there if name[11:].startswith(id_prefix)]
     if len(names) != 1:
-        there = ", ".join(item.name[11:19] for item in items) or "none"
+        known = ", ".join(name[11:19] for name in there) or "none"
         raise SnapshotNotFoundError(
-            f"{id_prefix!r} is not the id of exactly one snapshot that another key signed. There are: {there}."
+            f"{id_prefix!r} is not the id of exactly one snapshot that another key signed. There are: {known}."
         )
-    return _read(catalog, names[0])
+    try:
+        return _read(catalog, names[0])
+    except FileNotFoundError:
+        raise SnapshotNotFoundError(f"Snapshot {names[0][11:19]} was forgotten meanwhile.") from None
+
+
+def _names(catalog: Catalog) -> list[str]:
+    return [item.name for item in catalog.unreadable() if isinstance(item.error, UntrustedError)]
 
 
 def trust(store: Store, id_prefix: str) -> Snapshot:
     """Publish it again under a new id with our signature, then remove the other's file. Raises StoreError.
 
-    The sequence number stays, so that the order of snapshots does; the first damaged blob stops it.
+    The sequence number stays, so that the order of snapshots does, but for one that is so far ahead of ours that it
+    was made up: numbers would be used up. The first damaged blob stops it.
     """
     with store.writing():
         foreign = untrusted(store.catalog, id_prefix)
         damage = store.verify(foreign.snapshot)
         if damage:
             raise CorruptError(f"Snapshot {foreign.snapshot.id[:8]} was not signed, for it is damaged: {damage[0]}.")
-        ours = dataclasses.replace(foreign.snapshot, id=secrets.token_hex(8))
+        ours = dataclasses.replace(foreign.snapshot, id=secrets.token_hex(8), sequence=_number(store, foreign.snapshot))
         store.commit(ours)
         store.catalog.forget(foreign.path.name)
     return ours
 
 
+def _number(store: Store, foreign: Snapshot) -> int:
+    highest = max((snapshot.sequence for snapshot in store.snapshots()), default=0)
+    return foreign.sequence if foreign.sequence <= highest + _MOST_AHEAD else highest + 1
+
+
 def _read(catalog: Catalog, name: str) -> Foreign:
     signed, status = catalog.body(name)
+    if len(signed.body) > FOREIGN_LIMIT_BYTES:
+        raise CorruptError(f"{catalog.path(name)} has {len(signed.body)} bytes, and nobody whom you know signed it.")
     snapshot = Snapshot.from_bytes(signed.body)
     if layout.snapshot_name(snapshot.sequence, snapshot.id) != name:
         raise CorruptError(f"{catalog.path(name)} bears another snapshot's name.")

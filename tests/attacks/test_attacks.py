@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from attacks import files, manifests, stores, visits
+from attacks import files, manifests, races, stores, table, visits
 from attacks.nest import Nest, build, copied
 from attacks.visits import Case
 
@@ -61,3 +61,12 @@ def test_a_store_of_another_user_is_read_and_never_written(case: Case, nest: Nes
 @some_of(manifests.MANIFESTS)
 def test_a_manifest_is_believed_only_as_it_was_signed(case: Case, nest: Nest) -> None:
     assert visits.problems(case, nest) == []
+
+
+def test_links_that_come_and_go_lead_nowhere(nest: Nest) -> None:
+    """`make torture` has more rounds."""
+    assert races.race(nest, 60) == []
+
+
+def test_there_are_many() -> None:
+    assert len(table.CASES) >= 40

@@ -7,13 +7,17 @@ import json
 import os
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from attacks.visits import typed
+from attacks.manifests import HOSTILE
+from attacks.visits import inert, typed
 from ipyrescue.errors import CorruptError, StoreError
-from ipyrescue.manifest import Stream
+from ipyrescue.kernel.faces import Report
+from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable
+from ipyrescue.manifest import Stream, Variable
 from ipyrescue.pickling.encode import decompress
 from ipyrescue.store import Store, layout, prune
 from ipyrescue.store.signing import Key
@@ -71,3 +75,41 @@ def test_a_folder_that_is_swapped_after_the_look_loses_nothing(
         prune.prune(store)
 
     assert all(treasure.exists() for treasure in treasures)
+
+
+def test_trusting_the_highest_number_does_not_use_the_numbers_up(store: Store) -> None:
+    ours = save_to(store, b"ours" * 10)
+    save_to(Store.open(store.root, Key(b"t" * 32)), b"theirs" * 10, sequence=layout.MAX_SEQUENCE, id="f" * 16)
+
+    trusted = store.trust("ffff")
+
+    assert trusted.sequence == ours.sequence + 1
+    assert store.next_sequence() == ours.sequence + 2
+
+
+FORMS = (repr, lambda report: report._repr_html_(), lambda report: json.dumps(report.as_json()))
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["text", "html", "json"])
+def test_hostile_texts_of_a_foreign_snapshot_are_shown_and_not_obeyed(
+    store: Store, form: Callable[[Report], str]
+) -> None:
+    """In the table and on the page of `%snapshots`: no control character, no tag, nothing that turns text around."""
+    texts = dict.fromkeys(("notebook", "created", "label", "trigger", "host", "reason"), HOSTILE)
+    variables = (Variable(HOSTILE, HOSTILE, 1, None, HOSTILE),)
+    save_to(Store.open(store.root, Key(b"t" * 32)), b"x", groups=(), variables=variables, warnings=(HOSTILE,), **texts)
+    (foreign,) = store.foreign()
+    row = SnapshotRow.of_another_key(foreign, pinned=False)
+
+    for report in (SnapshotsTable((row,), 0.0, "a.ipynb", True), SnapshotReport(foreign.snapshot, 0.0, False, foreign)):
+        shown = form(report)
+
+        assert inert(shown)
+        assert "<script" not in shown or form is not FORMS[1]
+
+
+def test_a_hostile_label_in_an_error_is_shown_and_not_obeyed() -> None:
+    """What a magic says goes to the notebook as it is."""
+    magics = pytest.importorskip("ipyrescue.kernel.magics")
+
+    assert inert(magics._cleaned(f"no such snapshot: {HOSTILE}"))

@@ -430,6 +430,10 @@ def test_a_store_in_another_home_needs_the_key_or_trust(make_kernel: MakeKernel,
     told = stranger.run("%load_ext ipyrescue").stdout
     refused = stranger.try_run("%restore_vars")
     name = stranger.value("__import__('os').listdir('.ipyrescue/snapshots')")[0][11:19]
+    listed = stranger.run("%snapshots").text
+    shown = stranger.run(f"%snapshots show {name}").text
+    safely = stranger.run(f"%restore_vars from={name} --safe").text
+    stranger.run("assert x == 7\ndel x")
     trusted = stranger.run(f"%restore_vars from={name} --trust").text
     with_key = make_kernel(
         JUPYTER_DATA_DIR=str(tmp_path / "home"), IPYRESCUE_KEY_FILE=str(Path(data_dir) / "ipyrescue" / "key")
@@ -437,6 +441,9 @@ def test_a_store_in_another_home_needs_the_key_or_trust(make_kernel: MakeKernel,
 
     assert "the key that signed them is not here" in told
     assert "Restored" not in refused.text
+    assert re.search(rf"{name} .* foreign, key [0-9a-f]{{8}} of uid \d+ on ", listed)
+    assert "It is foreign: signed with key" in shown
+    assert "Restored 1 variable" in safely
     assert "fingerprint" in trusted or "signature of key" in trusted
     assert stranger.value("x") == 7
     assert "cannot be read" in with_key.run("%load_ext ipyrescue").stdout

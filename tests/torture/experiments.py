@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fuse import mounting
 
 from torture import (
+    attacks,
     crowd,
     disks,
     faults,
@@ -164,6 +165,14 @@ EXPERIMENTS = (
         _at(40, 250, 20_000),
         _NO_PROMISE,
         "a soak test of hundreds of millions of tests before a release",
+    ),
+    Experiment(
+        "Attacks: links, pipes, devices, other owners, keys and names, hostile texts, claims without end, races",
+        "Nothing that was changed is unpickled, nothing outside is touched, nothing hangs, no terminal obeys",
+        attacks.run,
+        _at(100, 2_000, 100_000),
+        "a repository is encrypted and authenticated; who may write into it may delete it",
+        "hostile database files do no harm",
     ),
     Experiment(
         "Soak: a snapshot, its upkeep and a SIGKILL, again and again",
