@@ -48,6 +48,11 @@ def test_it_holds_no_store(system: Mounted, case: Strange) -> None:
     assert strange.holds_no_store(system, case) == []
 
 
+@pytest.mark.parametrize("call", strange.CALLS)
+def test_it_may_be_gone_all_of_a_sudden(tmp_path: Path, call: str) -> None:
+    assert strange.goes_away(tmp_path / "away", call) == []
+
+
 def test_without_looking_twice_some_break(system: Mounted) -> None:
     assert len(strange.without_looking_twice(system)) >= 4
 
