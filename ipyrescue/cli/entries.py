@@ -156,7 +156,7 @@ def _of_unreadable(item: Unreadable, pins: frozenset[str], foreign: Mapping[str,
     if isinstance(item.error, UntrustedError):
         whose = foreign.get(identifier)
         hearsay = whose.snapshot if whose else None
-        return Entry(sequence, identifier, "untrusted", item.error, hearsay, pinned, whose)
+        return Entry(sequence, identifier, "untrusted", item.error, hearsay, pinned, foreign=whose)
     newer = isinstance(item.error, StoreFormatError)
     return Entry(sequence, identifier, "newer" if newer else "damaged", item.error, None, pinned)
 

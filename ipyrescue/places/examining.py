@@ -139,11 +139,13 @@ def _free_bytes(path: Path) -> int | None:
 def last_snapshot(root: Path) -> Last | None:
     """The size of the newest snapshot that is ours, and how long it took; None where there is none."""
     try:
-        newest = next(iter(Store.open(root, signing.load_key()).snapshots()), None)
-        if newest is None:
+        snapshots = Store.open(root, signing.load_key()).snapshots()
+        if not snapshots:
             return None
+        newest = snapshots[0]
         path = layout.snapshots(root) / layout.snapshot_name(newest.sequence, newest.id)
         took = path.stat().st_mtime - (seconds_of(newest.created) or 0.0)
     except (RescueError, OSError):
         return None
-    return Last(newest.size_bytes, took if 0 <= took <= _LONGEST_SECONDS else None)
+    biggest_bytes = max(snapshot.size_bytes for snapshot in snapshots)
+    return Last(newest.size_bytes, took if 0 <= took <= _LONGEST_SECONDS else None, biggest_bytes)

@@ -45,10 +45,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Last:
-    """What the newest snapshot was: its size, and how long it took from the cut until it was durable."""
+    """What the newest snapshot was: its size, and how long it took from the cut until it was durable.
+
+    *biggest_bytes* is the size of the biggest one in the store, of whatever notebook.
+    """
 
     size_bytes: int
     seconds: float | None = None
+    biggest_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -284,9 +288,9 @@ def _logout(place: Place) -> Iterator[Finding]:
 
 
 def _of_disk(facts: Facts, place: Place) -> Iterator[Finding]:
-    size_bytes = place.last.size_bytes if place.last else 0
+    size_bytes = max(place.last.size_bytes, place.last.biggest_bytes) if place.last else 0
     if place.free_bytes is not None and place.free_bytes < max(2 * size_bytes, LITTLE_DISK_BYTES):
-        last = f", and the last snapshot has {format_size(size_bytes)}" if size_bytes else ""
+        last = f", and the biggest snapshot has {format_size(size_bytes)}" if size_bytes else ""
         yield Finding(
             "little_disk",
             "warning",

@@ -28,6 +28,7 @@ READ_FLAGS = os.O_RDONLY | SAFE_FLAGS | getattr(os, "O_NONBLOCK", 0)
 CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE_FLAGS
 
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+_NO_FULL_SYNC = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _SYMLINK = {errno.ELOOP, errno.EMLINK}
@@ -158,10 +159,14 @@ def sync_file(fd: int) -> None:
     """Return when the bytes of *fd* are on the medium. Raises OSError."""
     full_sync = getattr(fcntl, "F_FULLFSYNC", None)
     if sys.platform == "darwin" and full_sync is not None:
-        # macOS: fsync stops at the drive's cache.
-        fcntl.fcntl(fd, full_sync)
-    else:
-        os.fsync(fd)
+        # macOS: fsync stops at the drive's cache; but shares and FAT know nothing more.
+        try:
+            fcntl.fcntl(fd, full_sync)
+            return
+        except OSError as error:
+            if error.errno not in _NO_FULL_SYNC:
+                raise
+    os.fsync(fd)
 
 
 def sync_folder(folder: Path) -> None:

@@ -230,6 +230,10 @@ def _modes(files: _Files) -> None:
     os.chmod(path, 0o400)
     if os.lstat(path).st_mode & 0o777 != 0o400:
         raise _UnfitError("modes stay as they are: others may see or change what is there")
+    try:
+        os.unlink(path)
+    except PermissionError as error:
+        raise _UnfitError("what nobody may write cannot be removed") from error
 
 
 def _locked(files: _Files) -> None:

@@ -28,8 +28,9 @@ def missing() -> str:
 class Mounted:
     """A mounted pass-through: its *root*, and which faults are in force."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, process: subprocess.Popen[str]) -> None:
         self.root = folder / "mount"
+        self._process = process
         self._faults = folder / "faults"
 
     @contextlib.contextmanager
@@ -42,6 +43,11 @@ class Mounted:
         finally:
             self._change(before)
 
+    def go_away(self) -> None:
+        """As a server that dies, or a network that is cut: from here on every call fails."""
+        self._process.kill()
+        self._process.wait()
+
     def _change(self, text: str) -> None:
         """At once: the file system may be reading."""
         new = self._faults.with_name("new")
@@ -51,9 +57,9 @@ class Mounted:
 
 @contextlib.contextmanager
 def mounted(folder: Path) -> Iterator[Mounted]:
-    """Mount one in *folder*, without faults."""
+    """Mount one in *folder*, without faults; what another one showed there before is there again."""
     for name in ("shown", "mount"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
     (folder / "faults").touch()
     command = [sys.executable, str(PROGRAM), str(folder / "shown"), str(folder / "mount"), str(folder / "faults")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
@@ -61,7 +67,7 @@ def mounted(folder: Path) -> Iterator[Mounted]:
             assert process.stdout is not None
             if process.stdout.readline() != "mounted\n":
                 raise RuntimeError(f"FUSE did not mount; {missing() or 'is this root, or may a user mount here?'}")
-            yield Mounted(folder)
+            yield Mounted(folder, process)
         finally:
             process.terminate()
             try:

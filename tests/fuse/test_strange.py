@@ -15,7 +15,7 @@ from torture.strange import BEARABLE, FAILING, REFUSED, Strange
 
 from ipyrescue.errors import StoreError
 from ipyrescue.places.trying import try_out
-from ipyrescue.store import Store, filesystems, layout
+from ipyrescue.store import Store, filesystems, layout, prune
 from ipyrescue.store.signing import Key
 from tests.store.conftest import load_from, save_to
 
@@ -46,6 +46,11 @@ def test_it_costs_one_snapshot(system: Mounted, case: Strange) -> None:
 @named(REFUSED)
 def test_it_holds_no_store(system: Mounted, case: Strange) -> None:
     assert strange.holds_no_store(system, case) == []
+
+
+@pytest.mark.parametrize("call", strange.CALLS)
+def test_it_may_be_gone_all_of_a_sudden(tmp_path: Path, call: str) -> None:
+    assert strange.goes_away(tmp_path / "away", call) == []
 
 
 def test_without_looking_twice_some_break(system: Mounted) -> None:
@@ -126,3 +131,27 @@ def test_where_nothing_can_be_written_past_the_page_cache_nothing_is_left(tmp_pa
         system = filesystems.of(store.root)
         assert system is not None
         assert system.kind == "memory"
+
+
+def test_a_store_of_an_images_layer_goes_on_in_a_container(tmp_path: Path) -> None:
+    """On an overlay: what is below is copied up when it is written, and hidden when it is forgotten."""
+    lower, key = tmp_path / "lower", Key(b"k" * 32)
+    store = Store.open(lower / ".ipyrescue", key, create=True)
+    old, kept = save_to(store, b"1" * 5000), save_to(store, b"2" * 5000)
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    options = f"lowerdir={lower},upperdir={tmp_path / 'upper'},workdir={tmp_path / 'work'}"
+    with mount(tmp_path / "merged", "overlay", options) as merged:
+        above = Store.open(merged / ".ipyrescue", key, create=True)
+        new = save_to(above, b"2" * 5000, b"3" * 5000)
+        above.forget(old.id)
+
+        assert prune.prune(above) is not None
+        assert load_from(above, kept) == [b"2" * 5000]
+        assert load_from(above, new) == [b"2" * 5000, b"3" * 5000]
+        assert new.new_bytes == 5000
+        assert try_out(above.root).lacking == {}
+        found = filesystems.of(above.root)
+        assert found is not None
+        assert found.kind == "overlay"
+    assert load_from(store, old) == [b"1" * 5000]

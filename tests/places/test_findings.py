@@ -105,6 +105,11 @@ def test_a_stop_leaves_time_for_a_snapshot_as_long_as_the_last_one(facts, found)
         ({}, {"free_bytes": 900_000_000}, {"little_disk": "warning"}),
         ({}, {"free_bytes": 3_000_000_000}, {"little_disk": "warning"}),  # not two of the last snapshot
         ({}, {"free_bytes": 3_000_000_000, "last": None}, {}),
+        (
+            {},
+            {"free_bytes": 3_000_000_000, "last": Last(1, 1.0, 2_000_000_000)},
+            {"little_disk": "warning"},
+        ),  # nor of any
         ({}, {"free_bytes": None}, {}),
         ({"mounts": (Mount("/home", "tmpfs", kept=False),)}, {}, {"store_in_memory": "warning"}),
         ({"mounts": (Mount("/home", "nfs4"),)}, {}, {"store_on_network": "note"}),

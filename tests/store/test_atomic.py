@@ -202,3 +202,20 @@ def test_a_file_that_was_made_and_cannot_be_opened_goes_again(folder, monkeypatc
     with pytest.raises(OSError, match="Invalid argument"):
         atomic.Draft(folder)
     assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(("code", "synced"), [(None, []), (errno.ENOTSUP, ["fsync"]), (errno.EIO, None)])
+def test_on_macos_the_drive_is_asked_where_it_can_be(folder, monkeypatch, code, synced):
+    """An error of it is one; a file system that knows no such call has fsync."""
+    calls = []
+    monkeypatch.setattr(atomic.sys, "platform", "darwin")
+    monkeypatch.setattr(atomic.fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(atomic.fcntl, "fcntl", lambda *_: failing(code)() if code else None)
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("fsync"))
+
+    if synced is None:
+        with pytest.raises(OSError, match="Input/output error"):
+            atomic.sync_file(0)
+    else:
+        atomic.sync_file(0)
+        assert calls == synced

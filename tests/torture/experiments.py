@@ -110,7 +110,7 @@ EXPERIMENTS = (
         "File systems that lie or lack (FUSE)",
         "A store lives on them, or none is made, or one snapshot fails with a sentence; nothing is freed without locks",
         strange.run,
-        _at(38, 380, 3_800),
+        _at(44, 440, 4_400),
         "no such promise; a local repository needs neither links nor locks of the system",
         "locks that do not work and fsync that does nothing are named as ways to corrupt a database",
         mounting.missing,

@@ -66,9 +66,8 @@ MUTANTS = (
     Mutant(
         "an fsync that failed is tried again",
         "store/atomic.py",
-        "        os.fsync(fd)\n\n\ndef sync_folder",
-        "        with contextlib.suppress(OSError):\n            os.fsync(fd)\n"
-        "        os.fsync(fd)\n\n\ndef sync_folder",
+        "    os.fsync(fd)\n\n\ndef sync_folder",
+        "    with contextlib.suppress(OSError):\n        os.fsync(fd)\n    os.fsync(fd)\n\n\ndef sync_folder",
         f"{_ATOMIC}::test_a_failed_call_leaves_nothing_and_is_not_repeated",
     ),
     Mutant(
@@ -98,6 +97,20 @@ MUTANTS = (
         "        os.link(path, final)\n",
         "        os.rename(path, final)\n        return\n",
         f"{_ATOMIC}::test_publish_never_overwrites",
+    ),
+    Mutant(
+        "a link that was made and denied counts as none",
+        "store/atomic.py",
+        "        if not _is(final, os.lstat(path)):\n            raise\n",
+        "        raise\n",
+        f"{_ATOMIC}::test_what_was_done_counts_though_the_answer_was_lost",
+    ),
+    Mutant(
+        "a lock that holds nobody off is believed",
+        "store/lock.py",
+        "            if not _excludes(root):\n",
+        "            if False:\n",
+        "tests/store/test_lock.py::test_a_lock_that_is_given_away_twice_is_no_lock",
     ),
     Mutant(
         "a signature is not checked",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -73,6 +73,10 @@ REFUSED = (
 """No store is made on these."""
 
 
+CALLS = ("open", "writev", "fsync", "fchmod", "link", "unlink")
+"""In each of these a file system may be gone all of a sudden."""
+
+
 def run(cases: int) -> Outcome:
     """All of them, again and again until there were as many as *cases*."""
     outcome = Outcome()
@@ -84,6 +88,8 @@ def run(cases: int) -> Outcome:
                 outcome.count(strange.name, costs_one_snapshot(system, strange))
             for strange in REFUSED:
                 outcome.count(strange.name, holds_no_store(system, strange))
+            for call in CALLS:
+                outcome.count(f"it is gone at {call}", goes_away(folder / f"away{outcome.cases}", call))
         broken = without_looking_twice(system)
         outcome.control = f"without looking twice at links and locks: {len(broken)} of {len(BEARABLE)} broken"
         if len(broken) < 4:
@@ -141,8 +147,13 @@ def costs_one_snapshot(system: Mounted, strange: Strange) -> list[str]:
 
 
 def _attempt(root: Path) -> list[str]:
+    return _said(lambda: save_to(create(root), *NEW))
+
+
+def _said(attempt: Callable[[], object]) -> list[str]:
+    """What is wrong with how the failure of *attempt* was told."""
     try:
-        save_to(create(root), *NEW)
+        attempt()
     except StoreError as error:
         return [] if str(error).endswith(".") else [f"it was said without a sentence: {error}"]
     except OSError as error:
@@ -161,6 +172,22 @@ def holds_no_store(system: Mounted, strange: Strange) -> list[str]:
         else:
             found = ["a store was made"]
     return [*found, f"{sorted(os.listdir(root))} stayed"] if root.exists() else found
+
+
+def goes_away(folder: Path, call: str) -> list[str]:
+    """The server dies at the first *call* of a snapshot: it is said, and once it is back nothing is missing.
+
+    The unlink comes when the pack has its name: that snapshot fails as well.
+    """
+    folder.mkdir()
+    root = folder / "mount" / ".ipyrescue"
+    with mounted(folder) as system:
+        kept = {save_to(create(root), *OLD).id: OLD}
+        store, real = create(root), getattr(os, call)
+        with mock.patch.object(os, call, side_effect=lambda *a, **k: (system.go_away(), real(*a, **k))[1]):
+            found = _said(lambda: save_to(store, *NEW))
+    with mounted(folder):
+        return [*found, *problems(root, kept), *goes_on(root)]
 
 
 def _left(root: Path) -> list[str]:
