@@ -87,6 +87,16 @@ EXPERIMENTS = (
         "root",
     ),
     Experiment(
+        "A disk that is really full",
+        "One sentence, no temporary file, nothing lost; once there is room the next snapshot works",
+        fulldisks.run,
+        _at(50, 300, 300),
+        "a full disk is told at once; `prune` needs some room to work",
+        "a statement that finds the disk full is undone (SQLITE_FULL)",
+        disks.missing,
+        "root",
+    ),
+    Experiment(
         "Errors of the system at every call",
         "One sentence, no temporary file, nothing lost, the next snapshot works, no fsync tried again",
         faults.run,
@@ -101,16 +111,6 @@ EXPERIMENTS = (
         _at(40, 1_000, 10_000),
         "as above",
         "as above",
-    ),
-    Experiment(
-        "A disk that is really full",
-        "One sentence, no temporary file, nothing lost; once there is room the next snapshot works",
-        fulldisks.run,
-        _at(50, 300, 300),
-        "a full disk is told at once; `prune` needs some room to work",
-        "a statement that finds the disk full is undone (SQLITE_FULL)",
-        disks.missing,
-        "root",
     ),
     Experiment(
         "Rot: bytes flipped, files cut, swapped, missing, replayed",
