@@ -59,10 +59,11 @@ def _saved_again(store: Store) -> dict[str, float]:
 
 
 def _tidied(store: Store) -> dict[str, float]:
-    """Retention and prune after a snapshot, nothing of it limited: what looking costs, not what deleting does."""
+    """Retention and prune after a snapshot, where the one before left nothing to delete."""
     newest = _save(store)
-    keep_all = Retention(keep=10**9)
-    return taken(lambda: tidy(store, newest.notebook, keep_all, current=newest.incarnation))
+    tidy(store, newest.notebook, Retention(), current=newest.incarnation)
+    newest = _save(store)
+    return taken(lambda: tidy(store, newest.notebook, Retention(), current=newest.incarnation))
 
 
 def _numbered(store: Store) -> dict[str, float]:

@@ -104,9 +104,8 @@ class Store:
     def load(self, name_or_id: str) -> Snapshot:
         """The snapshot with this file name or full id. Raises SnapshotNotFoundError, or its own error."""
         identifier = name_or_id.removesuffix(".json")[-16:]
-        for name in self.catalog.names():
-            if name[11:27] == identifier:
-                return self.catalog.whole(name)
+        for name in self.catalog.names_of(identifier):
+            return self.catalog.whole(name)
         raise SnapshotNotFoundError(f"There is no snapshot {name_or_id}. Type %snapshots or `ipyrescue ls` to see all.")
 
     def find(self, spec: str, notebook: str | None = None) -> Snapshot:
@@ -186,7 +185,7 @@ class Store:
 
     def _names_of(self, snapshot_id: str, verb: str) -> list[str]:
         """The manifests of a snapshot, whoever signed them. Raises SnapshotNotFoundError."""
-        names = [name for name in self.catalog.names() if name[11:27] == snapshot_id]
+        names = self.catalog.names_of(snapshot_id)
         if not names:
             raise SnapshotNotFoundError(f"There is no snapshot {snapshot_id} to {verb}. `ipyrescue ls` lists all.")
         return names
