@@ -14,7 +14,7 @@ PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo lab test test-slow test-system test-browser lint lint-docker format fidelity torture bench
-.PHONY: bench-pause labextension labextension-check lock build clean
+.PHONY: bench-pause bench-scale labextension labextension-check lock build clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench: venv  ## Measure against torch.save and dill, side by side
 
 bench-pause: venv  ## Measure what a snapshot costs a training, beside torch.save, safetensors and DCP
 	$(BIN)/python -m benchmarks.pause $(ARGS)
+
+bench-scale: venv  ## Measure a store of 10,000 snapshots, and deduplication against 100 GB (ARGS='--write docs')
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 labextension:  ## Build ipyrescue/labextension/ from the TypeScript in labextension/; needs node 20 and npm
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' && npm --version >/dev/null || \

@@ -53,7 +53,7 @@ def stats(
     needs. CONTENTS is how many different ones of a variable there are. Reads manifests only.
     """
     opened = open_store(store, need_key=True)
-    snapshots = opened.snapshots()
+    snapshots = list(opened.whole(opened.snapshots()))
     uses = packs(opened.root, snapshots)
     freeable = _freeable(opened)
     notebooks, whole = inventory.by_notebook(snapshots), inventory.in_all(snapshots)

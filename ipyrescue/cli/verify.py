@@ -70,6 +70,7 @@ def verify(
     wrote it.
     """
     opened = open_store(store, need_key=True)
+    opened.read_all()
     chosen = [choose(opened, snapshot)] if snapshot else entries(opened)
     every = {blob.pack for entry in chosen for blob in _blobs(entry) if blob.size_bytes}
     read = subset.of(every) if subset else frozenset(every if read_data else ())

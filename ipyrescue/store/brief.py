@@ -8,6 +8,7 @@ what is restored never is.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from typing import Any
 
 from ipyrescue.manifest import Snapshot
@@ -101,3 +102,13 @@ class Brief(Snapshot):
     def skipped_count(self) -> int:
         """As in a Snapshot."""
         return int(vars(self)["skipped_count"])
+
+
+def _from_the_manifest(name: str) -> property:
+    return property(lambda brief: brief.__getattr__(name))
+
+
+for _field in fields(Snapshot):
+    if _field.default is not MISSING:
+        # A default stands at the class, where it would be found before `__getattr__` is asked.
+        setattr(Brief, _field.name, _from_the_manifest(_field.name))

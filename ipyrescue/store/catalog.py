@@ -79,19 +79,23 @@ class Catalog:
 
     def names(self) -> list[str]:
         """The manifests that are visible now, oldest first. Raises StoreError."""
+        return sorted(filter(layout.parse_snapshot_name, self._listed()))
+
+    def _listed(self) -> list[str]:
         try:
             with atomic.explained("read", layout.snapshots(self._root)):
-                return sorted(filter(layout.parse_snapshot_name, os.listdir(layout.snapshots(self._root))))
+                return os.listdir(layout.snapshots(self._root))
         except FileNotFoundError:
             return []
 
+    def names_of(self, snapshot_id: str) -> list[str]:
+        """The manifests of one snapshot, whoever signed them: one, or none. Raises StoreError."""
+        ending = f"-{snapshot_id}.json"
+        return [name for name in self._listed() if name.endswith(ending) and layout.parse_snapshot_name(name)]
+
     def newest_name(self) -> str:
         """The name of the newest manifest; of none, a name with the number 0. Raises StoreError."""
-        try:
-            with atomic.explained("read", layout.snapshots(self._root)):
-                newest = max(os.listdir(layout.snapshots(self._root)), default="")
-        except FileNotFoundError:
-            newest = ""
+        newest = max(self._listed(), default="")
         return newest if layout.parse_snapshot_name(newest) else (self.names() or ["0"])[-1]
 
     def snapshots(self, notebook: str | None = None) -> list[Snapshot]:
@@ -207,7 +211,8 @@ class Catalog:
         with atomic.explained("forget", self.path(name)):
             self.path(name).unlink(missing_ok=True)
             atomic.sync_folder(layout.snapshots(self._root))
-        self._refresh()
+        if self._entries is not None:
+            self._entries = {other: entry for other, entry in self._entries.items() if other != name}
 
     def _refresh(self, remembered: Mapping[str, Record] | None = None) -> dict[str, Entry]:
         """Read what is new, unless the index remembers it; drop what is gone; the rest stays as it was read."""
@@ -244,11 +249,12 @@ class Catalog:
 
     def _files(self) -> dict[str, Signature]:
         """The manifests that are visible now, and their signatures. Raises StoreError."""
-        found, folder = {}, layout.snapshots(self._root)
+        found, folder, known = {}, layout.snapshots(self._root), self._entries or {}
         with contextlib.suppress(FileNotFoundError), atomic.explained("read", folder), os.scandir(folder) as files:
-            for file in filter(lambda file: layout.parse_snapshot_name(file.name), files):
-                with contextlib.suppress(FileNotFoundError):
-                    found[file.name] = signature(file.stat(follow_symlinks=False))
+            for file in files:
+                if file.name in known or layout.parse_snapshot_name(file.name):
+                    with contextlib.suppress(FileNotFoundError):
+                        found[file.name] = signature(file.stat(follow_symlinks=False))
         return found
 
     def _entry(self, name: str, file: Signature) -> Entry | None:

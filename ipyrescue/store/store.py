@@ -8,10 +8,11 @@ Reading creates, locks and writes nothing, so a read-only store restores.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ipyrescue import cells
@@ -103,6 +104,12 @@ class Store:
         """What `snapshots` and `unreadable` return, by one look at the store."""
         return self.catalog.everything()
 
+    def whole(self, snapshots: Iterable[Snapshot]) -> Iterator[Snapshot]:
+        """Each of *snapshots* with all that its manifest says; those that are damaged are left out."""
+        for snapshot in snapshots:
+            with contextlib.suppress(CorruptError):
+                yield dataclasses.replace(snapshot)
+
     def read_all(self) -> None:
         """Read and check every manifest now, whatever is remembered of it. Raises StoreError."""
         self.catalog.read_all()
@@ -110,9 +117,8 @@ class Store:
     def load(self, name_or_id: str) -> Snapshot:
         """The snapshot with this file name or full id. Raises SnapshotNotFoundError, or its own error."""
         identifier = name_or_id.removesuffix(".json")[-16:]
-        for name in self.catalog.names():
-            if name[11:27] == identifier:
-                return self.catalog.whole(name)
+        for name in self.catalog.names_of(identifier):
+            return self.catalog.whole(name)
         raise SnapshotNotFoundError(f"There is no snapshot {name_or_id}. Type %snapshots or `ipyrescue ls` to see all.")
 
     def find(self, spec: str, notebook: str | None = None) -> Snapshot:
@@ -209,7 +215,7 @@ class Store:
 
     def _names_of(self, snapshot_id: str, verb: str) -> list[str]:
         """The manifests of a snapshot, whoever signed them. Raises SnapshotNotFoundError."""
-        names = [name for name in self.catalog.names() if name[11:27] == snapshot_id]
+        names = self.catalog.names_of(snapshot_id)
         if not names:
             raise SnapshotNotFoundError(f"There is no snapshot {snapshot_id} to {verb}. `ipyrescue ls` lists all.")
         return names

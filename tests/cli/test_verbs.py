@@ -12,6 +12,9 @@ from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import MEANINGS, Exit
 from ipyrescue.manifest import Frame, Skipped, Variable
 from ipyrescue.store import Store, layout
+from ipyrescue.store.brief import said_of
+from ipyrescue.store.index import Index, Record
+from ipyrescue.store.pack import signature
 from tests.cli.conftest import a_snapshot
 
 
@@ -614,3 +617,15 @@ def test_piped_output_is_plain_whatever_the_terminal(make):
     assert "a" * 300 + ".ipynb" in result.stdout
     assert "\x1b" not in result.stdout
     assert len(result.stdout.splitlines()) == 2
+
+
+def test_verify_believes_nothing_that_is_remembered(store, make):
+    """Rot leaves no time behind: a list may call a damaged manifest good, verify reads it."""
+    snapshots = [make() for _ in range(6)]
+    path = store.catalog.path(layout.snapshot_name(snapshots[0].sequence, snapshots[0].id))
+    damage_manifest(store, snapshots[0])
+    Index(store.root, store.id, store.key).add({path.name: Record(signature(path.lstat())[1:], said_of(snapshots[0]))})
+
+    assert run("ls").exit_code == Exit.OK
+    assert "damaged" not in run("ls").stdout
+    assert run("verify").exit_code == Exit.DAMAGED

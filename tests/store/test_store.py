@@ -329,7 +329,7 @@ def test_two_processes_may_forget_the_same(store, key, save, monkeypatch):
     snapshot = save(store, b"content")
     other = Store.open(store.root, key)
     (name,) = os.listdir(store.root / "snapshots")
-    monkeypatch.setattr(other.catalog, "names", lambda: [name])
+    monkeypatch.setattr(other.catalog, "names_of", lambda _: [name])
     store.forget(snapshot.id)
 
     other.forget(snapshot.id)

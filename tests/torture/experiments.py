@@ -126,6 +126,7 @@ EXPERIMENTS = (
         mounting.missing,
         "fuse",
     ),
+    Experiment(
         "Rot: bytes flipped, files cut, swapped, missing, replayed",
         "All of it is found before anything is unpickled, the damaged one named, the older one restored",
         rot.run,
