@@ -72,6 +72,26 @@ def _verify(
         damaged |= {snapshot.id for snapshot in wanted if store.verify(snapshot)}
 
 
+def verify_for(
+    store: Store,
+    snapshots: list[Snapshot],
+    going: Callable[[frozenset[str]], tuple[Snapshot, ...]],
+    *,
+    reads: bool,
+) -> frozenset[str]:
+    """Verify what must be so that what *going* says, of verified ones, may go; return the ids of what is whole.
+
+    Unless it *reads*, only what is known already counts.
+    """
+
+    def unread(verified: frozenset[str], damaged: frozenset[str]) -> tuple[Snapshot, ...]:
+        whole = [s for s in snapshots if s.consistent and s.id not in damaged]
+        enough = not reads or going(verified) == going(frozenset(s.id for s in whole))
+        return () if enough else tuple(s for s in whole[:FLOOR] if s.id not in verified)
+
+    return _verify(store, snapshots, unread)
+
+
 def sort_out(store: Store, notebook: str, policy: Policy) -> dict[str, tuple[str, ...]]:
     """Why each snapshot of *notebook* stays under *policy*, by id, newest first; those without a reason may go.
 
