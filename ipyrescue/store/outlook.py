@@ -18,6 +18,8 @@ from ipyrescue.store.store import Store
 from ipyrescue.store.upkeep import unfinished, verify_for
 from ipyrescue.wording import count
 
+_MOST_DEAD = 0.1
+
 
 @dataclass(frozen=True)
 class Outlook:
@@ -92,7 +94,8 @@ def make_room(
     for snapshot in dropped:
         store.forget(snapshot.id)
     if dropped:
-        prune(store)
+        # What was forgotten may share its pack with small things that live: without holes nothing would be freed.
+        prune(store, max_dead=_MOST_DEAD)
     return dropped
 
 

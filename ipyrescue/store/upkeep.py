@@ -17,6 +17,7 @@ from ipyrescue.store.retention import FLOOR, Policy, Retention, kept_because, to
 from ipyrescue.store.store import Store
 from ipyrescue.store.usage import disk_bytes
 
+_MOSTLY_DEAD = 0.5
 _BURY_SECONDS = 7 * 86_400.0
 
 
@@ -24,10 +25,12 @@ def tidy(store: Store, notebook: str, retention: Retention, *, current: str) -> 
     """Apply *retention* to one notebook's snapshots and prune; return those that were forgotten.
 
     *current* is the incarnation that is writing. What must be verified by reading before something older may go
-    is verified here. Raises `StoreError`.
+    is verified here. Raises `StoreError`. Where packs take more than they may, those that are mostly dead are freed of
+    that: one small thing that lives on would keep all that was forgotten of its pack.
     """
     forgotten = forget_by(store, notebook, retention, current=current)
-    prune(store)
+    limit = retention.max_size_bytes
+    prune(store, max_dead=_MOSTLY_DEAD if limit is not None and used_bytes(store.root) > limit else None)
     bury(store)
     return forgotten
 

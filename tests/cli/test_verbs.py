@@ -110,9 +110,9 @@ def test_the_shape_of_ls_is_stable(store, make):
     _, document = run_json("ls")
 
     keys = [
-        "id", "sequence", "state", "error", "pinned", "verified_at", "notebook", "incarnation", "created", "label", "trigger", "cut",
-        "consistent", "reason", "cell", "host", "variable_count", "import_count", "skipped_count", "size_bytes",
-        "new_bytes", "pause_seconds",
+        "id", "sequence", "state", "error", "pinned", "verified_at", "notebook", "incarnation", "created", "label",
+        "trigger", "cut", "consistent", "reason", "cell", "host", "variable_count", "import_count", "skipped_count",
+        "size_bytes", "new_bytes", "pause_seconds",
     ]  # fmt: skip
     assert list(document) == ["store", "snapshots"]
     assert [list(s) for s in document["snapshots"]] == [keys, keys]

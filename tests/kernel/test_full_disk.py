@@ -266,9 +266,9 @@ def check_thinning_in_advance(kernel: Kernel, root: Path, foreseen: str) -> None
     wait_until(lambda: foreseen in kernel.value("panel()"), foreseen)
     assert foreseen in kernel.run("%checkpoint_vars --status").text
     before = [s.id for s in store.snapshots()]
-    kernel.run(NEXT)
+    said = kernel.run(NEXT).text
     after = [s.id for s in store.snapshots()]
-    assert after[0] not in before
+    assert after[0] not in before, said
     assert before[-1] not in after, "the oldest went"
     assert before[:2] == after[1:3]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
 from ipyrescue.store import Store
 from ipyrescue.store.outlook import Outlook, make_room, outlook
 from ipyrescue.store.retention import Retention, expected_bytes
-from ipyrescue.store.upkeep import used_bytes
+from ipyrescue.store.upkeep import tidy, used_bytes
 from tests.store.conftest import snapshot_of
 
 KERNEL = "1" * 16
@@ -94,6 +95,25 @@ def test_what_goes_frees_what_was_lacking(store, five):
     make_room(store, "a.ipynb", Retention(), most_bytes=MUCH, free_bytes=0, current=KERNEL)
 
     assert before - used_bytes(store.root) >= SIZE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="holes are made on Linux")
+@pytest.mark.parametrize("by", ["make_room", "tidy"])
+def test_one_small_thing_that_lives_on_keeps_no_room_taken(store, save, by):
+    """As the random streams of a session do, that are in the pack of its first snapshot, and in every later one."""
+    made = [save(store, b"small" * 100, os.urandom(SIZE)) for _ in range(4)]
+    for snapshot in made:
+        store.verify(snapshot)
+    before = used_bytes(store.root)
+
+    if by == "make_room":
+        make_room(store, "a.ipynb", Retention(), most_bytes=MUCH, free_bytes=0, current=KERNEL)
+    else:
+        tidy(store, "a.ipynb", Retention(max_size_bytes=3 * SIZE + 1000), current=KERNEL)
+
+    assert [s.id for s in store.snapshots()] == [s.id for s in reversed(made[1:])]
+    assert before - used_bytes(store.root) >= SIZE // 4096 * 4096
+    assert [store.verify(s) for s in store.snapshots()] == [[], [], []]
 
 
 @pytest.mark.parametrize(
