@@ -52,7 +52,8 @@ def protection(
             "not_loaded", "not protected", f"This kernel has not loaded ipyrescue: %load_ext ipyrescue. {_HINT}"
         )
     judged = _judged(life, now, aged)
-    return judged if life.damage is None else replace(judged, text=f"{judged.text} {clean(life.damage)}")
+    beside = "".join(f" {clean(text)}" for text in (life.damage, life.outlook) if text is not None)
+    return replace(judged, text=judged.text + beside)
 
 
 def _judged(life: Life, now: float, aged: Callable[[float], str]) -> Protection:

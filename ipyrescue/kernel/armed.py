@@ -23,6 +23,7 @@ from ipyrescue.capture.safepoint import SafePoints
 from ipyrescue.capture.schedule import Costs, Schedule, due, due_inside, slowdown_seconds, stretched_seconds
 from ipyrescue.capture.standstill import standstill
 from ipyrescue.errors import RescueError
+from ipyrescue.kernel.foresight import Foresight
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
 from ipyrescue.kernel.obstacle import Obstacle
@@ -85,6 +86,7 @@ class Armed:
         self._trigger: str | None = None
         self._outside = Outside(self._place)
         self._obstacle = Obstacle(notebook.room)
+        self._foresight = Foresight(notebook)
         self._farewell = life.farewell(self._leave)
         self._pending_since: float | None = None
         self._read: FrameType | None = None
@@ -383,6 +385,8 @@ class Armed:
         self._look_outside()
         if self._obstacle.is_less(self.interval_seconds):
             self._want("every")
+        if not self._is_saving() and self._foresight.look(self.settings, self.last_snapshot):
+            self._life.foresees(self._foresight.outlook)
         self._tell_soon()
         if self._read is not None:
             self.points.wake(self._let_go)

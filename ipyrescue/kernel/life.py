@@ -205,6 +205,11 @@ class LifeRecorder:
         if self._life is not None and self._life.damage != damage:
             self._change(damage=redacted(damage)[:1000] if damage is not None else None)
 
+    def foresees(self, outlook: str | None) -> None:
+        """Note that there is too little room for the next snapshot, and what will go for it; None: there is enough."""
+        if self._life is not None and self._life.outlook != outlook:
+            self._change(outlook=outlook)
+
     def writes(self, pid: int | None) -> None:
         """Note which process of ours is writing a snapshot; None when none is. The next kernel waits for it."""
         started = lives.process_facts(pid).start_ticks if pid is not None else None

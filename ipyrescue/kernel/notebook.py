@@ -38,6 +38,7 @@ from ipyrescue.selection import Occasion, Origin, made_by_user
 from ipyrescue.settings import Configuration, format_duration, format_size
 from ipyrescue.store import Store, filesystems, lives, signing
 from ipyrescue.store.catalog import Foreign, Unreadable
+from ipyrescue.store.outlook import Outlook, make_room, outlook
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.room import Room, room
@@ -84,6 +85,8 @@ class Notebook:
         self.has_restored = False
         self.code = ScriptCode(shell) if isinstance(shell, Script) else CellCode(shell, self.cells)
         self.frames = Frames()
+        self.untidied: str | None = None
+        """Why what is too old was not cleared away after the last snapshot."""
         self._shell = shell
         self._configuration = configuration
         self._started_in = Path(working_directory())
@@ -264,9 +267,34 @@ class Notebook:
         """The rest of a checkpoint: put, commit, then forget and free what is too old. May run beside the kernel."""
         self._refuse_the_impossible(draft)
         store = self.store()
+        self._make_room(store, draft)
         snapshot = checkpointing.write(self._with_repository(draft), store)
-        tidy(store, snapshot.notebook, self.retention(snapshot.settings), current=self.incarnation)
+        try:
+            tidy(store, snapshot.notebook, self.retention(snapshot.settings), current=self.incarnation)
+            self.untidied = None
+        except StoreError as error:  # it is saved all the same
+            self.untidied = str(error)
         return snapshot
+
+    def _make_room(self, store: Store, draft: Draft) -> None:
+        with contextlib.suppress(StoreError):  # perhaps there is room enough without
+            make_room(
+                store,
+                draft.snapshot.notebook,
+                self.retention(draft.snapshot.settings),
+                most_bytes=draft.size_bytes,
+                free_bytes=self.free_bytes(),
+                current=self.incarnation,
+            )
+
+    def outlook(self, wanted: Settings) -> Outlook | None:
+        """What the next snapshot finds where there is too little room for it; None where there is enough.
+
+        Raises StoreError, OSError.
+        """
+        retention, free = self.retention(wanted), self.free_bytes()
+        notebook = self.identity.notebook
+        return outlook(self.store(), notebook, retention, free_bytes=free, current=self.incarnation)
 
     def _with_repository(self, draft: Draft) -> Draft:
         """Note from which commit the session ran: not in the pause, since git is asked."""

@@ -61,6 +61,8 @@ class PanelReport(Report):
             told.append(Line(f"Inside this cell it is paused: {judged.paused}.", "warning"))
         if self.state.life is not None and self.state.life.damage is not None:
             told.append(Line(clean(self.state.life.damage), "error"))
+        if self.state.life is not None and self.state.life.outlook is not None:
+            told.append(Line(clean(self.state.life.outlook), "warning"))
         if self.state.tally is not None and self.state.tally.oldest is not None:
             told.append(Line(read_back_line(self.state.tally, self.state.now), "hint"))
         return told
@@ -82,6 +84,7 @@ class PanelReport(Report):
             "slowdown_seconds": life.slowdown_seconds if life is not None else None,
             "inside": life.inside if life is not None else None,
             "damage": life.damage if life is not None else None,
+            "outlook": life.outlook if life is not None else None,
             "verified": tally_as_json(self.state.tally),
         }
 

@@ -17,6 +17,7 @@ from ipyrescue.kernel.verified import in_words, read_back_line, tally_as_json
 from ipyrescue.manifest import Settings, Skipped, Snapshot, local_name
 from ipyrescue.settings import format_age, format_duration, format_size
 from ipyrescue.store.lives import Memory
+from ipyrescue.store.outlook import Outlook
 from ipyrescue.store.scrub import Tally
 from ipyrescue.wording import CUTS, CUTS_INSIDE, age, count, listed
 
@@ -191,6 +192,7 @@ class StatusReport(Report):
     slowdown_seconds: float | None = None
     writer: str | None = None
     tally: Tally | None = None
+    outlook: Outlook | None = None
 
     def lines(self) -> list[Line]:
         """Say whether snapshots are made, when the last one was, and what is wrong."""
@@ -198,6 +200,8 @@ class StatusReport(Report):
         if self.armed and self.protection is not None and self.judged != "failing":
             told.append(Line(self.protection, "success" if self.judged == "protected" else "error"))
         told.append(Line(self._last()))
+        if self.outlook is not None:
+            told.append(Line(f"{self.outlook}", "warning"))
         if self.tally is not None and self.tally.oldest is not None:
             told.append(Line(read_back_line(self.tally, self.now)))
         if self.tally is not None and self.tally.damaged:
@@ -228,6 +232,7 @@ class StatusReport(Report):
         fields["last"] = snapshot_as_json(self.last) if self.last else None
         fields["memory"] = dataclasses.asdict(self.memory) if self.memory else None
         lists = {"warnings": list(self.warnings), "pauses": list(self.pauses)}
+        fields["outlook"] = str(self.outlook) if self.outlook is not None else None
         fields["verified"] = tally_as_json(fields.pop("tally"))
         return {"report": "status", "armed": self.armed, **fields, **lists}
 

@@ -164,6 +164,7 @@ def status(recorder: Recorder) -> Report:
         last=next(iter(mine), None),
         made=sum(s.incarnation == notebook.incarnation for s in mine),
         protection=judged.text,
+        outlook=notebook.outlook(_effective(recorder)) if armed is not None else None,
         judged=judged.state,
         pauses=tuple(s.pause_seconds for s in mine[:_SHOWN_PAUSES] if s.incarnation == notebook.incarnation),
         slowdown_seconds=life.slowdown_seconds if life is not None else None,
@@ -182,6 +183,8 @@ def _weaknesses(recorder: Recorder) -> Iterator[str]:
         yield recorder.life.warning
     if recorder.shortage:
         yield f"The last snapshot was written while your code waited: {recorder.shortage}."
+    if recorder.notebook.untidied:
+        yield f"The last snapshot is saved, but what is too old was not cleared away. {recorder.notebook.untidied}"
     if not recorder.notebook.fence.available:
         yield "On this system an object that crashes or hangs the process that pickles it does so to the kernel."
 

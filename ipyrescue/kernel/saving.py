@@ -184,6 +184,7 @@ class Saver:
         self._notebook.fence.denied.update({(kind, at): (how, when) for kind, at, how, when in verdict["denied"]})
         store = self._notebook.store()
         store.proofs.learn(verdict["proofs"])
+        self._notebook.untidied = verdict["untidied"]
         return store.load(verdict["id"])
 
     def _learns_from(self, ticket: ChildTicket | Ticket[Snapshot]) -> bool:
@@ -219,4 +220,5 @@ def _in_child(
     except NotInAChild as reason:
         return json.dumps({"kind": reason.lacks}).encode()
     denied = [[*key, *how] for key, how in notebook.fence.denied.items() if key not in known]
-    return json.dumps({"kind": "saved", "id": snapshot.id, "proofs": store.proofs.news(), "denied": denied}).encode()
+    said = {"kind": "saved", "id": snapshot.id, "proofs": store.proofs.news(), "denied": denied}
+    return json.dumps({**said, "untidied": notebook.untidied}).encode()

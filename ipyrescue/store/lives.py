@@ -71,13 +71,13 @@ class Life:
     Moments are ISO 8601 with a zone. *ended* says how it ended cleanly. *every_seconds* and *armed_at* are set while it
     makes snapshots by itself, *saved_at* is its last good one, which holds all that was done until *saved_through*, and
     *failure* the sentence of attempts that failed since; *protected_since* is when that protection began, None while
-    there is none. *damage* is a sentence on snapshots of its notebook that were found damaged. *interval_seconds* is
-    the interval in force, longer than *every_seconds* where a snapshot, with its *pause_seconds* and the
-    *slowdown_seconds* that training lost while it was written, would cost too much; *inside* says why none can be made
-    inside the running cell just now. *restoring* is the snapshot that is being restored, *restoring_device* the device
-    it is forced to. *cell_ids* are the front end's names of the last cells. *writer_pid* is the process that is writing
-    a snapshot just now, and may outlive the kernel. *loops* are what the running loops stood at when it was looked at
-    last, outermost first: `train 12/100`.
+    there is none. *damage* is a sentence on snapshots of its notebook that were found damaged, *outlook* one on what
+    the next snapshot lacks. *interval_seconds* is the interval in force, longer than *every_seconds* where a snapshot,
+    with its *pause_seconds* and the *slowdown_seconds* that training lost while it was written, would cost too much;
+    *inside* says why none can be made inside the running cell just now. *restoring* is the snapshot that is being
+    restored, *restoring_device* the device it is forced to. *cell_ids* are the front end's names of the last cells.
+    *writer_pid* is the process that is writing a snapshot just now, and may outlive the kernel. *loops* are what the
+    running loops stood at when it was looked at last, outermost first: `train 12/100`.
 
     After death: *restored* is the snapshot that brought its variables back; *dismissed*: the user does not want
     them back; *exit_code* (negative: a signal), *died_at* and *restarts* are what a Jupyter server saw; *cause* is
@@ -112,6 +112,7 @@ class Life:
     saved_through: str | None = None
     failure: str | None = None
     damage: str | None = None
+    outlook: str | None = None
     protected_since: str | None = None
     interval_seconds: float | None = None
     pause_seconds: float | None = None

@@ -20,6 +20,8 @@ from ipyrescue.manifest import Snapshot
 FLOOR = 2
 """So many newer snapshots must be verified before one goes."""
 
+_LAST = 3
+
 
 @dataclass(frozen=True)
 class Retention:
@@ -103,6 +105,43 @@ def to_forget(
     wanted = _wanted(newest_first, retention, current, unrestored, now)
     kept = _shrunk(newest_first, wanted | promised, promised, retention.max_size_bytes)
     return tuple(snapshot for snapshot in reversed(newest_first) if snapshot.id not in kept)
+
+
+def to_make_room(
+    snapshots: Sequence[Snapshot],
+    lacking_bytes: int,
+    *,
+    current: str,
+    unrestored: AbstractSet[str],
+    pinned: AbstractSet[str],
+    verified: AbstractSet[str],
+) -> tuple[Snapshot, ...] | None:
+    """The oldest that may go so that so many bytes become free, oldest first; None where not so many can.
+
+    What is wanted (`keep`, hours, days) yields; what is promised does not. The rest is as in `to_forget`.
+    """
+    newest_first = _ordered(snapshots)
+    promised = _promised(newest_first, current, unrestored, pinned) | _floor(newest_first, verified)
+    allowed_bytes = taken_bytes(newest_first) - lacking_bytes
+    kept = _shrunk(newest_first, {s.id for s in newest_first}, promised, allowed_bytes)
+    if taken_bytes(s for s in newest_first if s.id in kept) > allowed_bytes:
+        return None
+    return tuple(s for s in reversed(newest_first) if s.id not in kept)
+
+
+def taken_bytes(snapshots: Iterable[Snapshot]) -> int:
+    """What the blobs of *snapshots* take, each counted once."""
+    return sum({blob.hash: blob.size_bytes for s in snapshots for blob in s.blobs}.values())
+
+
+def expected_bytes(snapshots: Sequence[Snapshot], current: str) -> int:
+    """About how many new bytes the next snapshot of the kernel *current* will bring: the most of its last three.
+
+    A kernel's first one brings all that there is, so it counts only while there is no other. 0: nobody knows.
+    """
+    newest_first = _ordered(snapshots)
+    mine = _of(newest_first, current) or newest_first[:1]
+    return max((s.new_bytes for s in (mine[:-1] or mine)[:_LAST]), default=0)
 
 
 def to_verify(

@@ -17,6 +17,7 @@ from ipyrescue.store.retention import FLOOR, Policy, Retention, kept_because, to
 from ipyrescue.store.store import Store
 from ipyrescue.store.usage import disk_bytes
 
+_MOSTLY_DEAD = 0.5
 _BURY_SECONDS = 7 * 86_400.0
 
 
@@ -24,10 +25,12 @@ def tidy(store: Store, notebook: str, retention: Retention, *, current: str) -> 
     """Apply *retention* to one notebook's snapshots and prune; return those that were forgotten.
 
     *current* is the incarnation that is writing. What must be verified by reading before something older may go
-    is verified here. Raises `StoreError`.
+    is verified here. Raises `StoreError`. Where packs take more than they may, those that are mostly dead are freed of
+    that: one small thing that lives on would keep all that was forgotten of its pack.
     """
     forgotten = forget_by(store, notebook, retention, current=current)
-    prune(store)
+    limit = retention.max_size_bytes
+    prune(store, max_dead=_MOSTLY_DEAD if limit is not None and used_bytes(store.root) > limit else None)
     bury(store)
     return forgotten
 
@@ -70,6 +73,26 @@ def _verify(
             return verified
         asked |= {snapshot.id for snapshot in wanted}
         damaged |= {snapshot.id for snapshot in wanted if store.verify(snapshot)}
+
+
+def verify_for(
+    store: Store,
+    snapshots: list[Snapshot],
+    going: Callable[[frozenset[str]], tuple[Snapshot, ...]],
+    *,
+    reads: bool,
+) -> frozenset[str]:
+    """Verify what must be so that what *going* says, of verified ones, may go; return the ids of what is whole.
+
+    Unless it *reads*, only what is known already counts.
+    """
+
+    def unread(verified: frozenset[str], damaged: frozenset[str]) -> tuple[Snapshot, ...]:
+        whole = [s for s in snapshots if s.consistent and s.id not in damaged]
+        enough = not reads or going(verified) == going(frozenset(s.id for s in whole))
+        return () if enough else tuple(s for s in whole[:FLOOR] if s.id not in verified)
+
+    return _verify(store, snapshots, unread)
 
 
 def sort_out(store: Store, notebook: str, policy: Policy) -> dict[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from kernels import REPLY_SECONDS, Kernel
 
 from ipyrescue.kernel import obstacle as module
 from ipyrescue.kernel.obstacle import Obstacle
-from ipyrescue.store import Store, signing
+from ipyrescue.store import Store, prune, signing
 from ipyrescue.store.room import Room, room
 
 MakeKernel = Callable[..., Kernel]
@@ -124,6 +124,19 @@ def _refuses(real, fd, data):
 os.write = lambda fd, data: _refuses(_write, fd, data)
 os.writev = lambda fd, data: _refuses(_writev, fd, data)
 """
+
+
+GROWING = """
+%load_ext ipyrescue
+import os, json
+from ipyrescue.kernel.extension import recorder_of
+from ipyrescue.kernel.panel import PanelReport
+def panel():
+    return repr(PanelReport(recorder_of(get_ipython()).armed.panel_state()))
+data, step = os.urandom(6_000_000), 0
+%checkpoint_vars data step every=1h -x panel
+"""
+NEXT = "data = os.urandom(6_000_000); step += 1\n%checkpoint_vars"
 
 
 def noted(folder: Path) -> tuple[int, str]:
@@ -242,6 +255,69 @@ def test_a_real_disk_that_is_filled_emptied_and_read_only(make_kernel: MakeKerne
         store = Store.open(root, signing.load_key())
         assert [store.verify(snapshot) for snapshot in store.snapshots()] == [[]] * len(store.snapshots())
         assert len(store.snapshots()) >= 2
+    finally:
+        while os.path.ismount(disk):
+            subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def check_thinning_in_advance(kernel: Kernel, root: Path, foreseen: str) -> None:
+    """The panel says what will go before it does; the next snapshot is made, and two whole ones stay throughout."""
+    store = Store.open(root, signing.load_key())
+    wait_until(lambda: foreseen in kernel.value("panel()"), foreseen)
+    assert foreseen in kernel.run("%checkpoint_vars --status").text
+    before = [s.id for s in store.snapshots()]
+    said = kernel.run(NEXT).text
+    after = [s.id for s in store.snapshots()]
+    assert after[0] not in before, said
+    assert before[-1] not in after, "the oldest went"
+    assert before[:2] == after[1:3]
+
+
+@pytest.mark.slow
+def test_max_size_is_made_room_for_in_advance(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    kernel = make_kernel(IPYRESCUE_MAX_SIZE="20MB")
+    kernel.run(GROWING)
+    for _ in range(2):
+        kernel.run(NEXT)
+    check_thinning_in_advance(kernel, tmp_path / ".ipyrescue", "that snapshots may take: 1 older one will go first.")
+    kernel.kill()
+
+
+@pytest.mark.system
+def test_low_disk_is_told_in_advance_and_made_room_on(make_kernel: MakeKernel, tmp_path: Path) -> None:
+    """A tmpfs of 40 MB and snapshots of 6: somebody else fills it, older ones go; fills it more, and saving stops."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m,mode=0700", "none", disk], check=True)
+    root = disk / "store"
+
+    def leave(free_bytes: int) -> None:
+        with open(disk / "filler", "ab") as file:
+            file.write(bytes(room(root).free_bytes - free_bytes))
+
+    try:
+        kernel = make_kernel(IPYRESCUE_STORE=str(root), IPYRESCUE_MAX_SIZE="1GB")
+        kernel.run(GROWING)
+        for _ in range(3):
+            kernel.run(NEXT)
+        leave(3_000_000)
+        check_thinning_in_advance(kernel, root, "are free: 1 older one will go first.")
+
+        leave(1_000_000)
+        kernel.run("%checkpoint_vars --status")
+        store = Store.open(root, signing.load_key())
+        for snapshot in store.snapshots()[2:]:
+            store.forget(snapshot.id)
+        prune.prune(store)
+        leave(1_000_000)
+        wait_until(lambda: "so saving stops" in kernel.value("panel()"), "said before it fails")
+        before = store.snapshots()
+        refused = kernel.try_run(NEXT).text
+        assert "No snapshot was made" in refused or "no space left" in refused, refused
+        assert store.snapshots() == before
+        assert [store.verify(s) for s in before] == [[], []]
+        wait_until(lambda: leftovers(root) == [], root)
+        kernel.kill()
     finally:
         while os.path.ismount(disk):
             subprocess.run(["umount", "--lazy", disk], check=True)
