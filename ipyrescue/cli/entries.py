@@ -20,7 +20,7 @@ from ipyrescue.errors import (
 )
 from ipyrescue.manifest import Snapshot
 from ipyrescue.settings import format_age
-from ipyrescue.store import Store, atomic, layout, signing
+from ipyrescue.store import Store, layout, signing
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.verify import incomplete
 
@@ -73,9 +73,7 @@ def open_store(path: Path | None, *, need_key: bool) -> Store:
 
 
 def _require_store(root: Path) -> None:
-    with atomic.explained("read", root):
-        there = (root / "format.json").exists()
-    if there:
+    if layout.is_store(root):
         return
     inside = root / DEFAULT_FOLDER
     if (inside / "format.json").exists():

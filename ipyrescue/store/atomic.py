@@ -218,15 +218,15 @@ def _free(path: Path) -> str:
         return "free space unknown"
 
 
-def _chmod(fd: int, mode: int) -> None:
-    if sys.platform != "win32":
-        os.fchmod(fd, mode)
-
-
 def _mode_in(folder: Path, mode: int) -> int:
     """*mode*, and the same for the group where *folder* is one that a group shares: set-group-ID, group-writable."""
     shared = stat.S_ISGID | stat.S_IWGRP
     return mode | (mode & 0o600) >> 3 if os.stat(folder).st_mode & shared == shared else mode
+
+
+def _chmod(fd: int, mode: int) -> None:
+    if sys.platform != "win32":
+        os.fchmod(fd, mode)
 
 
 def _name(path: Path, final: Path) -> None:

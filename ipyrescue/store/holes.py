@@ -35,6 +35,11 @@ def punch(path: Path, ranges: Iterable[Range]) -> bool:
     return True
 
 
+def are_refused(status: os.stat_result) -> bool:
+    """Whether the file is another user's, who alone could make it writable for the moment that this takes."""
+    return sys.platform != "win32" and os.geteuid() not in (0, status.st_uid)
+
+
 def _open_writable(path: Path) -> int:
     """Open a pack that nobody may write; it is so again before a byte of it is touched. Raises OSError, StoreError."""
     reading, status = atomic.open_regular(path)

@@ -213,6 +213,12 @@ def create(root: Path) -> str:
     return read_store_id(root)
 
 
+def is_store(root: Path) -> bool:
+    """Whether a store is at *root*, whatever it is worth. Raises StoreError where nobody may look."""
+    with atomic.explained("read", root):
+        return (root / "format.json").exists()
+
+
 def read_store_id(root: Path) -> str:
     """The id in `format.json`. Writes nothing. Raises StoreError, CorruptError, StoreFormatError."""
     path = root / "format.json"

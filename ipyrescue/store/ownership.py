@@ -100,11 +100,6 @@ def shared_gid(root: Path) -> int | None:
     return mark.st_gid if plain and mark.st_uid == folder.st_uid and mark.st_gid == folder.st_gid else None
 
 
-def is_of_another(status: os.stat_result) -> bool:
-    """Whether only somebody else may change the modes of a file."""
-    return sys.platform != "win32" and os.geteuid() not in (0, status.st_uid)
-
-
 def folder_refusal(path: Path, gid: int | None) -> str | None:
     """Why nothing is written to a folder of a store that the group *gid* shares, or nobody; None where it is."""
     if sys.platform == "win32":

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from ipyrescue.errors import RescueError, StoreBusyError, StoreError, UntrustedError
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import atomic, holes, layout, lock, ownership, pins, usage
+from ipyrescue.store import atomic, holes, layout, lock, pins, usage
 from ipyrescue.store.usage import PackUse
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _repack(sparse: tuple[PackUse, ...], advance: Advance) -> tuple[list[int], d
         # The drafts are gone by now, so a second name is somebody else's: a backup made of hard links.
         if use.path.lstat().st_nlink > 1:
             reason = "has a second name (a backup by hard links?), in which bytes would be lost"
-        elif ownership.is_of_another(use.path.lstat()):
+        elif holes.are_refused(use.path.lstat()):
             reason = "was written by another member of the group, who can repack it"
         elif not holes.punch(use.path, use.dead()):
             reason = "is on a file system that cannot make holes"
