@@ -209,6 +209,28 @@ def test_members_of_a_group_write_and_read_each_others(team):
     assert as_user(BOB, contents, root, key) == ["alice's", "alice's"]
 
 
+def test_a_member_repacks_only_what_is_that_members(team):
+    """Holes need a pack to be writable for a moment, and only its owner changes its mode."""
+    root, key = team
+
+    def save_two():
+        return save_to(Store.open(root, signing.load_key(key)), b"a" * 9000, b"b" * 9000).id
+
+    mixed = as_user(BOB, save_two)
+    as_user(ALICE, saved, root, key, "a" * 9000)
+    as_user(BOB, lambda: Store.open(root, signing.load_key(key)).forget(mixed))
+
+    def repack():
+        done = prune(Store.open(root, signing.load_key(key)), max_dead=0.1)
+        return done.repacked, list(done.left)
+
+    assert as_user(ALICE, repack) == [0, ["was written by another member of the group, who can repack it"]]
+    assert as_user(BOB, repack) == [1, []]
+    (pack,) = (root / "packs").iterdir()
+    assert stat.S_IMODE(pack.stat().st_mode) == 0o440
+    assert as_user(ALICE, contents, root, key) == ["a" * 9000]
+
+
 def test_members_ask_each_others_kernels(team):
     """`ipyrescue now` of a colleague's notebook, and the answer."""
     root, _ = team
