@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ipyrescue.store import atomic
+
 CURRENT = "log"
 LIMIT_BYTES = 64 << 20
 TOTAL_BYTES = 1 << 30
@@ -261,10 +263,10 @@ class Writer:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """A file of a log for reading, unpacked. Raises OSError."""
+    """A file of a log for reading, unpacked. Raises OSError; CorruptError for what is no plain file."""
     if path.suffix == ".gz":
         return gzip.open(path)  # type: ignore[return-value]
-    return open(path, "rb", buffering=0, opener=lambda name, flags: os.open(name, flags | _FLAGS))
+    return os.fdopen(atomic.open_regular(path)[0], "rb", buffering=0)
 
 
 def _private(name: str, flags: int) -> int:

@@ -90,6 +90,7 @@ def _small_files(nest: Nest) -> Sequence[Path]:
         layout.trace_path(root, KERNEL, "fault"),
         *mail,
         run / RECORD_NAME,
+        run / "log",
         *pins,
         *drafts,
     )

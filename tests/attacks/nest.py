@@ -108,12 +108,16 @@ def copied(template: Nest, folder: Path) -> Iterator[Nest]:
         shutil.rmtree(folder)
 
 
+class Hung(BaseException):
+    """Something did not end. No OSError, as TimeoutError is one, which what hangs may be ready for."""
+
+
 @contextmanager
 def deadline(seconds: int = DEADLINE_SECONDS) -> Iterator[None]:
-    """End what hangs. Raises TimeoutError, in the middle of whatever the main thread does then."""
+    """End what hangs. Raises Hung, in the middle of whatever the main thread does then."""
 
     def end(*_: object) -> None:
-        raise TimeoutError(f"it hung for {seconds} s")
+        raise Hung(f"for {seconds} s")
 
     before = signal.signal(signal.SIGALRM, end)
     signal.alarm(seconds)

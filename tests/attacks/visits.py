@@ -20,7 +20,7 @@ from attacks.nest import KERNEL, RUN, Attack, Nest, deadline, inventory
 from ipyrescue.cli.app import app
 from ipyrescue.errors import RescueError
 from ipyrescue.incarnations import deaths
-from ipyrescue.runs import record, stopping
+from ipyrescue.runs import record, segments, stopping
 from ipyrescue.store import Store, layout, lives, prune, requests
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.upkeep import tidy
@@ -111,6 +111,10 @@ def _asking(nest: Nest) -> Iterator[str]:
     record.read_all(nest.root)
     stopping.requested(layout.run_folder(nest.root, RUN))
     requests.answered(nest.root, KERNEL)
+    with contextlib.suppress(RescueError, OSError):
+        printed = segments.open_after(layout.run_folder(nest.root, RUN), 0)
+        if printed is not None:
+            printed[1].close()
     with contextlib.suppress(RescueError):
         lives.touch(nest.root, KERNEL)
     with contextlib.suppress(RescueError):

@@ -66,6 +66,7 @@ def test_checkpoint_lines(line, expected):
         ("--undo --json", {"undo": True, "json": True}),
         ("--forget-undo", {"forget_undo": True}),
         ("model* as=old_", {"names": ("model*",), "prefix": "old_"}),
+        ("model from=3f9c --safe as=old_", {"names": ("model",), "source": "3f9c", "safe": True, "prefix": "old_"}),
         ("from=3f9c --trust --json", {"source": "3f9c", "trust": True, "json": True}),
     ],
 )
@@ -151,6 +152,8 @@ def test_snapshots_lines(line, expected):
         (parse_restore, "3f9c", "from=3f9c"),
         (parse_restore, "--all", "goes with `--list`"),
         (parse_restore, "--trust", "from=ID"),
+        (parse_restore, "from=3f9c --safe --trust", "`--safe` and `trust` do not go together"),
+        (parse_restore, "--safe --force", "`--safe` and `force` do not go together"),
         (parse_restore, "form=3f9c", "Did you mean `from=3f9c`?"),
         (parse_snapshots, "diff 3f9c 4d21 5e22", "takes at most two ids"),
         (parse_snapshots, "diff 3f9c latest-2", "Write latest, or latest~2"),
