@@ -13,7 +13,7 @@ from ipyrescue.errors import RescueError, SnapshotNotFoundError
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 from ipyrescue.store.blobs import pack_signature
-from ipyrescue.store.prune import prune
+from ipyrescue.store.prune import hindrance, prune
 from ipyrescue.store.retention import Policy
 from ipyrescue.store.upkeep import sort_out
 
@@ -67,7 +67,10 @@ def free_bytes(store: Store) -> tuple[int, str | None]:
     except RescueError as error:
         return 0, str(error)
     if pruned is None:
-        return 0, "a kernel is writing to the store right now; the next snapshot or forget frees them."
+        return 0, hindrance(store.root) or (
+            "a kernel is writing to the store right now, or its file system has no locks; the next snapshot or forget "
+            "tries again."
+        )
     return pruned.bytes, None
 
 

@@ -95,12 +95,13 @@ def test_max_unused_is_a_percentage(make, text):
 
 def test_prune_says_why_a_lock_is_not_enough(store, make, monkeypatch):
     """On a file system whose locks hold on one machine only, while a kernel of another one may write."""
-    store.forget(make().id)
+    first = make()
     monkeypatch.setattr(filesystems, "of", lambda *_: FileSystem("fuse.sshfs", "me@there:", "/work"))
     lives.write(store.root, lives.Life("b" * 16, "far.ipynb", "notebook", 1, 1, "boot", "ns", "there", "2026-11-21"))
 
-    refused, forced = run("prune"), run("prune", "--force")
+    forgotten, refused, forced = run("forget", first.id[:8], "--yes"), run("prune"), run("prune", "--force")
 
+    assert "On sshfs locks hold on one machine only" in forgotten.stderr
     assert (refused.exit_code, refused.stdout) == (Exit.FAILED, "")
     assert "On sshfs locks hold on one machine only, and a kernel of there may be writing" in refused.stderr
     assert "If nobody else writes there: ipyrescue prune --force" in refused.stderr
