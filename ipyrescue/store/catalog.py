@@ -68,6 +68,7 @@ class Catalog:
         self._root, self._store_id, self._key = root, store_id, key
         self._index = Index(root, store_id, key)
         self._entries: dict[str, Entry] | None = None
+        self._newest: tuple[Signature | None, str] | None = None
         self._owed: frozenset[str] = frozenset()
         self._whole: dict[str, tuple[Signature, Snapshot]] = {}
         secret = derived_key(key, store_id, b"ipyrescue-known-blobs-v1") if key.secret else None
@@ -82,11 +83,11 @@ class Catalog:
         return sorted(filter(layout.parse_snapshot_name, self._listed()))
 
     def _listed(self) -> list[str]:
-        try:
-            with atomic.explained("read", layout.snapshots(self._root)):
-                return os.listdir(layout.snapshots(self._root))
-        except FileNotFoundError:
-            return []
+        folder, names = self._folder(), []
+        with contextlib.suppress(FileNotFoundError), atomic.explained("read", layout.snapshots(self._root)):
+            names = os.listdir(layout.snapshots(self._root))
+        self._newest = folder, max(names, default="")
+        return names
 
     def names_of(self, snapshot_id: str) -> list[str]:
         """The manifests of one snapshot, whoever signed them: one, or none. Raises StoreError."""
@@ -94,9 +95,20 @@ class Catalog:
         return [name for name in self._listed() if name.endswith(ending) and layout.parse_snapshot_name(name)]
 
     def newest_name(self) -> str:
-        """The name of the newest manifest; of none, a name with the number 0. Raises StoreError."""
-        newest = max(self._listed(), default="")
+        """The name of the newest manifest; of none, a name with the number 0. Raises StoreError.
+
+        A cell waits for this, so the folder is not read again while its times say that it is as it was.
+        """
+        if self._newest is None or self._newest[0] != self._folder():
+            self._listed()
+        newest = self._newest[1] if self._newest else ""
         return newest if layout.parse_snapshot_name(newest) else (self.names() or ["0"])[-1]
+
+    def _folder(self) -> Signature | None:
+        try:
+            return signature(os.lstat(layout.snapshots(self._root)))
+        except OSError:
+            return None
 
     def snapshots(self, notebook: str | None = None) -> list[Snapshot]:
         """All that carry our MAC, newest first; of one notebook, or of all. They read their manifests when needed."""

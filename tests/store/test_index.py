@@ -270,6 +270,21 @@ def test_prune_keeps_the_index_small_and_sweeps_its_drafts(store, key, save, mon
     assert Store.open(store.root, key).snapshots() == [saved[-1]]
 
 
+def test_the_next_number_reads_the_folder_only_when_it_changed(store, key, save, monkeypatch):
+    save(store, b"one")
+    really, listed = os.listdir, []
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or really(path))
+    opened = Store.open(store.root, key)
+
+    numbers = [opened.next_sequence() for _ in range(3)]
+    save(store, b"two")
+
+    assert (numbers, opened.next_sequence()) == ([2, 2, 2], 3)
+    (layout.snapshots(store.root) / "zzz.json").touch()
+    assert opened.next_sequence() == 3, "what is no manifest counts for nothing"
+    assert sum(path == layout.snapshots(opened.root) for path in listed) < 8
+
+
 def test_what_was_forgotten_meanwhile_is_said_so(store, key, save):
     snapshot = save(store, b"one")
     (listed,) = Store.open(store.root, key).snapshots()
