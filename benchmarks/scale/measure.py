@@ -45,7 +45,7 @@ def _listed(store: Store) -> dict[str, float]:
 
 def _listed_by_command(store: Store) -> dict[str, float]:
     command = [sys.executable, "-m", "ipyrescue", "ls", "--store", os.fspath(store.root)]
-    return taken(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+    return taken(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
 
 def _saved(store: Store) -> dict[str, float]:
