@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -100,12 +101,25 @@ def age(snapshot: Snapshot) -> str:
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
     pins, packs = store.pins(), lengths(store.root)
-    ours, others = store.everything()
-    found = [
-        *(_of_snapshot(store, snapshot, pins, packs) for snapshot in ours),
-        *(_of_unreadable(store, item, pins) for item in others),
-    ]
+    with _garbage_left():
+        ours, others = store.everything()
+        found = [
+            *(_of_snapshot(store, snapshot, pins, packs) for snapshot in ours),
+            *(_of_unreadable(store, item, pins) for item in others),
+        ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
+
+
+@contextlib.contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Collect no garbage: of ten thousand new objects none is, and looking takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def choose(store: Store, spec: str) -> Entry:
