@@ -190,6 +190,17 @@ def test_an_index_of_another_key_or_store_says_nothing(store, key, save, tmp_pat
     assert not Index(store.root, store.id, Key(b"")).read(), "without a key everything could be forged"
 
 
+@pytest.mark.skipif("older" not in Key.__dataclass_fields__, reason="a key is one key")
+def test_what_a_key_signed_that_is_ours_no_more_is_not_remembered(store, key, save):
+    for number in range(6):
+        save(store, b"%d" % number)
+    new = Key(b"n" * 32, (key,))
+    save(Store.open(store.root, new), b"by the new key")
+
+    assert len(ids(Store.open(store.root, new))) == 7
+    assert len(ids(Store.open(store.root, Key(b"n" * 32)))) == 1
+
+
 @pytest.mark.parametrize("name", ["snapshots", "blobs"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "folder", "unwritable"])
 def test_what_stands_in_its_place_stops_nothing(store, key, save, tmp_path, name, kind, monkeypatch):
