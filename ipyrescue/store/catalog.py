@@ -282,7 +282,8 @@ class Catalog:
         try:
             return self._keep(name, file, self._verified(name))
         except FileNotFoundError:
-            raise _forgotten(name) from None
+            # To whoever holds a list this is no other loss than that of the packs, which may go next.
+            raise CorruptError(str(_forgotten(name))) from None
         except RescueError as error:
             self._entries = {**(self._entries or {}), name: (file, error)}
             raise

@@ -112,8 +112,8 @@ class Store:
         """The snapshot meant by an id prefix, a label, `latest` or `latest~N`. Raises SnapshotNotFoundError."""
         while True:
             found = meant.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
-            with contextlib.suppress(CorruptError):
-                # One whose manifest is damaged is in no list from here on.
+            with contextlib.suppress(CorruptError, SnapshotNotFoundError):
+                # One whose manifest is damaged or gone is in no list from here on.
                 return self.load(found.id)
 
     def get(self, refs: Sequence[BlobRef], into: Sequence[memoryview]) -> None:

@@ -302,5 +302,8 @@ def test_what_was_forgotten_meanwhile_is_said_so(store, key, save):
     store.forget(snapshot.id)
 
     assert listed.id == snapshot.id
-    with pytest.raises(StoreError, match="forgotten meanwhile"):
+    with pytest.raises(CorruptError, match="forgotten meanwhile"):
         _ = listed.groups
+    assert "forgotten meanwhile" in str(store.verify(listed)[0])
+    assert not store.verified(listed)
+    assert list(store.whole([listed])) == []
