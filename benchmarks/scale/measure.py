@@ -30,7 +30,7 @@ def taken(work: Callable[[], object]) -> dict[str, float]:
     before, started = _cpu_seconds(), time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
     return {"seconds": seconds, "cpu_seconds": _cpu_seconds() - before, "peak_bytes": peak}
 
 
@@ -45,7 +45,7 @@ def _listed(store: Store) -> dict[str, float]:
 
 def _listed_by_command(store: Store) -> dict[str, float]:
     command = [sys.executable, "-m", "ipyrescue", "ls", "--store", os.fspath(store.root)]
-    return taken(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+    return taken(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
 
 def _saved(store: Store) -> dict[str, float]:

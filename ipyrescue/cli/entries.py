@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -107,13 +108,26 @@ def age(snapshot: Snapshot) -> str:
 def entries(store: Store) -> list[Entry]:
     """Everything in the store, newest first."""
     pins, packs, scrubbed = store.pins(), lengths(store.root), scrub.read(store.root)
-    ours, others = store.everything()
-    foreign = {item.snapshot.id: item for item in store.foreign()} if others else {}
-    found = [
-        *(_of_snapshot(store, snapshot, pins, scrubbed, packs) for snapshot in ours),
-        *(_of_unreadable(item, pins, foreign) for item in others),
-    ]
+    with _garbage_left():
+        ours, others = store.everything()
+        foreign = {item.snapshot.id: item for item in store.foreign()} if others else {}
+        found = [
+            *(_of_snapshot(store, snapshot, pins, scrubbed, packs) for snapshot in ours),
+            *(_of_unreadable(item, pins, foreign) for item in others),
+        ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
+
+
+@contextlib.contextmanager
+def _garbage_left() -> Iterator[None]:
+    """Collect no garbage: of ten thousand new objects none is, and looking takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def choose(store: Store, spec: str) -> Entry:

@@ -16,6 +16,10 @@ from ipyrescue.settings import format_age, format_size
 from ipyrescue.store.catalog import Foreign
 from ipyrescue.wording import CUTS, age, clock, count, seconds_of
 
+SHOWN = 100
+"""So many snapshots a table shows; a browser takes seconds for thousands."""
+
+_BAD = ("damaged", "foreign")
 _CHANGED = "Changed means that the saved bytes differ; variables that share objects count as changed together."
 
 
@@ -88,18 +92,27 @@ class SnapshotsTable(Report):
         whose = "in this store" if self.every_notebook else f"of {self.notebook}"
         if not self.rows:
             return [Line(f"There are no snapshots {whose}. To make one: %checkpoint_vars")]
-        return [Line(f"{count(len(self.rows), 'snapshot')} {whose}. To take one: %restore_vars from=ID")]
+        told = [Line(f"{count(len(self.rows), 'snapshot')} {whose}. To take one: %restore_vars from=ID")]
+        older = len(self.rows) - len(self._shown)
+        if older:
+            told.append(Line(f"{count(older, 'older one')} not shown here. `ipyrescue ls --all` lists them", "hint"))
+        return told
 
     def table(self) -> Table:
         """Show them as they come; columns in which nothing stands are left out."""
         columns = ("id", "when", "notebook", "label", "trigger", "cell", "cut", "variables", "size", "new", "note")
-        rows = tuple(self._cells(row) for row in self.rows)
+        rows = tuple(self._cells(row) for row in self._shown)
         return Table(columns, rows, numbers=("variables", "size", "new")).without_empty()
 
     def as_json(self) -> dict[str, Any]:
         """Return every row under the names of its fields."""
         rows = [dataclasses.asdict(row) for row in self.rows]
         return {"report": "snapshots", "notebook": self.notebook, "snapshots": rows}
+
+    @property
+    def _shown(self) -> list[SnapshotRow]:
+        """The newest, and whatever is not as it should be."""
+        return [row for position, row in enumerate(self.rows) if position < SHOWN or row.mark in _BAD]
 
     def _cells(self, row: SnapshotRow) -> tuple[str, ...]:
         made = seconds_of(row.created)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,9 +25,6 @@ from ipyrescue.store.pack import Signature, signature
 from ipyrescue.store.signing import Key, Signed
 
 MANIFEST_LIMIT_BYTES = 256 << 20
-_LATEST = re.compile(r"latest(?:~([0-9]{1,9}))?")
-_PREFIX = re.compile(r"[0-9a-f]{1,16}")
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -68,6 +64,7 @@ class Catalog:
         self._root, self._store_id, self._key = root, store_id, key
         self._index = Index(root, store_id, key)
         self._entries: dict[str, Entry] | None = None
+        self._newest: tuple[Signature | None, str] | None = None
         self._owed: frozenset[str] = frozenset()
         self._whole: dict[str, tuple[Signature, Snapshot]] = {}
         secret = derived_key(key, store_id, b"ipyrescue-known-blobs-v1") if key.secret else None
@@ -82,11 +79,11 @@ class Catalog:
         return sorted(filter(layout.parse_snapshot_name, self._listed()))
 
     def _listed(self) -> list[str]:
-        try:
-            with atomic.explained("read", layout.snapshots(self._root)):
-                return os.listdir(layout.snapshots(self._root))
-        except FileNotFoundError:
-            return []
+        folder, names = self._folder(), []
+        with contextlib.suppress(FileNotFoundError), atomic.explained("read", layout.snapshots(self._root)):
+            names = os.listdir(layout.snapshots(self._root))
+        self._newest = folder, max(names, default="")
+        return names
 
     def names_of(self, snapshot_id: str) -> list[str]:
         """The manifests of one snapshot, whoever signed them: one, or none. Raises StoreError."""
@@ -94,9 +91,20 @@ class Catalog:
         return [name for name in self._listed() if name.endswith(ending) and layout.parse_snapshot_name(name)]
 
     def newest_name(self) -> str:
-        """The name of the newest manifest; of none, a name with the number 0. Raises StoreError."""
-        newest = max(self._listed(), default="")
+        """The name of the newest manifest; of none, a name with the number 0. Raises StoreError.
+
+        A cell waits for this, so the folder is not read again while its times say that it is as it was.
+        """
+        if self._newest is None or self._newest[0] != self._folder():
+            self._listed()
+        newest = self._newest[1] if self._newest else ""
         return newest if layout.parse_snapshot_name(newest) else (self.names() or ["0"])[-1]
+
+    def _folder(self) -> Signature | None:
+        try:
+            return signature(os.lstat(layout.snapshots(self._root)))
+        except OSError:
+            return None
 
     def snapshots(self, notebook: str | None = None) -> list[Snapshot]:
         """All that carry our MAC, newest first; of one notebook, or of all. They read their manifests when needed."""
@@ -274,7 +282,8 @@ class Catalog:
         try:
             return self._keep(name, file, self._verified(name))
         except FileNotFoundError:
-            raise _forgotten(name) from None
+            # To whoever holds a list this is no other loss than that of the packs, which may go next.
+            raise CorruptError(str(_forgotten(name))) from None
         except RescueError as error:
             self._entries = {**(self._entries or {}), name: (file, error)}
             raise
@@ -317,46 +326,3 @@ def _holds(entry: Entry, file: Signature) -> bool:
 
 def _forgotten(name: str) -> SnapshotNotFoundError:
     return SnapshotNotFoundError(f"Snapshot {name[11:19]} was forgotten meanwhile. `ipyrescue ls` lists what is there.")
-
-
-def find(spec: str, mine: list[Snapshot], everyone: list[Snapshot], unreadable: list[Unreadable]) -> Snapshot:
-    """The snapshot that *spec* means: `latest`, `latest~2` or a label among *mine*, else an id prefix.
-
-    Raises SnapshotNotFoundError, listing the candidates; or the error of the unreadable one that was meant.
-    """
-    latest = _LATEST.fullmatch(spec)
-    if latest:
-        return _nth(int(latest[1] or 0), spec, mine)
-    labelled = [snapshot for snapshot in mine if snapshot.label == spec]
-    if labelled:
-        return labelled[0]
-    prefix = spec if _PREFIX.fullmatch(spec) else "-"
-    broken = [item for item in unreadable if item.name[11:].startswith(prefix)]
-    matches = _by_id(prefix, mine) or _by_id(prefix, everyone)
-    if len(matches) == 1 and (not broken or len(prefix) == 16):
-        return matches[0]
-    if not matches and len(broken) == 1:
-        raise broken[0].error
-    candidates = [_described(snapshot) for snapshot in matches or mine] + [item.name[11:19] for item in broken]
-    raise _not_found("is ambiguous" if matches or broken else "matches no snapshot", spec, candidates)
-
-
-def _nth(index: int, spec: str, mine: list[Snapshot]) -> Snapshot:
-    if index >= len(mine):
-        raise _not_found(f"asks for more snapshots than there are ({len(mine)})", spec, [_described(s) for s in mine])
-    return mine[index]
-
-
-def _by_id(prefix: str, snapshots: list[Snapshot]) -> list[Snapshot]:
-    return [snapshot for snapshot in snapshots if snapshot.id.startswith(prefix)]
-
-
-def _described(snapshot: Snapshot) -> str:
-    label = f" {snapshot.label!r}" if snapshot.label else ""
-    return f"{snapshot.id[:8]}{label} ({snapshot.created[:16]})"
-
-
-def _not_found(why: str, spec: str, candidates: list[str]) -> SnapshotNotFoundError:
-    shown = ", ".join(candidates[:_SHOWN]) + (", ..." if len(candidates) > _SHOWN else "")
-    there = f"There are: {shown}." if candidates else "There are none for this notebook."
-    return SnapshotNotFoundError(f"{spec!r} {why}. {there} Type %snapshots or `ipyrescue ls` to see all.")

@@ -42,8 +42,12 @@ class Record:
 
 
 def derived_key(key: Key, store_id: str, domain: bytes) -> bytes:
-    """The key of derived data of one kind, in one store. What it signs passes for nothing else."""
-    message = b"\0".join((domain, store_id.encode("ascii"), key.fingerprint.encode("ascii")))
+    """The key of derived data of one kind, in one store. What it signs passes for nothing else.
+
+    It is another one as soon as other keys count as ours: what one of them signed may be somebody else's then.
+    """
+    fingerprints = (one.fingerprint.encode("ascii") for one in _ours(key))
+    message = b"\0".join((domain, store_id.encode("ascii"), *fingerprints))
     return hmac.digest(key.secret, message, "sha256")
 
 
@@ -104,6 +108,11 @@ class Index:
             and len(line) > _MAC_DIGITS
             and hmac.compare_digest(self._mac(line[_MAC_DIGITS:]), line[:_MAC_DIGITS])
         )
+
+
+def _ours(key: Key) -> tuple[Key, ...]:
+    """The keys whose manifests count as ours."""
+    return (key,)
 
 
 def _records(bodies: Iterable[bytes]) -> dict[str, Record]:

@@ -19,7 +19,7 @@ from ipyrescue import cells
 from ipyrescue.cells import Cell
 from ipyrescue.errors import CorruptError, SnapshotNotFoundError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
-from ipyrescue.store import atomic, blobs, catalog, layout, lock, pins, trust
+from ipyrescue.store import atomic, blobs, layout, lock, meant, pins, trust
 from ipyrescue.store import verify as verifying
 from ipyrescue.store.blobs import Proofs, Put
 from ipyrescue.store.catalog import Catalog, Foreign, Unreadable
@@ -124,9 +124,9 @@ class Store:
     def find(self, spec: str, notebook: str | None = None) -> Snapshot:
         """The snapshot meant by an id prefix, a label, `latest` or `latest~N`. Raises SnapshotNotFoundError."""
         while True:
-            found = catalog.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
-            with contextlib.suppress(CorruptError):
-                # One whose manifest is damaged is in no list from here on.
+            found = meant.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
+            with contextlib.suppress(CorruptError, SnapshotNotFoundError):
+                # One whose manifest is damaged or gone is in no list from here on.
                 return self.load(found.id)
 
     def get(self, refs: Sequence[BlobRef], into: Sequence[memoryview]) -> None:

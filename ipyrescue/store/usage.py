@@ -61,13 +61,15 @@ class PackUse:
 def packs(root: Path, snapshots: Iterable[Snapshot]) -> list[PackUse]:
     """Every pack of the store at *root*, by id, as *snapshots* need it. Raises OSError."""
     needed = _needed(snapshots)
-    return [use for path in _paths(root) if (use := _use(path, needed.get(path.stem))) is not None]
+    there = ((pack, layout.pack_path(root, pack)) for pack in _packs(root))
+    return [use for pack, path in there if (use := _use(path, needed.get(pack))) is not None]
 
 
 def unnamed(root: Path, snapshots: Iterable[Snapshot]) -> list[PackUse]:
     """The packs that none of *snapshots* needs: as `packs`, but no manifest is read for it. Raises OSError."""
     needed: set[str] = set().union(*(snapshot.packs for snapshot in snapshots))
-    return [use for path in _paths(root) if path.stem not in needed and (use := _use(path, None)) is not None]
+    dead = (layout.pack_path(root, pack) for pack in _packs(root) if pack not in needed)
+    return [use for path in dead if (use := _use(path, None)) is not None]
 
 
 def disk_bytes(status: os.stat_result) -> int:
@@ -76,9 +78,8 @@ def disk_bytes(status: os.stat_result) -> int:
     return status.st_size if blocks is None else min(status.st_size, blocks * _SECTOR_BYTES)
 
 
-def _paths(root: Path) -> list[Path]:
-    with os.scandir(layout.packs(root)) as entries:
-        return sorted(Path(entry.path) for entry in entries if layout.parse_pack_name(entry.name))
+def _packs(root: Path) -> list[str]:
+    return sorted(filter(None, map(layout.parse_pack_name, os.listdir(layout.packs(root)))))
 
 
 def _needed(snapshots: Iterable[Snapshot]) -> dict[str, dict[int, int]]:

@@ -203,6 +203,15 @@ def test_the_notebook_is_a_column_only_where_all_are_shown():
     assert "train.ipynb" not in repr(SnapshotsTable(rows, NOW, "x")).splitlines()[2]
 
 
+def test_a_table_of_thousands_shows_the_newest_and_what_is_damaged():
+    rows = tuple(SnapshotRow(id=f"{n:016x}", mark="damaged" if n == 4000 else "") for n in range(5000))
+    table = SnapshotsTable(rows, NOW, "x")
+
+    assert [row[0] for row in table.table().rows] == [f"{n:016x}"[:8] for n in (*range(100), 4000)]
+    assert "4899 older ones not shown here" in repr(table).replace(",", "")
+    assert len(table.as_json()["snapshots"]) == 5000
+
+
 def test_one_snapshot_is_shown_with_cells_imports_and_what_is_missing():
     told = repr(REPORTS[4])
 

@@ -190,6 +190,17 @@ def test_an_index_of_another_key_or_store_says_nothing(store, key, save, tmp_pat
     assert not Index(store.root, store.id, Key(b"")).read(), "without a key everything could be forged"
 
 
+@pytest.mark.skipif("older" not in Key.__dataclass_fields__, reason="a key is one key")
+def test_what_a_key_signed_that_is_ours_no_more_is_not_remembered(store, key, save):
+    for number in range(6):
+        save(store, b"%d" % number)
+    new = Key(b"n" * 32, (key,))
+    save(Store.open(store.root, new), b"by the new key")
+
+    assert len(ids(Store.open(store.root, new))) == 7
+    assert len(ids(Store.open(store.root, Key(b"n" * 32)))) == 1
+
+
 @pytest.mark.parametrize("name", ["snapshots", "blobs"])
 @pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "folder", "unwritable"])
 def test_what_stands_in_its_place_stops_nothing(store, key, save, tmp_path, name, kind, monkeypatch):
@@ -270,11 +281,29 @@ def test_prune_keeps_the_index_small_and_sweeps_its_drafts(store, key, save, mon
     assert Store.open(store.root, key).snapshots() == [saved[-1]]
 
 
+def test_the_next_number_reads_the_folder_only_when_it_changed(store, key, save, monkeypatch):
+    save(store, b"one")
+    really, listed = os.listdir, []
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or really(path))
+    opened = Store.open(store.root, key)
+
+    numbers = [opened.next_sequence() for _ in range(3)]
+    save(store, b"two")
+
+    assert (numbers, opened.next_sequence()) == ([2, 2, 2], 3)
+    (layout.snapshots(store.root) / "zzz.json").touch()
+    assert opened.next_sequence() == 3, "what is no manifest counts for nothing"
+    assert sum(path == layout.snapshots(opened.root) for path in listed) < 8
+
+
 def test_what_was_forgotten_meanwhile_is_said_so(store, key, save):
     snapshot = save(store, b"one")
     (listed,) = Store.open(store.root, key).snapshots()
     store.forget(snapshot.id)
 
     assert listed.id == snapshot.id
-    with pytest.raises(StoreError, match="forgotten meanwhile"):
+    with pytest.raises(CorruptError, match="forgotten meanwhile"):
         _ = listed.groups
+    assert "forgotten meanwhile" in str(store.verify(listed)[0])
+    assert not store.verified(listed)
+    assert list(store.whole([listed])) == []
