@@ -100,9 +100,9 @@ def age(snapshot: Snapshot) -> str:
         return snapshot.created
 
 
-def entries(store: Store) -> list[Entry]:
-    """Everything in the store, newest first."""
-    pins, scrubbed = store.pins(), scrub.read(store.root)
+def entries(store: Store, *, scrubbed: scrub.Record | None = None) -> list[Entry]:
+    """Everything in the store, newest first; *scrubbed* is what is believed of damage, if not what the record says."""
+    pins, scrubbed = store.pins(), scrub.read(store.root) if scrubbed is None else scrubbed
     found = [
         *(_of_snapshot(store, snapshot, pins, scrubbed) for snapshot in store.snapshots()),
         *(_of_unreadable(store, item, pins) for item in store.unreadable()),
@@ -110,10 +110,14 @@ def entries(store: Store) -> list[Entry]:
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
 
 
-def choose(store: Store, spec: str) -> Entry:
-    """The entry that an id prefix, a label, `latest` or `latest~N` means. Raises SnapshotNotFoundError."""
+def choose(store: Store, spec: str, *, scrubbed: scrub.Record | None = None) -> Entry:
+    """The entry that an id prefix, a label, `latest` or `latest~N` means; see `entries`.
+
+    Raises SnapshotNotFoundError.
+    """
     try:
-        return _of_snapshot(store, store.find(spec), store.pins(), scrub.read(store.root))
+        known = scrub.read(store.root) if scrubbed is None else scrubbed
+        return _of_snapshot(store, store.find(spec), store.pins(), known)
     except SnapshotNotFoundError:
         raise
     except StoreError:
