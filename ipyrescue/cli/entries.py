@@ -105,14 +105,14 @@ def age(snapshot: Snapshot) -> str:
         return snapshot.created
 
 
-def entries(store: Store) -> list[Entry]:
-    """Everything in the store, newest first."""
-    pins, packs, scrubbed = store.pins(), lengths(store.root), scrub.read(store.root)
+def entries(store: Store, *, scrubbed: scrub.Record | None = None) -> list[Entry]:
+    """Everything in the store, newest first; *scrubbed* is what is believed of damage, if not what the record says."""
+    pins, packs, known = store.pins(), lengths(store.root), scrub.read(store.root) if scrubbed is None else scrubbed
     with _garbage_left():
         ours, others = store.everything()
         foreign = {item.snapshot.id: item for item in store.foreign()} if others else {}
         found = [
-            *(_of_snapshot(store, snapshot, pins, scrubbed, packs) for snapshot in ours),
+            *(_of_snapshot(store, snapshot, pins, known, packs) for snapshot in ours),
             *(_of_unreadable(item, pins, foreign) for item in others),
         ]
     return sorted(found, key=lambda entry: (entry.sequence, entry.id), reverse=True)
@@ -130,10 +130,14 @@ def _garbage_left() -> Iterator[None]:
             gc.enable()
 
 
-def choose(store: Store, spec: str) -> Entry:
-    """The entry that an id prefix, a label, `latest` or `latest~N` means. Raises SnapshotNotFoundError."""
+def choose(store: Store, spec: str, *, scrubbed: scrub.Record | None = None) -> Entry:
+    """The entry that an id prefix, a label, `latest` or `latest~N` means; see `entries`.
+
+    Raises SnapshotNotFoundError.
+    """
     try:
-        return _of_snapshot(store, store.find(spec), store.pins(), scrub.read(store.root))
+        known = scrub.read(store.root) if scrubbed is None else scrubbed
+        return _of_snapshot(store, store.find(spec), store.pins(), known)
     except SnapshotNotFoundError:
         raise
     except StoreError:

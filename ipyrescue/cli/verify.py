@@ -18,6 +18,7 @@ from ipyrescue.cli.verb import JsonOption, StoreOption, Verb, finish
 from ipyrescue.manifest import BlobRef
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
+from ipyrescue.store.scrub import Record
 from ipyrescue.store.verify import Damage
 from ipyrescue.store.verify import verify as read_back
 
@@ -71,7 +72,8 @@ def verify(
     """
     opened = open_store(store, need_key=True)
     opened.read_all()
-    chosen = [choose(opened, snapshot)] if snapshot else entries(opened)
+    believed = Record() if read_data and not subset else None  # what is read now is told, and nothing else
+    chosen = [choose(opened, snapshot, scrubbed=believed)] if snapshot else entries(opened, scrubbed=believed)
     every = {blob.pack for entry in chosen for blob in _blobs(entry) if blob.size_bytes}
     read = subset.of(every) if subset else frozenset(every if read_data else ())
     verdicts = list(_read(opened, chosen, read))

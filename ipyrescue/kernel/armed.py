@@ -75,6 +75,7 @@ class Armed:
         self.last_snapshot: Snapshot | None = None
         self.tally: Tally | None = None
         """How far the reading of what is kept has come."""
+        self._drawn: Tally | None = None
         self.points = SafePoints(notebook.code.is_cell, self._reached, source=notebook.code.source)
         self._notebook, self._life, self._panel, self._saver = notebook, life, panel, saver
         self._costs = Costs()
@@ -395,8 +396,10 @@ class Armed:
         self._panel.update(self.panel_state())
 
     def panel_state(self) -> PanelState:
-        """What the panel is drawn from just now."""
-        return PanelState(self._life.life, time.time(), self.last_snapshot, self.tally)
+        """What the panel is drawn from just now. While no cell runs, reading on is no reason to draw it again."""
+        if self._running or self._drawn is None:
+            self._drawn = self.tally
+        return PanelState(self._life.life, time.time(), self.last_snapshot, self._drawn)
 
     def _wanted(self) -> str | None:
         """Why a snapshot inside the running cell is wanted just now; None if none is."""

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from ipyrescue.cli.app import app
 from ipyrescue.cli.exits import MEANINGS, Exit
 from ipyrescue.manifest import Frame, Skipped, Variable
-from ipyrescue.store import Store, layout
+from ipyrescue.store import Store, blobs, layout, scrub
 from ipyrescue.store.brief import said_of
 from ipyrescue.store.index import Index, Record
 from ipyrescue.store.pack import signature
@@ -94,6 +94,25 @@ def test_ls_marks_damaged_and_foreign_snapshots_and_hides_none(store, make, othe
     assert states == {whole.id: "ok", damaged.id: "damaged", cut_short.id: "damaged", theirs.id: "untrusted"}
     assert "theirs.ipynb" in run("ls").stdout
     assert damaged.id[:8] in run("ls", "--notebook", "train.ipynb").stdout
+
+
+def test_what_a_scrub_found_is_shown_until_it_is_read_again(store, make):
+    """`verify` without reading believes the record; reading every byte knows better."""
+    read, wrong = make(), make()
+    there = {read.id, wrong.id}
+    pack = wrong.blobs[0].pack
+    scrub.note(store.root, there, read.id, 1_700_000_000.0)
+    scrub.note(store.root, there, wrong.id, scrub.Finding(1.0, ("x",), pack, blobs.pack_signature(store.root, pack)))
+
+    _, document = run_json("ls")
+    newest, oldest = document["snapshots"]
+
+    assert (oldest["state"], oldest["verified_at"]) == ("ok", 1_700_000_000.0)
+    assert (newest["state"], newest["verified_at"]) == ("damaged", None)
+    assert newest["error"] == f"Pack {pack} was found damaged when it was read back: x cannot be read."
+    assert run("verify").exit_code == Exit.DAMAGED
+    assert run("verify", "--read-data").exit_code == Exit.OK
+    assert run("verify", wrong.id, "--read-data").exit_code == Exit.OK
 
 
 def test_ls_without_a_key_lists_what_there_is_as_untrusted(make, monkeypatch, tmp_path):

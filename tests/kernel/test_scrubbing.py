@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from ipyrescue.kernel import scrubbing as module
 from ipyrescue.kernel.scrubbing import Scrubber
 from ipyrescue.kernel.verified import in_words, read_back_line, tally_as_json
 from ipyrescue.store import Store, scrub, signing
+from ipyrescue.store.rereading import Reader
 from ipyrescue.store.scrub import Finding, Tally
 from ipyrescue.store.signing import Key
 from ipyrescue.wording import clock
@@ -116,6 +118,33 @@ def test_it_ends_in_the_middle_and_a_full_disk_keeps_it_from_nothing(
 
 
 NOW = 1_700_000_000.0
+
+
+def test_its_process_gives_way_and_ends_with_whoever_asks(tmp_path: Path) -> None:
+    """Also where a child of the kernel's holds the pipe open, as a worker of a DataLoader does."""
+    store = Store.open(tmp_path / "store", Key(b"k" * 32), create=True)
+    made = save_to(store, b"content" * 9000)
+    reading, writing = os.pipe()
+    asker = os.fork()
+    if asker == 0:
+        reader = Reader(store.root)
+        looked = reader.look(made.blobs)
+        holder = os.fork()
+        if holder == 0:
+            time.sleep(REPLY_SECONDS)
+            os._exit(0)
+        same = looked == scrub.look(store.root, made.blobs)
+        os.write(writing, json.dumps([reader._process.pid, holder, same]).encode())
+        os._exit(0)
+    os.close(writing)
+    pid, holder, is_same = json.loads(os.read(reading, 4096))
+    try:
+        assert (psutil.Process(pid).nice(), is_same) == (19, True)
+        os.waitpid(asker, 0)
+        wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, pid)
+    finally:
+        os.close(reading)
+        os.kill(holder, signal.SIGKILL)
 
 
 def test_it_is_told_in_words() -> None:
