@@ -372,8 +372,7 @@ def _of_probe(place: Place) -> Iterator[Finding]:
         yield Finding(
             "store_not_writable",
             "warning",
-            f"Nothing could be written where the store is, {place.store}: {place.probed.failure}. Restoring works all "
-            "the same.",
+            _unwritten(place.store, place.probed.failure),
             "set IPYRESCUE_STORE to a folder that you may write to",
         )
     for name, seen in place.probed.lacking.items():
@@ -386,6 +385,13 @@ def _of_probe(place: Place) -> Iterator[Finding]:
                 "set IPYRESCUE_STORE to a folder on a disk of this machine",
             )
     yield from _of_clock(place.store, place.probed.clock_ahead_seconds or 0.0)
+
+
+def _unwritten(store: str, failure: str) -> str:
+    """Why, as a sentence: the store's own, or one around what the system said."""
+    if failure.endswith("."):
+        return failure
+    return f"Nothing could be written where the store is, {store}: {failure}. Restoring works all the same."
 
 
 def _verb(name: str) -> str:

@@ -24,7 +24,7 @@ def try_out(store_root: Path) -> Probed:
         with _folder(store_root) as folder:
             return probe(folder)
     except StoreError as error:
-        return Probed({}, failure=str(error).rstrip("."))
+        return Probed({}, failure=str(error))
     except OSError as error:
         return Probed({}, failure=error.strerror or str(error))
 
