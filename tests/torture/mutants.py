@@ -137,8 +137,8 @@ MUTANTS = (
     Mutant(
         "prune goes on without a manifest that it cannot read",
         "store/prune.py",
-        "    foreign = [_foreign(store, item.name, item.error) for item in store.unreadable()]\n",
-        "    foreign: list[Snapshot] = []\n",
+        "    return [*ours, *(_foreign(store, item.name, item.error) for item in others)]\n",
+        "    return ours\n",
         "tests/store/test_prune.py::test_one_unreadable_manifest_stops_it",
     ),
     Mutant(
