@@ -22,8 +22,7 @@ SHAPES = {
     "200 snapshots of 10,000 blobs, 1,000 of them new": Shape(200, 10_000, 1000),
 }
 LINES = (
-    ("list, nothing remembered: every manifest is read", "list"),
-    ("the first save, nothing remembered: it is, from then on", "save"),
+    ("the first save, nothing remembered: every manifest is read", "save"),
     ("list, in a new process", "list"),
     ("`ipyrescue ls`, from its start to its end", "ls"),
     ("the next number, for which a cell waits", "number"),
