@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ipyrescue.errors import StoreError
+from ipyrescue.errors import CorruptError, StoreError
 from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import BlobRef, Snapshot
 from ipyrescue.store import Store, scrub
@@ -90,7 +90,10 @@ class Scrubber:
 
     def _read(self, store: Store, snapshot: Snapshot) -> bool:
         """Read one snapshot and note what came of it; tell whether there may be a next one."""
-        damage = scrub.read_back(store, snapshot, self._look, older_than=time.time() - self._every_seconds)
+        try:
+            damage = scrub.read_back(store, snapshot, self._look, older_than=time.time() - self._every_seconds)
+        except CorruptError:  # its manifest, which is listed as damaged from here on
+            return True
         snapshots = store.snapshots()
         if damage is None or snapshot.id not in {s.id for s in snapshots}:
             return damage is not None  # forgotten meanwhile, so that its packs may be gone too

@@ -19,6 +19,7 @@ from ipyrescue.store.upkeep import unfinished, verify_for
 from ipyrescue.wording import count
 
 _MOST_DEAD = 0.1
+_MOST_SNAPSHOTS = 500
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class Outlook:
 def outlook(store: Store, notebook: str, retention: Retention, *, free_bytes: int, current: str) -> Outlook | None:
     """What the next snapshot of the kernel *current* finds; None where there is room. Reads no pack.
 
-    Raises StoreError.
+    Of a notebook with very many snapshots nothing is foreseen: it would cost the kernel too much. Raises StoreError.
     """
     snapshots = store.snapshots(notebook)
+    if len(snapshots) > _MOST_SNAPSHOTS:
+        return None
     needed = expected_bytes(snapshots, current)
     bound = _tighter(snapshots, retention, needed, free_bytes)
     if bound is None:
@@ -106,6 +109,8 @@ def _tighter(
     limit = retention.max_size_bytes
     if free_bytes < needed_bytes:
         return free_bytes, None
-    if limit is not None and taken_bytes(snapshots) + needed_bytes > limit:
-        return limit - taken_bytes(snapshots), limit
-    return None
+    # Seldom so many that what they share must be known.
+    if limit is None or sum(s.size_bytes for s in snapshots) + needed_bytes <= limit:
+        return None
+    left = limit - taken_bytes(snapshots)
+    return (left, limit) if left < needed_bytes else None

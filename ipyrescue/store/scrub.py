@@ -8,6 +8,7 @@ counts, where something may go for it, only if this process has had it read.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ipyrescue.errors import StoreError
+from ipyrescue.errors import CorruptError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
 from ipyrescue.store import atomic, blobs, layout
 from ipyrescue.store.pack import PackReader, Signature
@@ -176,9 +177,12 @@ def _portions(store: Store, snapshot: Snapshot, older_than: float) -> Iterator[l
 
 def sharing(snapshots: Sequence[Snapshot], damage: Sequence[Damage]) -> list[tuple[Snapshot, list[Damage]]]:
     """All of *snapshots* that hold a blob that was just found damaged, and what each of them loses with it."""
-    reasons = {found.blob: found.reason for found in damage}
-    held = [(s, {b.hash: b for b in s.blobs if b.hash in reasons}) for s in snapshots]
-    return [(s, [damage_of(s, blob, reasons[h]) for h, blob in bad.items()]) for s, bad in held if bad]
+    reasons, sharers = {found.blob: found.reason for found in damage}, []
+    for snapshot in snapshots if damage else ():
+        with contextlib.suppress(CorruptError):  # its manifest is damaged too, which says so itself
+            bad = {blob.hash: blob for blob in snapshot.blobs if blob.hash in reasons}
+            sharers.append((snapshot, [damage_of(snapshot, blob, reasons[h]) for h, blob in bad.items()]))
+    return [(snapshot, lost) for snapshot, lost in sharers if lost]
 
 
 def finding(root: Path, snapshot: Snapshot, damage: Sequence[Damage], now: float) -> Finding:
