@@ -13,12 +13,12 @@ import builtins
 import keyword
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ipyrescue.binding import Journal
 from ipyrescue.errors import CorruptError, RestoreError
-from ipyrescue.finding import Scope
+from ipyrescue.finding import Scope, refuse_to_separate
 from ipyrescue.manifest import Group, Skipped, Snapshot
 from ipyrescue.pickling import decode, encode, in_place, opcodes, strided
 from ipyrescue.pickling.opcodes import NotPlainError, Unread
@@ -56,6 +56,7 @@ def restore(
     tensors of one variable, all of them or none. Raises RestoreError where more is claimed than *room_bytes*, or where
     nothing came.
     """
+    refuse_to_separate(snapshot, replace(scope, force=True))  # names that it does not hold
     wanted = scope.wanted(snapshot, namespace if into is None or in_place.is_module(into) else into)
     read = _read(store, snapshot, wanted, room_bytes)
     if in_place.is_module(into):

@@ -264,6 +264,13 @@ def test_where_nothing_is_plain_it_says_so(theirs: Life) -> None:
         safely(theirs, theirs.checkpoint())
 
 
+def test_a_name_that_it_does_not_hold_is_told(theirs: Life) -> None:
+    theirs.run("losses = [1]")
+
+    with pytest.raises(RestoreError, match=r"has no variable loses\. Did you mean losses\?"):
+        safely(theirs, theirs.checkpoint(), "loses")
+
+
 def test_hashes_are_needed(theirs: Life) -> None:
     """Another store's snapshot, whose packs are not here."""
     theirs.run("x = 'x' * 100")

@@ -149,7 +149,7 @@ def write(folder: Path, record: Record, *, durable: bool = False) -> None:
 
 def touch(folder: Path) -> None:
     """Give a sign of life. Raises StoreError."""
-    layout.check_writable(store_of(folder))
+    layout.check_folder_writable(layout.runs(store_of(folder)))
     path = folder / RECORD_NAME
     with atomic.explained("touch the record of the run", path):
         atomic.touch(path)

@@ -263,6 +263,15 @@ def check_writable(root: Path) -> None:
         _refuse_unsafe(root, path)
 
 
+def check_folder_writable(folder: Path) -> None:
+    """The same for one folder of a store, whatever the others are: for what stands in it alone. Raises StoreError."""
+    if sys.platform == "win32":
+        return
+    with atomic.explained("write to", folder):
+        _refuse_unsafe(folder.parent, folder.parent)
+        _refuse_unsafe(folder.parent, folder)
+
+
 def _refuse_unsafe(root: Path, path: Path) -> None:
     gid = ownership.shared_gid(root)
     reason = ownership.folder_refusal(path, gid)

@@ -176,7 +176,7 @@ def is_answer(life: Life) -> bool:
 
 def annotate(root: Path, life: Life, **said: Any) -> Life:
     """Note something about another kernel's life, which is no sign of life of its. Raises StoreError."""
-    layout.check_writable(root)
+    layout.check_folder_writable(layout.kernels(root))
     seen, path = last_seen(root, life), layout.life_path(root, life.incarnation)
     # A server and the next kernel both note things about it: what either has said since stays.
     life = dataclasses.replace(_read(path, path.name) or life, **said)
@@ -188,7 +188,7 @@ def annotate(root: Path, life: Life, **said: Any) -> Life:
 
 def touch(root: Path, incarnation: str) -> None:
     """Give a sign of life. Raises StoreError."""
-    layout.check_writable(root)
+    layout.check_folder_writable(layout.kernels(root))
     path = layout.life_path(root, incarnation)
     with atomic.explained("touch the life record", path):
         atomic.touch(path)

@@ -79,7 +79,7 @@ def pending(root: Path, incarnation: str, *, now: float | None = None) -> Reques
         return None
     if told is None or told.id != request.id:
         with contextlib.suppress(OSError, StoreError):
-            layout.check_writable(root)
+            layout.check_folder_writable(layout.kernels(root))
             _write(layout.answer_path(root, incarnation), asdict(Answer(request.id)))
     return request
 
@@ -88,7 +88,7 @@ def answer(
     root: Path, incarnation: str, request: Request, *, snapshot_id: str | None = None, refusal: str | None = None
 ) -> None:
     """Say which snapshot was made, or why none was. Raises StoreError."""
-    layout.check_writable(root)
+    layout.check_folder_writable(layout.kernels(root))
     path = layout.answer_path(root, incarnation)
     said = Answer(request.id, snapshot_id, refusal[:_LONGEST_REFUSAL] if refusal is not None else None)
     with atomic.explained("answer in", path):
