@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import subprocess
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from dataclasses import dataclass
 from logging import Logger
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -31,6 +33,9 @@ from ipyrescue.store.lives import Life
 KERNEL_ACTIONS = "https://events.jupyter.org/jupyter_server/kernel_actions/v1"
 RECORD_SECONDS = 2.0
 """How long a restart may wait until the death stands on record, where the disk is slow."""
+
+LEAVE_SECONDS = 2.0
+"""How long a server that ends waits for the last threads of a kernel that is dying."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,9 @@ class Watch:
         self._announce(dataclasses.replace(announced, state="dead", kernel_id=None, failed_starts=failed_starts))
 
     async def _shut_down(self, kernel_id: str) -> None:
-        self._deaths.pop(kernel_id, None)
+        death = self._deaths.pop(kernel_id, None)
+        if death is not None:
+            await asyncio.wrap_future(death)
         await self._ended_by_request(kernel_id, self._processes.pop(kernel_id, None), "shutdown")
         self._sessions.forget(kernel_id)
 
@@ -241,8 +248,21 @@ def _exit_code(kernel: Any) -> int | None:
 
 
 def _has_ended(kernel: Any) -> bool:
+    """Whether its process is gone; one whose first thread is dead already is waited for, since the others follow."""
     process = getattr(kernel.provisioner, "process", None)
-    return process is not None and process.poll() is not None
+    if process is None:
+        return False
+    if process.poll() is None and _is_ending(process.pid):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LEAVE_SECONDS)
+    return process.poll() is not None
+
+
+def _is_ending(pid: int) -> bool:
+    """Whether the first thread of a process is a zombie (proc(5)); its parent cannot reap it before the last one."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
 
 
 def _deaths_in_a_row(kernel: Any) -> int:

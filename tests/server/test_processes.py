@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import nbformat
 import psutil
 import pytest
 from processes import TOKEN, ServerProcess, run
+
+from ipyrescue.store import lives
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +123,24 @@ def test_a_server_never_unpickles_and_loads_nothing_that_could(start, root):
     assert audit["unpickled"] == []
     assert not [line for line in server.log if "registered for" in line and "ipyrescue" in line]
     assert not [line for line in server.log if "Traceback" in line], "".join(server.log)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_kernel_that_died_just_before_its_server_ended_is_dead(start, root, number):
+    """As a container ends: docker/entrypoint.py holds the server while kernels save, so its restarter sees nothing."""
+    server = start()
+    kernel_id = server.open("train.ipynb")["kernel"]["id"]
+    run(server.runtime, kernel_id, *ARMED)
+    kernel = processes_of(root)[0]
+    server.process.send_signal(signal.SIGSTOP)
+    kernel.send_signal(number)
+    while kernel.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    server.process.send_signal(signal.SIGTERM)
+    server.process.send_signal(signal.SIGCONT)
+    server.process.wait()
+
+    assert [life.ended for life in lives.read_all(root / ".ipyrescue")] == [None]
 
 
 def test_behind_a_users_prefix_as_in_jupyterhub(start, root):
