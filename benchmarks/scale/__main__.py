@@ -29,7 +29,7 @@ LINES = (
     ("save one blob, in a new process", "save"),
     ("save one blob, in the same process", "save again"),
     ("retention and prune after a save", "tidy"),
-    ("look up the blobs of the newest snapshot, and as many unknown ones", "deduplicate"),
+    ("look up all blobs of a snapshot, and as many unknown ones", "deduplicate"),
 )
 
 

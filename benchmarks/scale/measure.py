@@ -72,8 +72,8 @@ def _numbered(store: Store) -> dict[str, float]:
 
 
 def _deduplicated(store: Store) -> dict[str, float]:
-    """Look up every blob of the newest snapshot and as many that the store does not have."""
-    wanted = [blob.hash for blob in store.snapshots()[0].blobs]
+    """Look up every blob of the newest snapshot of many, and as many that the store does not have."""
+    wanted = [blob.hash for blob in next(s for s in store.snapshots() if len(s.blobs) > 1).blobs]
     strange = [secrets.token_hex(32) for _ in wanted]
 
     def look_up() -> None:

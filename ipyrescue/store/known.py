@@ -12,6 +12,7 @@ import hmac
 import json
 import re
 import struct
+from binascii import unhexlify
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from ipyrescue.store import atomic
 from ipyrescue.store.brief import packs_of
 
 LIMIT_BYTES = 1 << 30
-MOST_AT_ONCE = 2_000_000
+MOST_AT_ONCE = 500_000
 """So many blobs of manifests that no hint knows are looked at before one snapshot; the newest manifests first."""
 
 _BLOB = re.compile(
@@ -200,10 +201,11 @@ class KnownBlobs:
             found = _BLOB.findall(self._body(name))
         except (RescueError, FileNotFoundError):
             return {}
+        packs = {pack: unhexlify(pack) for _, _, pack, _ in found}
         return {
-            bytes.fromhex(digest.decode()): _PLACE.pack(bytes.fromhex(pack.decode()), int(offset), int(size_bytes))
-            for digest, offset, pack, size_bytes in found
-            if 0 < int(size_bytes) <= BLOB_SIZE_BYTES
+            unhexlify(digest): _PLACE.pack(packs[pack], int(offset), size_bytes)
+            for digest, offset, pack, digits in found
+            if 0 < (size_bytes := int(digits)) <= BLOB_SIZE_BYTES
         }
 
 

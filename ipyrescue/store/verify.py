@@ -89,12 +89,10 @@ def incomplete(root: Path, snapshot: Snapshot, lengths_bytes: Mapping[str, int] 
     if lengths_bytes is None:
         there = {pack: blobs.pack_signature(root, pack) for pack in snapshot.packs}
         lengths_bytes = {pack: signature[2] for pack, signature in there.items() if signature is not None}
-    for pack, end in sorted(snapshot.packs.items()):
-        length_bytes = lengths_bytes.get(pack)
-        if length_bytes is None:
-            return CorruptError(f"Pack {layout.pack_path(root, pack)} is missing.")
-        if length_bytes < end:
-            return CorruptError(f"Pack {layout.pack_path(root, pack)} was cut short.")
+    short = [pack for pack, end in snapshot.packs.items() if lengths_bytes.get(pack, -1) < end]
+    for pack in sorted(short):
+        what = "was cut short" if pack in lengths_bytes else "is missing"
+        return CorruptError(f"Pack {layout.pack_path(root, pack)} {what}.")
     return None
 
 
