@@ -112,7 +112,7 @@ class Index:
 
 def _ours(key: Key) -> tuple[Key, ...]:
     """The keys whose manifests count as ours."""
-    return (key,)
+    return (key, *key.older)
 
 
 def _records(bodies: Iterable[bytes]) -> dict[str, Record]:

@@ -36,8 +36,6 @@ _RUN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _STORE_ID = re.compile(r"[0-9a-f]{32}")
 MAX_SEQUENCE = 10**10 - 1
 """What the ten digits of a manifest's name hold."""
-_UNFIT: dict[Path, str] = {}
-"""The places that were tried out and refused by this process, and why: each is tried once."""
 
 _CACHEDIR_TAG = """Signature: 8a477f597d28d172789f06886806bc55
 # This directory holds snapshots of Jupyter notebooks' variables, made by ipyrescue.
@@ -318,8 +316,7 @@ def _try_out(root: Path, *, alone: bool) -> None:
     except FileNotFoundError:
         if not (root / "format.json").exists():  # else a twin was quicker, and a prune of its swept our files
             raise
-    except StoreError as error:
-        _UNFIT[root] = str(error)
+    except StoreError:
         for path in (*(root / name for name in FOLDERS), *([root] if alone else [])):
             with contextlib.suppress(OSError):
                 path.rmdir()
@@ -327,9 +324,7 @@ def _try_out(root: Path, *, alone: bool) -> None:
 
 
 def _claim(root: Path) -> None:
-    """Close an empty folder that the user made for us. Raises StoreError where none can be, as was seen before."""
-    if root in _UNFIT:
-        raise StoreError(_UNFIT[root])
+    """Close an empty folder that the user made for us."""
     _refuse_strange(root)
     if sys.platform != "win32" and root.is_dir() and not root.is_symlink() and root.lstat().st_uid == os.geteuid():
         root.chmod(0o700)
