@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ipyrescue import cells
 from ipyrescue.cells import Cell
-from ipyrescue.errors import CorruptError, SnapshotNotFoundError, StoreError
+from ipyrescue.errors import CorruptError, RescueError, SnapshotNotFoundError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
 from ipyrescue.store import atomic, blobs, layout, lock, meant, pins, trust
 from ipyrescue.store import verify as verifying
@@ -116,10 +116,15 @@ class Store:
 
     def load(self, name_or_id: str) -> Snapshot:
         """The snapshot with this file name or full id. Raises SnapshotNotFoundError, or its own error."""
-        identifier = name_or_id.removesuffix(".json")[-16:]
-        for name in self.catalog.names_of(identifier):
-            return self.catalog.whole(name)
-        raise SnapshotNotFoundError(f"There is no snapshot {name_or_id}. Type %snapshots or `ipyrescue ls` to see all.")
+        names = self.catalog.names_of(name_or_id.removesuffix(".json")[-16:])
+        if not names:
+            raise SnapshotNotFoundError(
+                f"There is no snapshot {name_or_id}. Type %snapshots or `ipyrescue ls` to see all."
+            )
+        for name in names[:-1]:  # more than one bears the id only where somebody copied one under another number
+            with contextlib.suppress(RescueError):
+                return self.catalog.whole(name)
+        return self.catalog.whole(names[-1])
 
     def find(self, spec: str, notebook: str | None = None) -> Snapshot:
         """The snapshot meant by an id prefix, a label, `latest` or `latest~N`. Raises SnapshotNotFoundError."""
@@ -127,7 +132,7 @@ class Store:
             found = meant.find(spec, self.snapshots(notebook), self.snapshots(), self.unreadable())
             with contextlib.suppress(CorruptError, SnapshotNotFoundError):
                 # One whose manifest is damaged or gone is in no list from here on.
-                return self.load(found.id)
+                return self.catalog.whole(layout.snapshot_name(found.sequence, found.id))
 
     def get(self, refs: Sequence[BlobRef], into: Sequence[memoryview]) -> None:
         """Read each blob into its view and check those very bytes. Raises CorruptError, StoreError."""
