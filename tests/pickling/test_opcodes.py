@@ -98,6 +98,9 @@ class Canary:
 
     songs = 0
 
+    def __repr__(self) -> str:
+        return "canary"
+
     def __reduce__(self) -> Any:
         return Canary.sing, ()
 
