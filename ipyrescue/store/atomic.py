@@ -10,13 +10,13 @@ import contextlib
 import errno
 import os
 import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ipyrescue.errors import CorruptError, StoreError
+from ipyrescue.store.room import room
 
 try:
     import fcntl
@@ -264,9 +264,11 @@ def _needed(size_bytes: int) -> str:
 
 def _free(path: Path) -> str:
     try:
-        return f"{shutil.disk_usage(path.parent).free / 1e6:,.1f} MB free"
+        found = room(path.parent)
     except OSError:
         return "free space unknown"
+    files = ", but no file may be added: all inodes are taken" if found.free_files == 0 else ""
+    return f"{found.free_bytes / 1e6:,.1f} MB free{files}"
 
 
 def _mode_in(folder: Path, mode: int) -> int:

@@ -477,7 +477,9 @@ def test_what_can_never_fit_is_refused_with_the_numbers(make_kernel: MakeKernel)
     """Arming on a disk that cannot hold two snapshots and a third is no protection: it is said before, not after."""
     kernel = make_kernel()
     kernel.run("%load_ext ipyrescue\nimport numpy as np\nx = np.random.rand(1_000_000)")
-    kernel.run("import shutil\nshutil.disk_usage = lambda path: shutil._ntuple_diskusage(10**9, 10**9, 12_000_000)")
+    kernel.run(
+        "import ipyrescue.kernel.notebook as n, ipyrescue.store.room as r\nn.room = lambda root: r.Room(12_000_000)"
+    )
 
     once = kernel.run("%checkpoint_vars").text
     armed = kernel.try_run("%checkpoint_vars x every=5m")
