@@ -173,7 +173,8 @@ def newest(root: Path) -> int:
 
 def leftovers(root: Path) -> list[str]:
     """Files that nobody will ever ask for."""
-    return [*os.listdir(root / "tmp"), *(p.name for p in root.rglob(".*") if p.name != ".gitignore")]
+    hidden = {p.name for p in root.rglob(".*")} - {".gitignore", ".gitattributes"}
+    return [*os.listdir(root / "tmp"), *hidden]
 
 
 def check_failing_and_recovery(kernel: Kernel, folder: Path, root: Path, breaks: Callable[[], object],
