@@ -9,7 +9,9 @@ from ipyrescue.kernel.notebook import Notebook
 from ipyrescue.manifest import Settings, Snapshot
 
 _LOOK_SECONDS = 2.0
-_STEP_BYTES = 16 << 20
+_LEAST_STEP_BYTES = 1 << 20
+_STEPS = 16
+"""In so many parts of a snapshot what is free is counted: to see each MB come and go would be to look all the time."""
 
 
 class Foresight:
@@ -31,7 +33,8 @@ class Foresight:
             return False
         self._looked = now
         try:
-            known = (last.id if last is not None else None, settings, self._notebook.free_bytes() // _STEP_BYTES)
+            step_bytes = max(_LEAST_STEP_BYTES, last.new_bytes // _STEPS if last is not None else 0)
+            known = (last.id if last is not None else None, settings, self._notebook.free_bytes() // step_bytes)
             if known == self._known:
                 return False
             found = self._notebook.outlook(settings)

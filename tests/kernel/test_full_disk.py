@@ -9,12 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from kernels import REPLY_SECONDS, Kernel
 
 from ipyrescue.kernel import obstacle as module
+from ipyrescue.kernel.foresight import Foresight
 from ipyrescue.kernel.obstacle import Obstacle
+from ipyrescue.manifest import Settings
 from ipyrescue.store import Store, prune, signing
 from ipyrescue.store.room import Room, room
 
@@ -69,6 +73,19 @@ def test_attempts_are_never_more_frequent_than_wanted(clock: list[float]) -> Non
             obstacle.meet(10 * MB)
 
     assert min(later - earlier for earlier, later in itertools.pairwise(tried)) >= 20
+
+
+def test_a_small_disk_that_fills_is_looked_at_again(clock: list[float]) -> None:
+    free = [14 * MB]
+    notebook = SimpleNamespace(free_bytes=lambda: free[0], outlook=lambda settings: "little" if free[0] < MB else None)
+    foresight, last = Foresight(cast("Any", notebook)), cast("Any", SimpleNamespace(id="a", new_bytes=6 * MB))
+    assert foresight.look(Settings(), last)
+    assert foresight.outlook is None
+
+    free[0] = MB // 2
+    clock[0] += 100
+    assert foresight.look(Settings(), last)
+    assert foresight.outlook == "little"
 
 
 def test_a_disk_that_cannot_be_asked_stands_in_no_way() -> None:
