@@ -136,11 +136,11 @@ def test_ordinary_code_is_kept_as_it_is(source: str) -> None:
     }.values(),
 )  # fmt: skip
 def test_a_large_cell_takes_no_time(source: str) -> None:
-    """It is looked at before it runs."""
-    started = time.perf_counter()
+    """It is looked at before it runs. What is bounded is the work, not the time of a machine that does other things."""
+    started = time.process_time()
     redacted(source)
 
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_what_is_saved_well_comes_back_the_same(life: Life, said: list[str]) -> 
     assert any("loading" in words for words in said)
     new = {path for path, _ in written(life)} - {path for path, _ in snapshots}
     assert [path.parent.name for path in new] == ["snapshots"]
-    assert set(snapshots) <= set(written(life))
+    assert {one for one in snapshots if one[0].parent.name != "index"} <= set(written(life))  # a save adds to it
 
 
 def test_what_is_lossy_is_found_with_its_place(life: Life) -> None:
@@ -134,6 +134,7 @@ def test_what_is_lossy_is_found_with_its_place(life: Life) -> None:
     assert bad["fleeting"] == (FAILED, "", "import fleeting failed: No module named 'fleeting'")
 
 
+@pytest.mark.slow
 def test_what_kills_or_hangs_costs_itself_only(life: Life, capfd: pytest.CaptureFixture[str]) -> None:
     """The rest is checked in another process, and nothing of it is heard."""
     life.run(KILLERS)
@@ -151,6 +152,7 @@ def test_what_kills_or_hangs_costs_itself_only(life: Life, capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_there_is_an_end_to_what_dies(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervising, "MOST_PROCESSES", 2)
     life.run(KILLERS.replace("hangs, ", "").replace("Hangs(), ", "") + "also = Exits()")

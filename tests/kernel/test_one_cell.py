@@ -24,7 +24,7 @@ def test_a_cell_is_saved_while_it_runs_and_when_it_ends(make_kernel):
     assert ("line", "every") in cuts[1:-1], "no optimizer steps in this loop"
 
     output = kernel.try_run("%%checkpoint_vars every=1h\ndef fail(depth):\n    1 / 0\nfail(7)")
-    newest = kernel.value("vars(__import__('ipyrescue').snapshots()[0])['traceback']")
+    newest = kernel.value("__import__('ipyrescue').snapshots()[0].traceback")
     assert "ended with the ZeroDivisionError above" in output.stderr
     assert "in fail" in newest
     assert kernel.value(CUTS)[0] == ("interrupted", "exception")

@@ -295,6 +295,7 @@ async def test_what_an_earlier_kernel_left_is_proposed_after_one_that_kept_no_re
     assert await server.offers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loaded", [True, False])
 async def test_restoring_what_an_earlier_kernel_left_answers_for_the_later_one_too(server, loaded):
     opened = await server.open()

@@ -214,6 +214,7 @@ def test_with_workers_the_order_is_exact_and_samples_with_seeds_of_their_own_are
     assert_goes_on_exactly(lambda: make(**options), seed_samples=True, every=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [False, True])
 def test_samplers_that_draw_as_they_go_are_exact_with_workers_too(kept):
     def make():
@@ -305,6 +306,7 @@ def test_a_stream_in_workers_is_the_same_again():
         assert_goes_on_exactly(lambda: DataLoader(Stream(), batch_size=4, num_workers=2), every=8)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata asks torch for it
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_loader_that_knows_where_it_is_goes_on_by_itself(workers):
