@@ -202,7 +202,11 @@ STUBBORN = (
 def test_the_exit_code_says_how_it_ended(entrypoint, tmp_path, arguments, stop, code):
     process = entrypoint(*arguments, IPYRESCUE_STOP_SECONDS="0.5")
     if stop is not None:
-        wait_for(lambda: len(children_of(process.pid)) == len(arguments) // 2 or "here" in told(tmp_path), "a server")
+        servers = len(arguments) // 2
+        wait_for(
+            lambda: "here" in told(tmp_path) if STUBBORN in arguments else len(children_of(process.pid)) == servers,
+            "a server",
+        )
         process.send_signal(stop)
     below = children_of(process.pid)
 
