@@ -61,7 +61,7 @@ def test_a_new_process_finds_blobs_without_reading_every_manifest(store, key, sa
     again = save(opened, b"constant", b"step 7")
 
     assert (again.new_bytes, again.blobs) == (0, saved[-1].blobs)
-    assert len(read) == 1
+    assert len(set(read)) == 1, "two threads may read the same one at once"
     assert save(opened, b"step 0").new_bytes == 0, "what only the oldest names is found as well"
 
 
