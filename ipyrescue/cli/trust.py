@@ -37,7 +37,7 @@ def trust(
         say("Nothing was signed.")
         finish(Exit.FAILED)
         return
-    ours = opened.trust(foreign.snapshot.id)
+    ours = opened.trust(foreign)
     if as_json:
         signed = {"snapshot": summary(chosen(opened, ours.id)), "was": foreign.snapshot.id}
         write_json({"store": str(opened.root), **signed, "signed_by": opened.key.fingerprint})
@@ -50,8 +50,10 @@ def _described(foreign: Foreign) -> list[str]:
     return [
         f"Snapshot {s.id[:8]} of {s.notebook}: {count(len(s.globals), 'variable')}, {format_size(s.size_bytes)}, "
         f"made {s.created} ({age(s)})",
-        f"Signed by: {signer(foreign)}",
-        "Restoring it runs code that is in it. Its fingerprint must be one that you know: ask its maker.",
+        f"Signed, it says, by: {signer(foreign)}",
+        "That is what it says of itself: whoever can write here can say so too. If you have that key, let it be "
+        "checked instead: ipyrescue key import FILE",
+        "Restoring it runs code that is in it.",
     ]
 
 

@@ -180,8 +180,9 @@ class RescueMagics(Magics):
         if wanted.source is None:
             raise UsageError("Say which snapshot you trust: %restore_vars from=ID --trust   (ids: %snapshots --all)")
         store = self._recorder.notebook.store(create=True)
-        display(reporting.foreign(store.untrusted(wanted.source)))  # type: ignore[no-untyped-call]
-        return store.trust(wanted.source).id
+        foreign = store.untrusted(wanted.source)
+        display(reporting.foreign(foreign))  # type: ignore[no-untyped-call]
+        return store.trust(foreign).id
 
     @line_magic
     @_told

@@ -206,16 +206,15 @@ class Store:
         """A snapshot that another key signed, for showing. Raises SnapshotNotFoundError, CorruptError, StoreError."""
         return trust.untrusted(self.catalog, id_prefix)
 
-    def trust(self, id_prefix: str) -> Snapshot:
+    def trust(self, shown: Foreign) -> Snapshot:
         """Sign another key's snapshot with ours, once every blob of it proved right; a pin goes with it.
 
-        Raises StoreError.
+        *shown* is what `untrusted` said of it. Raises UntrustedError where it changed since, StoreError.
         """
-        theirs = self.untrusted(id_prefix).snapshot.id
-        ours = trust.trust(self, id_prefix)
-        if theirs in self.pins():
+        ours = trust.trust(self, shown)
+        if shown.snapshot.id in self.pins():
             self.pin(ours.id)
-            self.unpin(theirs)
+            self.unpin(shown.snapshot.id)
         return ours
 
     def _names_of(self, snapshot_id: str, verb: str) -> list[str]:

@@ -51,20 +51,23 @@ def _names(catalog: Catalog) -> list[str]:
     return [item.name for item in catalog.unreadable() if isinstance(item.error, UntrustedError)]
 
 
-def trust(store: Store, id_prefix: str) -> Snapshot:
-    """Publish it again under a new id with our signature, then remove the other's file. Raises StoreError.
+def trust(store: Store, shown: Foreign) -> Snapshot:
+    """Publish *shown* again under a new id with our signature, then remove the other's file. Raises StoreError.
 
+    Who can write into the store could put another in its place after a person saw it: that is refused.
     The sequence number stays, so that the order of snapshots does, but for one that is so far ahead of ours that it
     was made up: numbers would be used up. The first damaged blob stops it.
     """
     with store.writing():
-        foreign = untrusted(store.catalog, id_prefix)
-        damage = store.verify(foreign.snapshot)
+        theirs = shown.snapshot
+        if untrusted(store.catalog, theirs.id) != shown:
+            raise UntrustedError(f"Snapshot {theirs.id[:8]} was not signed: it is not what was shown any more.")
+        damage = store.verify(theirs)
         if damage:
-            raise CorruptError(f"Snapshot {foreign.snapshot.id[:8]} was not signed, for it is damaged: {damage[0]}.")
-        ours = dataclasses.replace(foreign.snapshot, id=secrets.token_hex(8), sequence=_number(store, foreign.snapshot))
+            raise CorruptError(f"Snapshot {theirs.id[:8]} was not signed, for it is damaged: {damage[0]}.")
+        ours = dataclasses.replace(theirs, id=secrets.token_hex(8), sequence=_number(store, theirs))
         store.commit(ours)
-        store.catalog.forget(foreign.path.name)
+        store.catalog.forget(shown.path.name)
     return ours
 
 

@@ -81,7 +81,7 @@ def test_trusting_the_highest_number_does_not_use_the_numbers_up(store: Store) -
     ours = save_to(store, b"ours" * 10)
     save_to(Store.open(store.root, Key(b"t" * 32)), b"theirs" * 10, sequence=layout.MAX_SEQUENCE, id="f" * 16)
 
-    trusted = store.trust("ffff")
+    trusted = store.trust(store.untrusted("ffff"))
 
     assert trusted.sequence == ours.sequence + 1
     assert store.next_sequence() == ours.sequence + 2

@@ -49,7 +49,8 @@ def test_trust_shows_whose_it_is_and_signs_it(theirs, store, other_key):
     result = run("trust", snapshot.id[:8], "--yes")
 
     assert result.exit_code == Exit.OK
-    assert f"Signed by: key {other_key.fingerprint}, file of uid" in result.stderr
+    assert f"Signed, it says, by: key {other_key.fingerprint}, file of uid" in result.stderr
+    assert "ipyrescue key import FILE" in result.stderr, "a fingerprint proves nothing, the key does"
     (ours,) = Store.open(store.root, store.key).snapshots()
     assert result.stdout == f"Signed {snapshot.id[:8]} of theirs.ipynb with your key: it is {ours.id[:8]} now.\n"
     assert ours.groups == snapshot.groups

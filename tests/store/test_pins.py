@@ -137,6 +137,6 @@ def test_a_pin_goes_with_a_snapshot_that_becomes_ours(store, save):
     store.pin(theirs.id)
     opened = Store.open(store.root, Key(b"o" * 32))
 
-    ours = opened.trust(theirs.id)
+    ours = opened.trust(opened.untrusted(theirs.id))
 
     assert opened.pins() == {ours.id}

@@ -1,5 +1,6 @@
 """What comes back is what went in, and what did not go in does not come back."""
 
+import dataclasses
 import errno
 import os
 import secrets
@@ -7,7 +8,7 @@ import secrets
 import pytest
 
 from ipyrescue.errors import CorruptError, SnapshotNotFoundError, StoreError, UntrustedError
-from ipyrescue.store import Store
+from ipyrescue.store import Store, signing
 from ipyrescue.store.signing import Key
 
 
@@ -266,7 +267,7 @@ def test_trust_signs_again(store, save, load):
     theirs = save(store, b"theirs")
     newer = Store.open(store.root, Key(b"o" * 32))
 
-    ours = newer.trust(theirs.id[:6])
+    ours = newer.trust(newer.untrusted(theirs.id[:6]))
 
     again = Store.open(store.root, Key(b"o" * 32))
     assert again.snapshots() == [ours]
@@ -276,6 +277,22 @@ def test_trust_signs_again(store, save, load):
     assert ours.id != theirs.id
 
 
+def test_trust_signs_what_was_shown_and_nothing_else(store, save, key):
+    """Who can write into the store must not have another snapshot signed than the one that a person saw and named."""
+    theirs, other = save(store, b"theirs"), save(store, b"other")
+    ours = Store.open(store.root, Key(b"o" * 32))
+    shown = ours.untrusted(theirs.id)
+    body = dataclasses.replace(other, id=theirs.id, sequence=theirs.sequence).to_bytes()
+    shown.path.chmod(0o600)
+    shown.path.write_bytes(signing.frame(key, store.id, shown.path.name, body))
+
+    with pytest.raises(UntrustedError, match="not signed: it is not what was shown"):
+        ours.trust(shown)
+
+    assert ours.snapshots() == []
+    assert shown.path.exists()
+
+
 def test_trust_refuses_damaged_bytes(store, save, rewrite):
     theirs = save(store, b"theirs")
     (path,) = (store.root / "packs").iterdir()
@@ -283,7 +300,7 @@ def test_trust_refuses_damaged_bytes(store, save, rewrite):
     ours = Store.open(store.root, Key(b"o" * 32))
 
     with pytest.raises(CorruptError, match="not signed"):
-        ours.trust(theirs.id)
+        ours.trust(ours.untrusted(theirs.id))
 
     assert ours.snapshots() == []
     assert len(ours.unreadable()) == 1
