@@ -403,7 +403,7 @@ class ForeignReport(Report):
         return [
             Line(
                 f"Snapshot {self.snapshot_id[:8]} of {self.notebook} was made on {self.host}, {self.created}; its file "
-                f"belongs to user {self.owner_uid} and says that key {self.fingerprint} signed it."
+                f"belongs to user {self.owner_uid} and says that the key with fingerprint {self.fingerprint} signed it."
             ),
             Line("You trust it: it is signed with your key now. Restoring it runs code that it holds.", "warning"),
         ]
