@@ -23,6 +23,8 @@ BYTES_PER_SECOND = 20e6
 _LOOK_SECONDS = 30.0
 _ASIDE_SECONDS = 0.2
 _JOIN_SECONDS = 5.0
+_REST = 19
+"""So many times as long as this thread works it rests: to list thousands of small snapshots takes turns from cells."""
 
 
 class Scrubber:
@@ -67,13 +69,14 @@ class Scrubber:
         """Read all that is due, one snapshot after the other."""
         store, tried = self._notebook.store(), set[str]()
         while not self._stopped.is_set():
+            begun = time.thread_time()
             snapshots = store.snapshots()
             waiting = [s for s in self._due(store, snapshots) if s.id not in tried]
             self._tell(store, snapshots)
             if not waiting:
                 return
             tried.add(waiting[0].id)
-            if not self._read(store, waiting[0]):
+            if not self._read(store, waiting[0]) or self._stopped.wait((time.thread_time() - begun) * _REST):
                 return
 
     def _due(self, store: Store, snapshots: Sequence[Snapshot]) -> list[Snapshot]:

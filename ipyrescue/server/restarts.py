@@ -188,7 +188,7 @@ class Watch:
     async def _shut_down(self, kernel_id: str) -> None:
         death = self._deaths.pop(kernel_id, None)
         if death is not None:
-            await asyncio.wrap_future(death)
+            await asyncio.wait([asyncio.wrap_future(death)])
         await self._ended_by_request(kernel_id, self._processes.pop(kernel_id, None), "shutdown")
         self._sessions.forget(kernel_id)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 from ipyrescue.errors import CorruptError, StoreError
 from ipyrescue.manifest import BlobRef, Snapshot
-from ipyrescue.store import atomic, blobs, layout
+from ipyrescue.store import atomic, blobs, layout, lock
 from ipyrescue.store.pack import PackReader, Signature
 from ipyrescue.store.store import Store
 from ipyrescue.store.verify import Damage, damage_of
@@ -30,6 +29,7 @@ RECORD_LIMIT_BYTES = 4 << 20
 PORTION_BYTES = 4 << 20
 """So much is read between two moments at which a scrub may be held up."""
 
+_LOCK_SECONDS = 1.0
 _NAMES = 20
 _NAME_CHARACTERS = 100
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -85,9 +85,13 @@ def note(root: Path, there: AbstractSet[str], snapshot_id: str, found: float | F
         verified[snapshot_id] = found
     data = json.dumps({"verified": verified, "damaged": {key: vars(damage) for key, damage in bad.items()}}).encode()
     layout.check_writable(root)
-    with atomic.explained("write", layout.scrub_file(root)), atomic.Draft(layout.temporary(root)) as draft:
+    with (
+        lock.shared(root, _LOCK_SECONDS),
+        atomic.explained("write", layout.scrub_file(root)),
+        atomic.Draft(layout.temporary(root)) as draft,
+    ):
         atomic.write_all(draft.fd, data)
-        os.replace(draft.path, layout.scrub_file(root))
+        atomic.rename(draft.path, layout.scrub_file(root))
 
 
 def due(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -48,6 +50,23 @@ def rot(root: Path, pack: str, offset: int) -> None:
         file.seek(offset)
         file.write(bytes([byte ^ 1]))
     os.chmod(path, 0o400)
+
+
+def test_it_rests_longer_than_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a list of the store costs: cells have most of the interpreter."""
+    worked = itertools.count()
+    monkeypatch.setattr(module.time, "thread_time", lambda: float(next(worked)))
+    monkeypatch.setattr(module, "Reader", lambda root: SimpleNamespace(look=partial(scrub.look, root)))
+    store = Store.open(tmp_path / "store", Key(b"k" * 32), create=True)
+    made = [save_to(store, b"%d" % n) for n in range(3)]
+    notebook: Any = SimpleNamespace(store=lambda: store, identity=SimpleNamespace(notebook="a.ipynb"))
+    scrubber, rests = Scrubber(notebook, 3600.0, lambda: False, lambda tally: None), []
+    monkeypatch.setattr(scrubber._stopped, "wait", lambda seconds: rests.append(seconds))
+
+    scrubber._pass()
+
+    assert all(map(store.verified, made))
+    assert [seconds for seconds in rests if seconds >= 1] == [19.0] * 3
 
 
 def test_it_reads_all_in_turn_and_stands_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ipyrescue.errors import StoreError
-from ipyrescue.store import Store, blobs, scrub
+from ipyrescue.store import Store, atomic, blobs, prune, scrub
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.scrub import Finding, Record, due, finding, note, read, read_back, sharing, tally
 from ipyrescue.store.upkeep import forget_by
@@ -71,6 +71,21 @@ def test_rot_in_what_was_proved_is_found_and_proves_nothing_any_more(store, save
     second = save(store, b"stream" * 1000, b"weights" * 9000)
     assert second.new_bytes == 9000 * 7
     assert look(store, second) == []
+
+
+def test_a_prune_does_not_sweep_the_record_that_is_being_written(store, save, monkeypatch):
+    snapshot, write_all = save(store, b"a"), atomic.write_all
+    pruned = []
+
+    def written_beside_a_prune(fd, data):
+        write_all(fd, data)
+        pruned.append(prune.prune(store))
+
+    monkeypatch.setattr(atomic, "write_all", written_beside_a_prune)
+    note(store.root, {snapshot.id}, snapshot.id, NOW)
+
+    assert pruned == [None], "a writer is busy"
+    assert read(store.root).verified == {snapshot.id: NOW}
 
 
 def test_damage_of_a_blob_is_damage_of_all_that_hold_it(store, save):
