@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,20 +34,20 @@ class Written:
     hash: str
 
     @classmethod
-    def of(cls, path: Path, data: bytes) -> Written | None:
-        """*path* as it is now, when it holds *data*; None where it is gone."""
+    def of(cls, path: Path | int, data: bytes) -> Written | None:
+        """*path*, or an open file, as it is now, when it holds *data*; None where it is gone."""
         with contextlib.suppress(OSError):
-            status = path.stat()
+            status = os.stat(path)
             return cls(status.st_mtime_ns, status.st_size, hashlib.sha256(data).hexdigest())
         return None
 
-    def may_be_replaced(self, path: Path, tried: str | None) -> bool:
-        """Whether *path* is as it was left, gone, or what a write that failed late has left: its hash is *tried*."""
+    def may_be_replaced(self, path: Path) -> bool:
+        """Whether *path* is as it was left, or gone."""
         try:
             status = path.stat()
             if (status.st_mtime_ns, status.st_size) == (self.mtime_ns, self.size_bytes):
                 return True
-            return hashlib.sha256(path.read_bytes()).hexdigest() in (self.hash, tried)
+            return hashlib.sha256(path.read_bytes()).hexdigest() == self.hash
         except FileNotFoundError:
             return True
 
@@ -63,7 +63,6 @@ class OutputFile:
         self.failure: str | None = None
         self._aside = aside
         self._written = written
-        self._tried: str | None = None
         self._text, self._tell = text, tell
         self._changed = False
         self._next_at = 0.0
@@ -86,9 +85,9 @@ class OutputFile:
             started = time.monotonic()
             self._changed = False
             data = self._text().encode("utf-8", "backslashreplace")
-            self._step_aside()
             try:
-                self._written = await asyncio.to_thread(self._write, data)
+                while not await asyncio.to_thread(self._write, data):
+                    self._step_aside()
             except OSError as error:
                 self._changed = True
                 self._fail(error)
@@ -100,15 +99,23 @@ class OutputFile:
 
     def _step_aside(self) -> None:
         """Leave a file to whoever has written to it since."""
-        with contextlib.suppress(OSError):  # of what cannot be read, writing it will tell
-            if self._written is not None and not self._written.may_be_replaced(self.path, self._tried):
-                theirs, self.path = self.path, free_name(self._aside)
-                self._tell(f"{theirs} was changed by somebody else, so the outputs go to {self.path} from now on.")
+        theirs, self.path = self.path, free_name(self._aside)
+        self._tell(f"{theirs} was changed by somebody else, so the outputs go to {self.path} from now on.")
 
-    def _write(self, data: bytes) -> Written | None:
-        self._tried = hashlib.sha256(data).hexdigest()
-        replace(self.path, data)
-        return Written.of(self.path, data)
+    def _write(self, data: bytes) -> bool:
+        """Whether *data* is in the file now; it is not where somebody else has written there since."""
+        with drafted(self.path, data) as (draft, written):
+            if not self._is_ours():
+                return False
+            atomic.rename(draft, self.path)
+            self._written = written
+        atomic.sync_folder(self.path.parent)
+        return True
+
+    def _is_ours(self) -> bool:
+        with contextlib.suppress(OSError):  # of what cannot be read, writing it will tell
+            return self._written is None or self._written.may_be_replaced(self.path)
+        return True
 
     def _fail(self, error: OSError) -> None:
         if self.failure is None:
@@ -133,22 +140,25 @@ def free_name(path: Path) -> Path:
     return found
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put *data* in the place of *path*, durably and at once; who may read it stays as it was. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.ipyrescue")
+@contextlib.contextmanager
+def drafted(path: Path, data: bytes) -> Iterator[tuple[Path, Written | None]]:
+    """*data* durable beside *path*, readable by whom *path* is, to be renamed; gone at the end. Raises OSError.
+
+    How it was left is known before it has its name: what is written to it afterwards is somebody else's.
+    """
+    draft = path.with_name(f".{path.name}.ipyrescue")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | atomic.SAFE_FLAGS
-    fd = os.open(temporary, flags, 0o666)
+    fd = os.open(draft, flags, 0o666)
     try:
         try:
             with contextlib.suppress(FileNotFoundError):
                 os.fchmod(fd, path.stat().st_mode & 0o777)
             atomic.write_all(fd, data)
             atomic.sync_file(fd)
+            written = Written.of(fd, data)
         finally:
             os.close(fd)
-        os.replace(temporary, path)
-    except BaseException:
+        yield draft, written
+    finally:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    atomic.sync_folder(path.parent)
+            os.unlink(draft)

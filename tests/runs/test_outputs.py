@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import itertools
 import os
@@ -15,6 +16,7 @@ import pytest
 from ipyrescue.runs import document, outputs
 from ipyrescue.runs.document import Document
 from ipyrescue.runs.outputs import OutputFile, Written
+from ipyrescue.store import atomic
 
 
 class Setting:
@@ -31,16 +33,19 @@ class Setting:
         return asyncio.run(self.file.save())
 
 
-def refusing(times: int) -> Callable[[Path, bytes], None]:
-    """What replaces a file on a disk that is full so many times."""
-    real, refusals = outputs.replace, iter(range(times))
+Drafted = contextlib.AbstractContextManager[tuple[Path, Written | None]]
 
-    def replace(path: Path, data: bytes) -> None:
+
+def refusing(times: int) -> Callable[[Path, bytes], Drafted]:
+    """What writes beside a file on a disk that is full so many times."""
+    real, refusals = outputs.drafted, iter(range(times))
+
+    def drafted(path: Path, data: bytes) -> Drafted:
         if next(refusals, None) is not None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(path, data)
+        return real(path, data)
 
-    return replace
+    return drafted
 
 
 def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:
@@ -59,7 +64,7 @@ def test_a_file_is_replaced_whole_and_keeps_its_mode(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_once_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting(tmp_path / "out.ipynb")
-    monkeypatch.setattr(outputs, "replace", refusing(2))
+    monkeypatch.setattr(outputs, "drafted", refusing(2))
 
     assert [setting.save("lost"), setting.save("lost"), setting.save("kept")] == [False, False, True]
 
@@ -82,6 +87,31 @@ def test_what_somebody_else_wrote_stays_and_the_outputs_go_elsewhere(tmp_path: P
     assert (tmp_path / "aside-2.ipynb").read_text() == "and again"
     assert (tmp_path / "aside.ipynb").read_text() == "there already"
     assert len(setting.told) == 1
+
+
+@pytest.mark.parametrize("step", ["sync_file", "sync_folder"])
+def test_what_somebody_else_writes_in_the_midst_of_a_save_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """While the bytes become durable, which may take seconds, and right after they have got their name."""
+    path = tmp_path / "train.ipynb"
+    setting = Setting(path)
+    setting.save("ours")
+    real = getattr(atomic, step)
+
+    def slow(what: object) -> None:
+        real(what)
+        if not setting.told and path.read_text().startswith("ours"):
+            path.write_text("theirs as long")
+
+    monkeypatch.setattr(atomic, step, slow)
+    setting.save("ours, as long.")
+    setting.save("ours once more")
+
+    assert path.read_text() == "theirs as long"
+    assert (tmp_path / "aside.ipynb").read_text() == "ours once more"
+    assert len(setting.told) == 1
+    assert sorted(os.listdir(tmp_path)) == ["aside.ipynb", "train.ipynb"]
 
 
 def test_a_file_that_was_only_touched_or_deleted_is_no_conflict(tmp_path: Path) -> None:
@@ -107,7 +137,7 @@ def test_saves_follow_changes_and_take_a_small_share_of_the_time(
     class Clock:
         monotonic = staticmethod(lambda: now[0])
 
-    def replace(path: Path, data: bytes) -> None:
+    def sync_folder(folder: Path) -> None:
         saves.append(now[0])
         now[0] += 0.5  # a slow disk
 
@@ -118,7 +148,7 @@ def test_saves_follow_changes_and_take_a_small_share_of_the_time(
             raise asyncio.CancelledError
 
     monkeypatch.setattr(outputs, "time", Clock)
-    monkeypatch.setattr(outputs, "replace", replace)
+    monkeypatch.setattr(atomic, "sync_folder", sync_folder)
     monkeypatch.setattr(outputs.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(setting.file.follow())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -65,14 +66,14 @@ def test_a_run_goes_on_at_the_cell_in_which_the_kernel_died(
         "ran(5)\nshown.update('new')\nprint(total, seen == list(range(60)))",
         every_seconds=0.3,
     )  # fmt: skip
-    real, refusals = outputs.replace, iter(range(3))
+    real, refusals = outputs.drafted, iter(range(3))
 
-    def replace(path: Path, data: bytes) -> None:
+    def drafted(path: Path, data: bytes) -> contextlib.AbstractContextManager[tuple[Path, outputs.Written | None]]:
         if next(refusals, None) is not None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(path, data)
+        return real(path, data)
 
-    monkeypatch.setattr(outputs, "replace", replace)
+    monkeypatch.setattr(outputs, "drafted", drafted)
 
     assert one.here() == 0
 

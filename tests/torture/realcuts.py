@@ -28,6 +28,7 @@ from torture.outcome import Outcome
 LOGS = {"log dropped": disks.LOG_DROPPED, "log flushed": disks.LOG_FLUSHED}
 _DISK_BYTES = 320 << 20
 _MOST_LINES = 60
+_MOST_CONTROLS = 10
 _MOST_DELAY_SECONDS = 0.01
 _KEPT, _PINNED_EACH, _PRUNED_EACH, _ERA = 6, 5, 7, 4
 _MAX_DEAD = 0.2
@@ -46,14 +47,23 @@ def _run(cases: int, place: Path) -> Outcome:
         for number in range(cases // 4):
             outcome.count(f"{kind}, {log}, cut {number + 1}", series.cut())
         checked += series.acknowledged
-        controls = max(1, cases // 20)
-        broken = sum(bool(_Series(disk, how, rng, f"control-{number}").cut(synced=False)) for number in range(controls))
+        broken, controls = _controls(disk, how, rng, least=max(1, cases // 20))
         told.append(f"{kind}, {log}: {broken} of {controls} broken")
         if not broken:
             outcome.failures.append(f"the control: nothing breaks without fsync in {kind}, {log}")
     outcome.control = f"without fsync: {'; '.join(told)}"
     outcome.note = f"{checked:,} snapshots had been acknowledged before the cuts"
     return outcome
+
+
+def _controls(disk: disks.Disk, how: int, rng: random.Random, *, least: int) -> tuple[int, int]:
+    """How many cuts break a store that never calls fsync, and of how many: more than *least* only until one does."""
+    broken = 0
+    for number in range(1, least + _MOST_CONTROLS):
+        broken += bool(_Series(disk, how, rng, f"control-{number}").cut(synced=False))
+        if broken and number >= least:
+            break
+    return broken, number
 
 
 class _Series:
