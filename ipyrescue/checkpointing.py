@@ -29,7 +29,7 @@ from ipyrescue.pickling.encode import Encoded, EncodedGroup, encode
 from ipyrescue.pickling.fenced import Fence
 from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.roots import Frozen
-from ipyrescue.pickling.sources import source_of
+from ipyrescue.pickling.sources import is_class, source_of
 from ipyrescue.pickling.tensors import gradient, is_trained, named, storage_reference
 from ipyrescue.redaction import redacted, shows_a_secret
 from ipyrescue.selection import Occasion, Origin, Selection, select
@@ -268,10 +268,10 @@ def _variables(selection: Selection, encoded: Encoded) -> Iterator[Variable]:
     origin, values = selection.origin, selection.values
     made_by = {**origin.cells, **_cells_of_locals(selection)}
     # A class without methods tells no place in the code; the cell that made it is asked.
-    ran = cells.from_bytes(origin.history) if any(_is_class(values[n]) for n in encoded.sizes) else ()
+    ran = cells.from_bytes(origin.history) if any(is_class(values[n]) for n in encoded.sizes) else ()
     for name, size_bytes in sorted(encoded.sizes.items()):
         value, cell = values[name], made_by.get(name)
-        source = source_of(value) or (cells.class_source(ran, cell, name) if _is_class(value) else None)
+        source = source_of(value) or (cells.class_source(ran, cell, name) if is_class(value) else None)
         yield Variable(name, _type(name, value), size_bytes, cell, redacted(source) if source else None)
 
 
@@ -290,11 +290,6 @@ def _frames(selection: Selection, encoded: Encoded) -> Iterator[Frame]:
 
 def _type(name: str, value: Any) -> str:
     return "progress" if name == PROGRESS else type_name(value)
-
-
-def _is_class(value: Any) -> bool:
-    """Whether *value* is a class; `isinstance` would ask the `__class__` of the user's proxies."""
-    return issubclass(type(value), type)
 
 
 # --- put and commit ---------------------------------------------------------------------------------------------

@@ -19,10 +19,11 @@ from typing import Any
 from ipyrescue.binding import Journal
 from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, refuse_to_separate
+from ipyrescue.getting import read_groups
 from ipyrescue.manifest import Group, Skipped, Snapshot
 from ipyrescue.pickling import decode, encode, in_place, opcodes, strided
 from ipyrescue.pickling.opcodes import NotPlainError, Unread
-from ipyrescue.restoring import Restored, read_groups
+from ipyrescue.restoring import Restored
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 

@@ -15,7 +15,7 @@ NOUNS = {
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {
-    "checkpointing", "restoring", "safe_restoring", "selection", "finding", "binding", "checking",
+    "checkpointing", "restoring", "safe_restoring", "selection", "finding", "getting", "binding", "caveats", "checking",
 }  # the verbs, and stages of theirs  # fmt: skip
 
 # A unit (a folder or a top-level module) -> the units it may import.
@@ -39,11 +39,13 @@ MAY_IMPORT = {
     "capture": NOUNS,
     "selection": NOUNS,
     "finding": NOUNS | {"store"},
+    "getting": NOUNS | {"store", "pickling", "finding"},
     "binding": {"errors"},
+    "caveats": NOUNS | {"pickling", "finding", "getting", "binding"},
     "checkpointing": NOUNS | PARTS | {"selection", "binding"},
-    "restoring": NOUNS | PARTS | {"finding", "binding", "selection"},
-    "safe_restoring": NOUNS | {"store", "pickling", "finding", "binding", "restoring"},
-    "checking": NOUNS | {"store", "pickling", "restoring"},
+    "restoring": NOUNS | {"store", "pickling", "finding", "getting", "binding", "caveats"},
+    "safe_restoring": NOUNS | {"store", "pickling", "finding", "getting", "binding", "restoring"},
+    "checking": NOUNS | {"store", "pickling", "getting", "restoring"},
     "exporting": NOUNS | {"store", "restoring"},
     "interchange": NOUNS | {"store"},
     "incarnations": NOUNS | {"store", "finding"},

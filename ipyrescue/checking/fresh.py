@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from ipyrescue import restoring
+from ipyrescue import getting, restoring
 from ipyrescue.checking.orders import Expected, Found, Namespace, Order
 from ipyrescue.errors import RescueError
 from ipyrescue.manifest import Snapshot
@@ -116,7 +116,7 @@ def _read(store: Store, snapshot: Snapshot, order: Order, teller: _Teller) -> li
         if position not in unloadable and unloadable.intersection(group.depends):
             unloadable.add(position)
             teller.tell(at=position, failed="a class that it needs did not come back")
-    got = restoring.get(store, snapshot, frozenset(snapshot.names))
+    got = getting.get(store, snapshot, frozenset(snapshot.names))
     for position, reason in got.damaged.items():
         teller.tell(at=position, failed=reason)
     placed, _ = restoring.place(got, Scope(device="cpu" if _uses_a_gpu(snapshot) else None))

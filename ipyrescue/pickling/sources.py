@@ -16,6 +16,11 @@ from ipyrescue.pickling.trust import attributes_of, name_of
 _MAX_CHARACTERS = 20_000
 
 
+def is_class(value: Any) -> bool:
+    """Whether *value* is a class; `isinstance` would ask the `__class__` of the user's proxies."""
+    return issubclass(type(value), type)
+
+
 def source_of(value: Any) -> str | None:
     """Return the text of a function or class that a cell defined, or None where it cannot be told."""
     try:
@@ -40,7 +45,7 @@ def remember_source(value: Any, text: str) -> None:
     if function is None:
         return
     filename, first_line = function.__code__.co_filename, function.__code__.co_firstlineno
-    if issubclass(type(value), type):
+    if is_class(value):
         first_line -= _line_of_method(text, function.__name__)
     if first_line < 1:
         return
@@ -58,7 +63,7 @@ def _where(value: Any) -> tuple[str, int] | None:
     if function is None:
         return None
     code = function.__code__
-    if not issubclass(type(value), type):
+    if not is_class(value):
         return code.co_filename, code.co_firstlineno
     name = name_of(value).rpartition(".")[2]
     first_line = _class_line(linecache.getlines(code.co_filename), name, code.co_firstlineno)
@@ -68,7 +73,7 @@ def _where(value: Any) -> tuple[str, int] | None:
 def _first_function(value: Any) -> types.FunctionType | None:
     if type(value) is types.FunctionType:
         return value
-    members = list(attributes_of(value).values()) if issubclass(type(value), type) else ()
+    members = list(attributes_of(value).values()) if is_class(value) else ()
     own = [m for m in members if type(m) is types.FunctionType and m.__qualname__.startswith(name_of(value))]
     return min(own, key=lambda f: f.__code__.co_firstlineno, default=None)
 
