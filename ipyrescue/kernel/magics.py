@@ -22,7 +22,7 @@ from ipyrescue.kernel import arguments, reporting
 from ipyrescue.kernel.arguments import CheckpointArguments, RestoreArguments
 from ipyrescue.kernel.faces import AsJson, Report
 from ipyrescue.kernel.recorder import Recorder
-from ipyrescue.kernel.report import DismissedReport, RestoredReport, UndoForgottenReport, UndoneReport
+from ipyrescue.kernel.restore_report import DismissedReport, RestoredReport, UndoForgottenReport, UndoneReport
 from ipyrescue.manifest import Settings
 from ipyrescue.selection import Occasion
 from ipyrescue.wording import clean

@@ -25,17 +25,8 @@ from ipyrescue.kernel.listing import (
 )
 from ipyrescue.kernel.progress import Progress
 from ipyrescue.kernel.recorder import Recorder
-from ipyrescue.kernel.report import (
-    Forecast,
-    ForeignReport,
-    PlanReport,
-    PlanRow,
-    RestoredReport,
-    RestoredRow,
-    SavedReport,
-    StatusReport,
-    armed_line,
-)
+from ipyrescue.kernel.report import Forecast, SavedReport, StatusReport, armed_line
+from ipyrescue.kernel.restore_report import ForeignReport, PlanReport, PlanRow, RestoredReport, RestoredRow
 from ipyrescue.manifest import PROGRESS, Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
 from ipyrescue.store import scrub

@@ -13,17 +13,9 @@ from ipyrescue.finding import Scope
 from ipyrescue.kernel.faces import MIME_TYPE, AsJson
 from ipyrescue.kernel.frames import Frames
 from ipyrescue.kernel.listing import DifferenceReport, SnapshotReport, SnapshotRow, SnapshotsTable, group_numbers
-from ipyrescue.kernel.report import (
-    Forecast,
-    ForeignReport,
-    PlanReport,
-    PlanRow,
-    RestoredReport,
-    RestoredRow,
-    SavedReport,
-    StatusReport,
-)
+from ipyrescue.kernel.report import Forecast, SavedReport, StatusReport
 from ipyrescue.kernel.reporting import restore_plan, without_gpu
+from ipyrescue.kernel.restore_report import ForeignReport, PlanReport, PlanRow, RestoredReport, RestoredRow
 from ipyrescue.manifest import Frame, Group, Import, Settings, Skipped, Storage, Stream, Variable
 from ipyrescue.stack import Running
 from tests.kernel.samples import GENERATOR, NOW, iso, snapshot
