@@ -13,6 +13,14 @@ _OF_CELLS = re.compile(
     r"<ipython-input-.*>|<timed (?:exec|eval)>"  # IPython's own; what %%time runs
     r"|.*[/\\]ipykernel_\d+[/\\]\d+\.py"  # ipykernel's, of any kernel
 )
+_LOOKING = re.compile(r"%(?:snapshots\b.*|checkpoint_vars\s+--status\b.*|restore_vars\b.*\s--(?:dry-run|list)\b.*)")
+
+
+def only_looks(source: str) -> bool:
+    """Whether a cell is nothing but magics of ours that change no variable: it leaves nothing to be saved."""
+    lines = [line.strip() for line in source.splitlines()]
+    said = [line for line in lines if line and not line.startswith("#")]
+    return bool(said) and all(_LOOKING.fullmatch(line) for line in said)
 
 
 class CellCode:

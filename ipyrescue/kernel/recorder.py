@@ -21,6 +21,7 @@ from ipyrescue.checkpointing import imagine
 from ipyrescue.errors import RescueError
 from ipyrescue.kernel import shortage
 from ipyrescue.kernel.armed import Armed, say
+from ipyrescue.kernel.cell_code import only_looks
 from ipyrescue.kernel.life import LifeRecorder
 from ipyrescue.kernel.notebook import Notebook, Spot
 from ipyrescue.kernel.panel import Panel
@@ -39,11 +40,15 @@ _CLOSE_SECONDS = 10.0
 
 @dataclass
 class _Cell:
-    """The cell of the user that is running, its text without credentials, and what its names were before."""
+    """The cell of the user that is running, its text without credentials, and what its names were before.
+
+    *only_looks*: it changes no variable, so it is no work that is to be protected.
+    """
 
     number: int
     source: str
     started: float
+    only_looks: bool
     depth: int = 1
     before: dict[str, int] = field(default_factory=dict)
 
@@ -330,13 +335,13 @@ class Recorder:
         before = {name: id(value) for name, value in list(self._shell.user_ns.items())}
         typed = info.raw_cell or ""
         source = redacted(typed)
-        self._cell = _Cell(self._number_of_cell(), source, time.monotonic(), before=before)
+        self._cell = _Cell(self._number_of_cell(), source, time.monotonic(), only_looks(typed), before=before)
         self.notebook.cell = self._cell.number
         try:
             self.notebook.history.add([Cell(self._cell.number, source)])
             self._follow_identity()
             self.life.cell_begins(self._cell.number, source, getattr(info, "cell_id", None))
-            if self.armed is not None:
+            if self.armed is not None and not self._cell.only_looks:
                 self.armed.cell_begins()
             for listener in self._listeners:
                 listener(typed)
@@ -370,7 +375,9 @@ class Recorder:
             self._note_names(cell)
             self.life.cell_ends(cell.number, cell.source, result.error_in_exec)
             self._tell_of_shortage(result.error_in_exec)
-            if self.armed is not None:
+            if self.armed is not None and cell.only_looks:
+                self.armed.tell()
+            elif self.armed is not None:
                 ends_well = self.supervised and result.success
                 error = _error_of_the_user(result)
                 self.armed.cell_ends(started=cell.started, error=error, is_saved_next=ends_well)

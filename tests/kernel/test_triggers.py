@@ -3,9 +3,12 @@
 import os
 import signal
 
+import pytest
 from typer.testing import CliRunner
 
 from ipyrescue.cli.app import app
+from ipyrescue.incarnations.writers import wait_for_writers
+from ipyrescue.kernel.cell_code import only_looks
 from ipyrescue.store import Store, signing
 
 
@@ -45,3 +48,35 @@ def test_a_terminal_asks_for_a_snapshot_and_a_signal_leaves_a_last_one(make_kern
     assert "was terminated (SIGTERM" in said
     last = _snapshots(tmp_path)[-1]
     assert (last.cut, last.reason, last.sequence > newest.sequence) == ("interrupted", "SIGTERM", True)
+
+
+def test_a_cell_that_only_looks_is_no_work(make_kernel, tmp_path, monkeypatch):
+    """When the kernel is shut down after it there is nothing to save."""
+    monkeypatch.chdir(tmp_path)
+    kernel = make_kernel()
+    kernel.run("%load_ext ipyrescue\n%checkpoint_vars every=1h")
+    assert _now(tmp_path / "train.ipynb").exit_code == 0
+    saved = _snapshots(tmp_path)
+
+    kernel.run("# what is there\n%snapshots\n\n%checkpoint_vars --status\n%restore_vars --dry-run")
+    kernel.shut_down()
+    wait_for_writers(tmp_path / ".ipyrescue", "train.ipynb", "")
+
+    assert _snapshots(tmp_path) == saved
+
+
+@pytest.mark.parametrize(
+    ("cell", "looks"),
+    [
+        ("%snapshots", True),
+        ("  %snapshots show 3f9c --code\n# and\n%restore_vars model --list", True),
+        ("%checkpoint_vars --status\nx = 1", False),
+        ("%checkpoint_vars model", False),
+        ("%restore_vars", False),
+        ("%snapshotsx", False),
+        ("# %snapshots", False),
+        ("", False),
+    ],
+)
+def test_which_cells_only_look(cell, looks):
+    assert only_looks(cell) is looks
