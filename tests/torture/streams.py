@@ -67,6 +67,11 @@ def read(raw: bytes) -> tuple[Any, ...]:
     return values
 
 
+def code() -> list[object]:
+    """The functions that read it, among much else."""
+    return [f for kind in (opcodes, opcodes._Reader, plain, plain._Looked, _Shown) for f in vars(kind).values()]
+
+
 def problem(raw: bytes) -> str | bool:
     """Whether all of *raw* is plain, or what is wrong: any exception but the two that say so."""
     try:
