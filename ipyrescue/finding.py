@@ -119,13 +119,15 @@ def refuse_to_separate(snapshot: Snapshot, scope: Scope) -> None:
     for name in scope.names:
         if not any(fnmatchcase(held, name) for held in snapshot.names):
             raise RestoreError(f"Snapshot {snapshot.id[:8]} has no variable {name}. {_instead(name, snapshot)}")
-    chosen = scope.chosen(snapshot)
+    if scope.force:
+        return
+    chosen, pseudo_names = dict.fromkeys(scope.chosen(snapshot)), snapshot.pseudo_names
     for group in snapshot.groups:
-        torn = set(group.names) - set(chosen) - snapshot.pseudo_names
-        if not scope.force and group.kind == "data" and torn and set(chosen) & set(group.names):
+        torn = set(group.names) - chosen.keys() - pseudo_names
+        if group.kind == "data" and torn and chosen.keys() & set(group.names):
             together = [*chosen, *(n for n in group.names if n in torn)]
             raise RestoreError(
-                f"{', '.join(sorted(set(group.names) & set(chosen)))} shares objects with "
+                f"{', '.join(sorted(chosen.keys() & set(group.names)))} shares objects with "
                 f"{', '.join(sorted(torn))}; restoring one without the other would separate them. "
                 f"Together: %restore_vars {' '.join(together)}   Nevertheless: --force"
             )

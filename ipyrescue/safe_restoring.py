@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import sys
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, islice
+from operator import itemgetter
 from typing import Any
 
 from ipyrescue.binding import Journal
@@ -21,14 +25,20 @@ from ipyrescue.errors import CorruptError, RestoreError
 from ipyrescue.finding import Scope, refuse_to_separate
 from ipyrescue.getting import read_groups
 from ipyrescue.manifest import Group, Skipped, Snapshot
-from ipyrescue.pickling import decode, encode, in_place, opcodes, strided
-from ipyrescue.pickling.opcodes import NotPlainError, Unread
+from ipyrescue.pickling import decode, encode, in_place, opcodes, plain, strided
+from ipyrescue.pickling.plain import NotPlainError, Unread
 from ipyrescue.restoring import Restored
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 
 MOST_STREAM_BYTES = 256 << 20
 """Of one group, unpacked: a value that takes more is no setting and no history."""
+
+_BYTES_PER_OPCODE = 256
+"""About the most that one makes, with what is noted of it while it is read."""
+
+_MOST_DOTS = 16
+_NAMES_SHOWN = 20
 
 _RESERVED = frozenset({*dir(builtins), "In", "Out", "get_ipython"})
 
@@ -83,14 +93,14 @@ def _read(store: Store, snapshot: Snapshot, wanted: frozenset[str], room_bytes: 
         if group.kind in ("data", "function") and wanted.intersection(group.names)
     }
     homeless = decode.homeless(groups)
-    for position in groups.keys() - homeless.keys():
-        _refuse_the_impossible(snapshot, groups[position], room_bytes)
+    left_bytes = _room_left(snapshot, [groups[position] for position in groups.keys() - homeless.keys()], room_bytes)
+    budget = opcodes.Budget(sys.maxsize if left_bytes is None else left_bytes // _BYTES_PER_OPCODE)
     for position, group in groups.items():
-        names = [name for name in group.names if name in wanted]
+        names = wanted.intersection(group.names)
         try:
             if position in homeless:
                 raise CorruptError(homeless[position])
-            _read_group(store, snapshot, position, names, read)
+            _read_group(store, snapshot, position, names, budget, read)
         except (CorruptError, MemoryError) as error:
             read.lost.update(dict.fromkeys(names, str(error) or "it claims more memory than there is"))
     return read
@@ -105,19 +115,39 @@ def _never(snapshot: Snapshot, wanted: frozenset[str]) -> Iterator[tuple[str, st
             yield from ((name, "a class is code") for name in group.names if name in wanted)
 
 
-def _refuse_the_impossible(snapshot: Snapshot, group: Group, room_bytes: int | None) -> None:
-    """Before any memory is taken: a manifest may name one blob a million times. Raises RestoreError."""
-    blobs = [group.stream.blobs, *(buffer.blobs for buffer in group.buffers)]
-    needed = sum(snapshot.blobs[index].size_bytes for indices in blobs for index in indices)
-    needed += group.stream.size_bytes + sum(buffer.size_bytes for buffer in group.buffers)
-    if room_bytes is not None and needed > room_bytes:
+def _room_left(snapshot: Snapshot, groups: list[Group], room_bytes: int | None) -> int | None:
+    """What is left of *room_bytes* beside the memory of *groups*, before any is taken. Raises RestoreError.
+
+    A manifest may name one blob a million times, and every group is alive in the end.
+    """
+    if room_bytes is None:
+        return None
+    kept_bytes = [group.stream.size_bytes + sum(buffer.size_bytes for buffer in group.buffers) for group in groups]
+    needed = sum(kept_bytes) + max((_passing_bytes(snapshot, group) for group in groups), default=0)
+    if needed > room_bytes:
+        largest = sorted(zip(kept_bytes, groups, strict=True), key=itemgetter(0), reverse=True)
+        names = islice((name for _, group in largest for name in group.names), _NAMES_SHOWN)
         raise RestoreError(
             f"Nothing was restored: snapshot {snapshot.id[:8]} claims {format_size(needed)} for "
-            f"{', '.join(group.names)[:200]}, and {format_size(room_bytes)} are free. Name the others."
+            f"{', '.join(names)[:200]}, and {format_size(room_bytes)} are free. Name the others."
         )
+    return room_bytes - needed
 
 
-def _read_group(store: Store, snapshot: Snapshot, position: int, names: list[str], read: _Read) -> None:
+def _passing_bytes(snapshot: Snapshot, group: Group) -> int:
+    """What reading a group takes beside what stays: its stream, packed twice and unpacked, and blobs to be joined."""
+    joined = {}
+    for buffer in group.buffers:
+        total = sum(snapshot.blobs[index].size_bytes for index in buffer.blobs)
+        if total != buffer.size_bytes:
+            joined[buffer.blobs] = total
+    packed = sum(snapshot.blobs[index].size_bytes for index in group.stream.blobs)
+    return 2 * packed + group.stream.size_bytes + sum(joined.values())
+
+
+def _read_group(
+    store: Store, snapshot: Snapshot, position: int, names: frozenset[str], budget: opcodes.Budget, read: _Read
+) -> None:
     """Read one group, and put what came of its names into *read*. Raises CorruptError."""
     group = snapshot.groups[position]
     if group.stream.size_bytes > MOST_STREAM_BYTES:
@@ -125,12 +155,13 @@ def _read_group(store: Store, snapshot: Snapshot, position: int, names: list[str
     packed, memory = read_groups(store, snapshot, [position])[position]
     storages = decode.place(position, group, packed, memory, "cpu")[0].storages
     shown = _Shown(group, storages)
-    values = opcodes.read(encode.decompress(group.stream, packed), shown.at)
+    values = opcodes.read(encode.decompress(group.stream, packed), shown.at, budget)
     if len(values) != len(group.names):
         raise CorruptError("A stream holds another number of values than its group has names.")
+    known: plain.Known = {}
     for name, value in zip(group.names, values, strict=True):
         if name in names:
-            _choose(name, value, shown, read)
+            _choose(name, value, known, shown, read)
 
 
 class _Shown:
@@ -140,6 +171,7 @@ class _Shown:
         self.group, self._storages = group, storages
         self._made: dict[int, Any] = {}
         self._by_place = {(t.storage, t.offset, t.shape, t.stride): n for n, t in enumerate(group.tensors)}
+        self._by_name = _by_name(group)
 
     def at(self, storage: int, place: tuple[Any, ...]) -> Any:
         """What stands at one place; an `Unread` for what the manifest does not describe."""
@@ -148,8 +180,7 @@ class _Shown:
 
     def below(self, name: str) -> dict[str, Any]:
         """All whose dotted names begin with *name*, by the rest."""
-        found = enumerate(tensor.name for tensor in self.group.tensors)
-        return {key[len(name) + 1 :]: self._make(n) for n, key in found if key.startswith(f"{name}.")}
+        return {self.group.tensors[n].name[len(name) + 1 :]: self._make(n) for n in self._by_name.pop(name, ())}
 
     def _make(self, number: int) -> Any:
         if number not in self._made:
@@ -159,10 +190,21 @@ class _Shown:
         return self._made[number]
 
 
-def _choose(name: str, value: Any, shown: _Shown, read: _Read) -> None:
+def _by_name(group: Group) -> dict[str, list[int]]:
+    """The numbers of the tensors below each of the group's names; each tensor once, below the shortest."""
+    names, found = frozenset(group.names), defaultdict(list)
+    for number, tensor in enumerate(group.tensors):
+        prefixes = accumulate(tensor.name.split(".", _MOST_DOTS)[:-1], "{}.{}".format)
+        owner = next((prefix for prefix in prefixes if prefix in names), None)
+        if owner is not None:
+            found[owner].append(number)
+    return found
+
+
+def _choose(name: str, value: Any, known: plain.Known, shown: _Shown, read: _Read) -> None:
     """The value where it is plain, else the tensors below its name, else why neither."""
     try:
-        opcodes.check(value)
+        plain.check(value, known)
     except NotPlainError as reason:
         tensors = shown.below(name)
         if tensors:

@@ -13,8 +13,8 @@ from namespaces import Life
 from ipyrescue import safe_restoring
 from ipyrescue.errors import CorruptError, RestoreError, StoreError
 from ipyrescue.finding import Scope
-from ipyrescue.manifest import Import, Snapshot, Storage, Tensor
-from ipyrescue.pickling import strided
+from ipyrescue.manifest import Group, Import, Snapshot, Storage, Stream, Tensor
+from ipyrescue.pickling import plain, strided
 from ipyrescue.restoring import Restored
 from ipyrescue.store import Store, layout
 from ipyrescue.store.signing import Key
@@ -222,9 +222,71 @@ def test_one_blob_named_over_and_over_takes_no_memory(theirs: Life) -> None:
     groups[position] = dataclasses.replace(group, buffers=(endless,))
     snapshot = resigned(theirs, dataclasses.replace(made, groups=tuple(groups)))
 
-    with pytest.raises(RestoreError, match=r"claims 210 GB for x"):
+    with pytest.raises(RestoreError, match=r"claims 105 GB for x"):
         safely(theirs, snapshot, room_bytes=1 << 30)
     assert safely(theirs, snapshot, "y", room_bytes=1 << 30)[0] == {"y": 2}
+
+
+def test_the_memory_of_all_groups_together_must_be_there(theirs: Life) -> None:
+    """Each alone would fit; and half of them do."""
+    theirs.run("import torch\nxs = [torch.full((1 << 18,), n) for n in range(4)]\na, b, c, d = xs\ndel xs")
+    snapshot = theirs.checkpoint()
+    room_bytes = 6 << 20  # each has 2 MiB
+
+    with pytest.raises(RestoreError, match=r"claims 8\.\d MB for (a|b|c|d), .* and 6\.3 MB are free\. Name the others"):
+        safely(theirs, snapshot, room_bytes=room_bytes)
+    assert safely(theirs, snapshot, "a", "b", room_bytes=room_bytes)[0].keys() == {"a", "b"}
+
+
+def test_values_are_read_into_what_is_left(theirs: Life) -> None:
+    """A stream of few bytes makes objects of many."""
+    theirs.run("x = [[] for n in range(100_000)]\ny = 2")
+
+    found, restored = safely(theirs, theirs.checkpoint(), room_bytes=10 << 20)
+
+    assert found == {"y": 2}
+    assert "opcodes, which is all that memory" in restored.skipped[0].reason
+
+
+def test_names_that_share_values_are_looked_through_once(
+    theirs: Life, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Plain or not: one list under many names takes the time of one."""
+    theirs.run(CANARY)
+    shared = "; ".join(f"good{n} = good; bad{n} = bad" for n in range(50))
+    theirs.run(f"good, bad = [[1]], [[2], Canary({str(tmp_path / 'song')!r})]\nboth = good, bad\n{shared}")
+    snapshot = theirs.checkpoint()
+    looked: list[Any] = []
+    begin = plain._begin
+    monkeypatch.setattr(plain, "_begin", lambda value, known: looked.append(value) or begin(value, known))
+
+    found, restored = safely(theirs, snapshot)
+
+    assert len(found) == 51
+    assert len(restored.skipped) == 53  # both, bad, 50 more, and the class
+    assert len({skipped.reason for skipped in restored.skipped}) == 2
+    assert len(looked) == 5  # both, good, bad, and the list in each
+
+
+def test_a_tensor_is_below_one_name() -> None:
+    """Else names of one another's names would have as many dicts of as many tensors."""
+    names = ("model", "model.a", "train().model", "x", "." * 50)
+    tensors = [
+        "model.weight",
+        "model.a.weight",
+        "train().model.weight",
+        "x",
+        "modelx.weight",
+        "." * 99,
+        "y.x.weight",
+        "",
+    ]
+    group = Group(
+        names, "data", "pickle", Stream((), 0, "raw"), (), (), (),
+        tuple(Tensor(name, 0, "float32", (), (), 0) for name in tensors), (),
+    )  # fmt: skip
+
+    assert safe_restoring._by_name(group) == {"model": [0, 1], "train().model": [2]}
 
 
 def test_a_flipped_byte_costs_its_group(theirs: Life) -> None:

@@ -3,7 +3,8 @@
 A strict reader of the opcodes that build None, bool, int, float, str, bytes, list, tuple and dict (`pickletools` of the
 standard library describes all of them; protocol 5). Where a stream would import or call something stands an `Unread`.
 Whoever wrote the stream may be an enemy: opcodes, depth and what a value unfolds to are bounded, and so is the time
-that keys of a dict take.
+that keys of a dict take. Nothing that was read is hashed or compared before it is known to be small and flat: C code
+would do it without end, or recurse until the process dies.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ipyrescue.errors import CorruptError
+from ipyrescue.pickling.plain import Unread
 
 MOST_OPCODES = 10_000_000
-MOST_ELEMENTS = 20_000_000
-"""Of one value, each as often as it is referred to."""
-
-DEEPEST = 200
 _MOST_SLOW_KEYS = 2_000
-_MOST_IN_KEY = 1_000
+_DEEPEST_KEY = 20
+_MOST_IN_KEY = 64 << 10
+_MOST_KEY_WORK = 1 << 28
+_LONGEST_FAST_KEY = 1_000
+_MOST_AXES = 64
+_MOST_IN_PLACE = (1 << 63) - 1
 _MOST_INTEGER_BYTES = 64 << 10
 _LARGEST_FAST_KEY = 1 << 60
 _LONGEST_NAME = 100
@@ -31,31 +34,27 @@ Tensors = Callable[[int, tuple[Any, ...]], Any]
 """A storage's number and the place in it (`offset`, `shape`, `stride`) to a tensor or array; else an `Unread`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Unread:
-    """Stands for what only unpickling would make; *what* says so."""
-
-    what: str
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Global(Unread):
     name: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Storage(Unread):
     number: int
 
 
-class NotPlainError(Exception):
-    """Why a value is not restored without unpickling, as the end of a sentence."""
+@dataclass
+class Budget:
+    """How many *opcodes* may still make something, in all streams together that are read with it to their ends."""
+
+    opcodes: int
 
 
-def read(stream: bytes, tensors: Tensors) -> tuple[Any, ...]:
+def read(stream: bytes, tensors: Tensors, budget: Budget | None = None) -> tuple[Any, ...]:
     """The values of a group's names; in place of each tensor what *tensors* makes of it. Raises CorruptError."""
     try:
-        content = _Reader(stream, tensors).run()
+        content = _Reader(stream, tensors).run(budget or Budget(MOST_OPCODES))
     except (IndexError, KeyError, TypeError, ValueError, AttributeError, OverflowError, struct.error) as error:
         raise CorruptError(f"A stream is none that ipyrescue writes: {type(error).__name__}.") from error
     if type(content) is not tuple or len(content) != 2 or type(content[0]) is not tuple:
@@ -63,34 +62,29 @@ def read(stream: bytes, tensors: Tensors) -> tuple[Any, ...]:
     return content[0]
 
 
-def check(value: Any) -> None:
-    """Raises NotPlainError for a value with an `Unread` in it, that holds itself, is deep, or unfolds to a lot."""
-    _weigh(value, {}, DEEPEST, MOST_ELEMENTS)
+def _size_of_key(key: Any, deepest: int = _DEEPEST_KEY) -> int:
+    """About how many bytes are hashed of a key, each as often as it is referred to. Raises CorruptError."""
+    if type(key) is int:
+        return 1 + key.bit_length() // 8
+    if type(key) in (str, bytes):
+        return 1 + len(key)
+    size = 1
+    for item in key if type(key) is tuple else ():
+        size += _size_of_key(item, deepest - 1) if deepest else _MOST_IN_KEY
+        if size > _MOST_IN_KEY:
+            raise CorruptError("A key in a stream is nested too deep, or unfolds to more than it is.")
+    return size
 
 
-def _weigh(value: Any, known: dict[int, tuple[int, int] | None], deepest: int, most: int) -> tuple[int, int]:
-    """How many elements a value unfolds to, and how deep; *known* are containers met before. Raises NotPlainError."""
-    if isinstance(value, Unread):
-        raise NotPlainError(value.what)
-    if type(value) not in (list, tuple, dict):
-        return 1, 0
-    if id(value) not in known:
-        known[id(value)] = None
-        weight, height = 1, 0
-        for item in (*value.keys(), *value.values()) if type(value) is dict else value:
-            if deepest <= 0:
-                raise NotPlainError("nested too deep")
-            below, lower = _weigh(item, known, deepest - 1, most)
-            weight, height = weight + below, max(height, lower + 1)
-        if weight > most:
-            raise NotPlainError("unfolds to more than it is")
-        known[id(value)] = weight, height
-    found = known[id(value)]
-    if found is None:
-        raise NotPlainError("holds itself")
-    if found[1] > deepest:
-        raise NotPlainError("nested too deep")
-    return found
+def _is_place(offset: Any, shape: Any, stride: Any) -> bool:
+    """Whether these can be those of a tensor: an enemy's may be such as nothing can hash."""
+    return _is_number(offset) and all(
+        type(axes) is tuple and len(axes) <= _MOST_AXES and all(map(_is_number, axes)) for axes in (shape, stride)
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and abs(value) <= _MOST_IN_PLACE
 
 
 class _Reader:
@@ -103,17 +97,19 @@ class _Reader:
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         self._slow_keys = 0
+        self._key_work = 0
 
-    def run(self) -> Any:
-        stream, opcodes = self._stream, _OPCODES
-        for _ in range(MOST_OPCODES):
+    def run(self, budget: Budget) -> Any:
+        stream, opcodes, most = self._stream, _OPCODES, min(budget.opcodes, MOST_OPCODES)
+        for count in range(most):
             code = stream[self._at]
             self._at += 1
             if code == _STOP:
                 (content,) = self._stack
+                budget.opcodes -= count
                 return content
             opcodes[code](self)
-        raise CorruptError(f"A stream has more than {MOST_OPCODES:,} opcodes.")
+        raise CorruptError(f"A stream has more than {most:,} opcodes, which is all that memory and time are for.")
 
     # arguments
 
@@ -241,18 +237,24 @@ class _Reader:
     def _admit(self, key: Any) -> None:
         """Refuse keys that take long to hash or to compare: chosen by an enemy, they all fall on one place."""
         kind = type(key)
-        if kind is str or kind is bytes or (kind is int and abs(key) < _LARGEST_FAST_KEY):
+        if kind is str or kind is bytes:
+            if len(key) > _LONGEST_FAST_KEY:
+                self._work(len(key))
+            return
+        if kind is int and abs(key) < _LARGEST_FAST_KEY:
             return
         self._slow_keys += 1
         if self._slow_keys > _MOST_SLOW_KEYS:
             raise CorruptError(
                 f"A stream has more than {_MOST_SLOW_KEYS:,} keys that are neither text nor small numbers."
             )
-        if kind is tuple:
-            try:
-                _weigh(key, {}, DEEPEST // 10, _MOST_IN_KEY)
-            except NotPlainError as reason:
-                raise CorruptError(f"A key in a stream is no plain value: {reason}.") from None
+        self._work(_size_of_key(key) * self._slow_keys)
+
+    def _work(self, most_bytes: int) -> None:
+        """Count what hashing a key, and comparing it with those that it may fall on, takes at most."""
+        self._key_work += most_bytes
+        if self._key_work > _MOST_KEY_WORK:
+            raise CorruptError("A stream has keys that take too long to tell apart.")
 
     def a_set(self) -> None:
         self._stack.append(Unread("a set"))
@@ -286,11 +288,11 @@ class _Reader:
 
     def _called(self, function: Unread, arguments: tuple[Any, ...]) -> Any:
         name = function.name if isinstance(function, _Global) else ""
-        if name == _STORAGE and len(arguments) == 1 and type(arguments[0]) is int:
+        if name == _STORAGE and len(arguments) == 1 and _is_number(arguments[0]):
             return _Storage(f"a call of {name}", arguments[0])
         if name in _PLACES:
             storage, *place = (arguments[at] for at in _PLACES[name])
-            if isinstance(storage, _Storage):
+            if isinstance(storage, _Storage) and _is_place(*place):
                 return self._tensors(storage.number, tuple(place))
         return Unread(f"made by {name}" if name else function.what)
 
@@ -316,8 +318,8 @@ class _Reader:
 
 
 def _named(module: str, name: str) -> _Global:
-    full = f"{module}.{name}"
-    return _Global(f"{full[:_LONGEST_NAME]}, which would be imported", full[:_LONGEST_NAME])
+    full = f"{module[:_LONGEST_NAME]}.{name[:_LONGEST_NAME]}"[:_LONGEST_NAME]
+    return _Global(f"{full}, which would be imported", full)
 
 
 _STORAGE = "ipyrescue.pickling.placeholders.storage"

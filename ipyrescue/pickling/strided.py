@@ -30,8 +30,8 @@ def over(memory: Any, tensor: Tensor, storage: Storage) -> Any:
         if make is not None:
             return make(memory, tensor, storage)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:  # what torch and NumPy find beyond us
-        raise CorruptError(f"The manifest describes {tensor.name!r} as no tensor can be.") from error
-    raise CorruptError(f"The manifest places {tensor.name!r} in memory that is neither torch's nor NumPy's.")
+        raise CorruptError(f"The manifest describes {tensor.name[:40]!r} as no tensor can be.") from error
+    raise CorruptError(f"The manifest places {tensor.name[:40]!r} in memory that is neither torch's nor NumPy's.")
 
 
 def _tensor(memory: Any, tensor: Tensor, storage: Storage) -> Any:
@@ -75,4 +75,4 @@ def _check(tensor: Tensor, storage: Storage, item_bytes: int, unit_bytes: int) -
         last = tensor.offset * unit_bytes + sum(max(0, step) for step in reach) + item_bytes
         good = 0 <= first and last <= storage.size_bytes and (unit_bytes == 1 or min(stride, default=0) >= 0)
     if not good or (unit_bytes > 1 and storage.offset % unit_bytes):
-        raise CorruptError(f"The manifest places elements of {tensor.name!r} outside of their bytes.")
+        raise CorruptError(f"The manifest places elements of {tensor.name[:40]!r} outside of their bytes.")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from ipyrescue.errors import RescueError, StoreBusyError, StoreError, UntrustedError
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import atomic, filesystems, holes, layout, lives, lock, pins, usage
+from ipyrescue.store import atomic, filesystems, holes, layout, lives, lock, pins, trust, usage
 from ipyrescue.store.usage import PackUse
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _foreign(store: Store, name: str, error: RescueError) -> Snapshot:
     try:
         if not isinstance(error, UntrustedError):
             raise error
-        return Snapshot.from_bytes(store.catalog.body(name)[0].body)
+        return trust.described(store.catalog.path(name), store.catalog.body(name)[0].body)
     except (RescueError, FileNotFoundError) as reason:
         raise StoreError(
             f"Nothing was pruned: {store.catalog.path(name)} cannot be read, and it may need any pack ({reason}) "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import secrets
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ipyrescue.errors import CorruptError, RescueError, SnapshotNotFoundError, UntrustedError
@@ -76,11 +77,16 @@ def _number(store: Store, foreign: Snapshot) -> int:
     return foreign.sequence if foreign.sequence <= highest + _MOST_AHEAD else highest + 1
 
 
+def described(path: Path, body: bytes) -> Snapshot:
+    """What the *body* of a manifest says that nobody vouches for. Raises CorruptError."""
+    if len(body) > FOREIGN_LIMIT_BYTES:
+        raise CorruptError(f"{path} has {len(body)} bytes, and nobody whom you know signed it.")
+    return Snapshot.from_bytes(body)
+
+
 def _read(catalog: Catalog, name: str) -> Foreign:
     signed, status = catalog.body(name)
-    if len(signed.body) > FOREIGN_LIMIT_BYTES:
-        raise CorruptError(f"{catalog.path(name)} has {len(signed.body)} bytes, and nobody whom you know signed it.")
-    snapshot = Snapshot.from_bytes(signed.body)
+    snapshot = described(catalog.path(name), signed.body)
     if layout.snapshot_name(snapshot.sequence, snapshot.id) != name:
         raise CorruptError(f"{catalog.path(name)} bears another snapshot's name.")
     return Foreign(snapshot, catalog.path(name), status.st_uid, snapshot.host, signed.fingerprint, snapshot.created)

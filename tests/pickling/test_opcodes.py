@@ -9,10 +9,14 @@ import struct
 from typing import Any
 
 import pytest
+from torture import streams
+from torture.streams import read
 
 from ipyrescue.errors import CorruptError
 from ipyrescue.pickling import opcodes
-from ipyrescue.pickling.opcodes import NotPlainError, Unread
+from ipyrescue.pickling.plain import NotPlainError, Unread
+
+pytest.importorskip("numpy")
 
 PLAIN = (
     None,
@@ -53,13 +57,6 @@ def no_tensor(storage: int, place: tuple[Any, ...]) -> Any:
 
 def stream(*values: Any, protocol: int = 5) -> bytes:
     return pickle.dumps((values, {}), protocol)
-
-
-def read(raw: bytes) -> tuple[Any, ...]:
-    found = opcodes.read(raw, no_tensor)
-    for value in found:
-        opcodes.check(value)
-    return found
 
 
 @pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:20].encode("unicode_escape").decode())
@@ -144,9 +141,21 @@ def colliding_keys() -> bytes:
     return b"\x80\x05}(" + keys + b"u\x85}\x86."
 
 
+def long_keys() -> bytes:
+    """Two equal texts of a megabyte under one key after another: each look at it compares them."""
+    text = b"X" + struct.pack("<I", 1 << 20) + b"x" * (1 << 20)
+    return b"\x80\x05" + text + b"\x940" + text + b"\x940}h\x00Ns(" + b"h\x01N" * 300_000 + b"u\x85}\x86."
+
+
+DEEP = b")" + b"\x85" * 200_000
 ENEMIES = {
     "nested lists": nested(100_000, b"\x85"),
-    "nested tuple as a key": b"\x80\x05}" + b")" + b"\x85" * 200_000 + b"Ns\x85}\x86.",
+    "nested tuple as a key": b"\x80\x05}" + DEEP + b"Ns\x85}\x86.",
+    "nested tuple as a shape": streams.array(DEEP, streams.FLAT[1]),
+    "nested tuple in a shape": streams.array(DEEP + b"\x85", streams.FLAT[1]),
+    "tuple that doubles as a shape": streams.array(b"h\x3c", streams.FLAT[1], before=streams.doubled(60)),
+    "many axes": streams.array(b"(" + b"K\x01" * 100_000 + b"t", streams.FLAT[1]),
+    "long text twice as a key": long_keys(),
     "billion laughs": billion_laughs(),
     "colliding keys": colliding_keys(),
     "text that claims a terabyte": b"\x80\x05\x8d" + struct.pack("<Q", 1 << 40) + b"x.",
@@ -189,14 +198,13 @@ def test_a_tuple_that_doubles_is_no_key() -> None:
 
 def test_no_mutation_of_a_stream_does_anything_else() -> None:
     """CorruptError, NotPlainError or plain values: nothing else, whatever the bytes are; and nothing runs."""
-    seeds = [stream(*PLAIN[:14], PLAIN[19], PLAIN[26]), stream(Canary(), [PLAIN[26]], {1, 2}, print), *ENEMIES.values()]
+    seeds = [stream(*PLAIN[:14], PLAIN[19], PLAIN[26]), stream(Canary(), [PLAIN[26]], {1, 2}, print), *streams.GOOD]
+    seeds += ENEMIES.values()
     chance, ended = random.Random(7), []
     for _ in range(1_500):
-        raw = bytearray(chance.choice(seeds)[:4000])
-        for _ in range(chance.randint(1, 4)):
-            _mutate(chance, raw)
+        raw = streams.mutated(chance, chance.choice(seeds)[:4000])
         try:
-            read(bytes(raw))
+            read(raw)
         except (CorruptError, NotPlainError) as error:
             ended.append(type(error))
         else:
@@ -204,16 +212,3 @@ def test_no_mutation_of_a_stream_does_anything_else() -> None:
 
     assert Canary.songs == 0
     assert set(ended) == {CorruptError, NotPlainError, None}
-
-
-def _mutate(chance: random.Random, raw: bytearray) -> None:
-    at = chance.randrange(len(raw) + 1)
-    match chance.randrange(4):
-        case 0:
-            raw[at : at + 1] = bytes([chance.randrange(256)])
-        case 1:
-            raw[at:at] = bytes(chance.choice(list(opcodes._OPCODES)) for _ in range(chance.randint(1, 5)))
-        case 2:
-            del raw[at : at + chance.randint(1, 20)]
-        case _:
-            raw[at:at] = raw[: chance.randint(0, 50)]

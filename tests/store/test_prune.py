@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipyrescue.errors import StoreError
-from ipyrescue.store import Store, filesystems, layout, lives, lock
+from ipyrescue.store import Store, filesystems, layout, lives, lock, trust
 from ipyrescue.store.filesystems import FileSystem
 from ipyrescue.store.prune import Pruned, hindrance, prune
 from ipyrescue.store.signing import Key
@@ -95,6 +95,20 @@ def test_another_keys_snapshot_keeps_its_bytes(store, save, load):
 
     assert prune(other) == Pruned(packs=1, bytes=4096)
     assert load(store, theirs) == [b"theirs"]
+
+
+def test_another_keys_manifest_is_not_parsed_whatever_its_size(store, save, monkeypatch):
+    """What takes gigabytes to parse counts as unreadable: it keeps every pack, and is named."""
+    theirs = save(store, *(b"%d" % n * 5000 for n in range(20)))
+    other = Store.open(store.root, Key(b"o" * 32))
+    other.forget(save(other, b"ours").id)
+    before = pack_names(store)
+    monkeypatch.setattr(trust, "FOREIGN_LIMIT_BYTES", 1000)
+
+    with pytest.raises(StoreError, match=f"Nothing was pruned.*nobody whom you know.*ipyrescue forget {theirs.id}"):
+        prune(other)
+
+    assert pack_names(store) == before
 
 
 def test_foreign_files_stay(store):

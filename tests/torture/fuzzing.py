@@ -1,10 +1,14 @@
-"""Hostile manifests behind the MAC: mutated trees and bytes, read with bounded memory and bounded time."""
+"""Hostile manifests behind the MAC, mutated trees and bytes, read with bounded memory and time; hostile streams.
+
+What of them atheris chooses is read in a process of its own, this file with the name of a target.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import os
+import platform
 import random
 import re
 import resource
@@ -13,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import types
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +25,7 @@ from typing import Any
 from ipyrescue.errors import CorruptError, StoreFormatError
 from ipyrescue.manifest import BlobRef, Frame, Import, Skipped, Snapshot, Variable
 from tests.store.conftest import snapshot_of
+from torture import streams
 from torture.dying import forked
 from torture.outcome import Outcome, scratch
 
@@ -67,15 +73,31 @@ def run(cases: int) -> Outcome:
     return outcome
 
 
+def missing() -> str:
+    """What has to be done before anything can be guided by coverage here; nothing if it can."""
+    if importlib.util.find_spec("atheris") is not None:
+        return ""
+    if sys.platform == "linux" and platform.machine() == "x86_64":
+        return "it needs atheris, which requirements/ pins: pip install atheris"
+    return "it needs atheris, which is there for Linux on x86_64 alone"
+
+
 def run_guided(cases: int) -> Outcome:
-    """*cases* that atheris chooses by the branches that they reach; none where it is not installed."""
-    if importlib.util.find_spec("atheris") is None:
-        return Outcome(note="not run: `pip install atheris` (Python 3.11 or older)")
+    """*cases* of manifests that atheris chooses by the branches that they reach."""
+    return _run_guided("manifests", cases)
+
+
+def run_guided_streams(cases: int) -> Outcome:
+    """*cases* of streams that are read without unpickling, chosen in the same way."""
+    return _run_guided("streams", cases)
+
+
+def _run_guided(target: str, cases: int) -> Outcome:
     with tempfile.TemporaryDirectory() as corpus:
-        rng = random.Random(1)
-        for number, raw in enumerate([GOOD.to_bytes(), *(mutated(rng) for _ in range(_SEEDS))]):
+        for number, raw in enumerate(TARGETS[target].seeds(random.Random(1))):
             Path(corpus, str(number)).write_bytes(raw)
-        command = [sys.executable, __file__, corpus, f"-runs={cases}", "-seed=1", "-max_len=8192", "-rss_limit_mb=1024"]
+        limits = [f"-runs={cases}", "-seed=1", "-max_len=8192", "-rss_limit_mb=1024"]
+        command = [sys.executable, __file__, target, corpus, *limits]
         done = subprocess.run(command, capture_output=True, text=True, cwd=corpus, env=_with_this_path())
     reached = re.findall(r"cov: (\d+) ft: (\d+)", done.stderr)[-1:] or [("no", "no")]
     outcome = Outcome(cases, note=f"by atheris: {reached[0][0]} branches, {reached[0][1]} features reached")
@@ -188,37 +210,68 @@ def _with_this_path() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, filter(None, sys.path)))}
 
 
-def _guided() -> None:
-    """The process in which atheris runs."""
-    import atheris
+@dataclass(frozen=True)
+class Target:
+    """What atheris is to break: where it begins, which code it watches, how else than by bytes a case is changed.
 
+    *problem* says what is wrong with a case; nothing is, where that is no text.
+    """
+
+    seeds: Callable[[random.Random], Iterable[bytes]]
+    code: Callable[[], Iterable[object]]
+    changed: Callable[[random.Random, bytes], bytes | None]
+    problem: Callable[[bytes], str | bool]
+
+
+def _manifest_code() -> list[object]:
     named = [*vars(sys.modules["ipyrescue.manifest"]).values(), Snapshot.from_bytes.__func__, Snapshot.to_bytes]
-    for function in (getattr(found, "__wrapped__", found) for found in named):
-        if isinstance(function, types.FunctionType) and function.__module__ == "ipyrescue.manifest":
-            atheris.instrument_func(function)
-    atheris.Setup(sys.argv, _one, custom_mutator=_guided_mutation)
-    atheris.Fuzz()
+    return [getattr(found, "__wrapped__", found) for found in named]
 
 
-def _guided_mutation(raw: bytes, most_bytes: int, seed: int) -> bytes:
-    """What came far is changed by bytes or, where it is JSON, by places."""
-    import atheris
-
-    rng = random.Random(seed)
+def _changed_manifest(rng: random.Random, raw: bytes) -> bytes | None:
     try:
         text, places = _places(json.loads(raw))
     except (ValueError, RecursionError):
-        places = []
-    if not places or rng.random() < 0.5:
-        changed: bytes = atheris.Mutate(raw, most_bytes)
-        return changed
-    return _mutated(rng, text, places)[:most_bytes]
+        return None
+    return _mutated(rng, text, places) if places else None
 
 
-def _one(raw: bytes) -> None:
-    found = problem(raw)
-    assert isinstance(found, bool), found
+TARGETS = {
+    "manifests": Target(
+        lambda rng: [GOOD.to_bytes(), *(mutated(rng) for _ in range(_SEEDS))],
+        _manifest_code,
+        _changed_manifest,
+        problem,
+    ),
+    "streams": Target(
+        lambda rng: [*streams.GOOD, *(streams.mutated(rng, rng.choice(streams.GOOD)) for _ in range(_SEEDS))],
+        streams.code,
+        streams.mutated,
+        streams.problem,
+    ),
+}
+
+
+def _guided(target: Target) -> None:
+    """The process in which atheris runs."""
+    import atheris
+
+    def one(raw: bytes) -> None:
+        found = target.problem(raw)
+        assert isinstance(found, bool), found
+
+    def change(raw: bytes, most_bytes: int, seed: int) -> bytes:
+        """What came far is changed by bytes or as the target knows."""
+        rng = random.Random(seed)
+        known = target.changed(rng, raw) if rng.random() < 0.5 else None
+        return atheris.Mutate(raw, most_bytes) if known is None else known[:most_bytes]
+
+    for function in target.code():
+        if isinstance(function, types.FunctionType) and function.__module__.startswith("ipyrescue."):
+            atheris.instrument_func(function)
+    atheris.Setup(sys.argv, one, custom_mutator=change)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
-    _guided()
+    _guided(TARGETS[sys.argv.pop(1)])

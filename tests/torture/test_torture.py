@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from ipyrescue.store import atomic
 from torture import __main__ as program
-from torture import crowd, faults, fulldisks, kills, machine, mutants, powercuts, realcuts, rot, soak, table
+from torture import crowd, faults, fulldisks, fuzzing, kills, machine, mutants, powercuts, realcuts, rot, soak, table
 from torture.experiments import EXPERIMENTS
+from torture.outcome import Outcome
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it forks, kills and reads /proc")
 
@@ -80,6 +84,26 @@ def test_without_root_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(sys, "argv", ["torture", "--only", "on real ext4", "--without", "root"])
     assert program.main() == 0
     assert "not run: needs root" in capsys.readouterr().out
+
+
+def test_without_atheris_it_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["torture", "--only", "manifests, guided"])
+
+    assert program.main() == 1
+    said = capsys.readouterr().err
+    assert re.search(r"it needs atheris, .*\. Or leave it out: make torture ARGS='--without atheris'", said)
+
+
+@pytest.mark.skipif(bool(fuzzing.missing()), reason=fuzzing.missing())
+@pytest.mark.parametrize("run", [fuzzing.run_guided, fuzzing.run_guided_streams])
+def test_what_coverage_guides_breaks_nothing(run: Callable[[int], Outcome]) -> None:
+    found = run(1_000)
+
+    assert found.failures == []
+    assert re.search(r"[1-9]\d+ branches", found.note)
 
 
 def test_random_lives() -> None:
