@@ -300,6 +300,15 @@ def test_verify_names_the_variables_that_are_lost(store, make):
     assert "lost: weights" in run("verify", snapshot.id[:8], "--read-data").stdout
 
 
+def test_verify_counts_shared_bytes_once(make):
+    for _ in range(3):
+        make(data=b"w" * 10_000)
+
+    assert "every byte read (10 kB)" in run("verify", "--read-data").stderr
+    assert run_json("verify", "--read-data")[1]["read_bytes"] == 10_008
+    assert run_json("verify")[1]["read_bytes"] == 0
+
+
 def test_verify_finds_a_missing_pack_without_reading(store, make):
     snapshot = make()
     layout.pack_path(store.root, snapshot.blobs[1].pack).unlink()
