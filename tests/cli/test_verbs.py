@@ -480,11 +480,13 @@ def test_diff_of_the_latest_two_of_a_notebook(make):
         "store": document["store"],
         "added": [],
         "removed": [],
-        "changed": [{"name": "weights", "type": "bytes", "size_bytes": 6000, "size_bytes_before": 5000}],
+        "changed": [
+            {"name": "weights", "type": "bytes", "size_bytes": 6000, "size_bytes_before": 5000, "changed_bytes": 6000}
+        ],
         "same": 0,
     }
     shown = run("diff")
-    assert re.search(r"^changed +weights +bytes +5\.0 kB +6\.0 kB$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^changed +weights +bytes +5\.0 kB +6\.0 kB +6\.0 kB$", shown.stdout, re.MULTILINE)
     assert f"From {older.id[:8]} of train.ipynb (made just now) to {newer.id[:8]}" in shown.stderr
 
 
