@@ -431,6 +431,19 @@ def test_pin_is_shown_and_can_be_taken_back(store, make):
     assert run("ls").stdout.splitlines()[0].endswith("NEW")
 
 
+def test_unpin_is_what_pin_off_is(store, make):
+    old, new = make(label="warm"), make()
+    run("pin", old.id, new.id)
+
+    unpinned = run("unpin", "warm")
+    _, document = run_json("unpin", new.id)
+
+    assert (unpinned.exit_code, unpinned.stdout) == (Exit.OK, f"Unpinned {old.id[:8]} of train.ipynb\n")
+    assert [(s["id"], s["pinned"]) for s in document["snapshots"]] == [(new.id, False)]
+    assert store.pins() == frozenset()
+    assert run("unpin", old.id, "ffffffff").exit_code == Exit.NOT_FOUND
+
+
 def test_one_unknown_id_and_nothing_is_pinned(store, make):
     snapshot = make()
 
