@@ -108,9 +108,9 @@ def verify(
 
 
 def _sizes_bytes(store: Store, chosen: Sequence[Entry]) -> dict[str, int]:
-    """The packs that *chosen* need, with their lengths; none for one that is missing."""
+    """The packs that snapshots of ours need, with their lengths: 0 for one that is missing."""
     there = lengths(store.root)
-    needed = set().union(*(entry.snapshot.packs for entry in chosen if entry.snapshot))
+    needed = set().union(*(entry.snapshot.packs for entry in chosen if entry.snapshot and _ours(entry)))
     return {pack: there.get(pack, 0) for pack in needed}
 
 
@@ -128,9 +128,13 @@ def _read(
 
 
 def _damage(reading: Reading, entry: Entry, packs: AbstractSet[str]) -> tuple[Damage, ...]:
-    if not packs or entry.snapshot is None or entry.state == "untrusted":
+    if not packs or entry.snapshot is None or not _ours(entry):
         return ()
     return tuple(reading.verify(entry.snapshot))
+
+
+def _ours(entry: Entry) -> bool:
+    return entry.state != "untrusted"
 
 
 def _document(store: Store, verdicts: Sequence[Verdict], read: Read) -> dict[str, Any]:

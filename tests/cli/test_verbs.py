@@ -327,6 +327,15 @@ def test_verify_tells_another_key_from_damage(store, make, other_key):
     assert run("verify").exit_code == Exit.DAMAGED
 
 
+def test_verify_counts_no_pack_that_only_another_keys_snapshot_needs(store, make, other_key):
+    make()
+    foreign(store, other_key, make)
+
+    _, document = run_json("verify", "--read-data")
+
+    assert (document["packs_read"], document["packs"], document["read_bytes"]) == (1, 1, 5008)
+
+
 def test_verify_needs_a_key(make, monkeypatch, tmp_path):
     make()
     monkeypatch.setenv("IPYRESCUE_KEY_FILE", str(tmp_path / "nowhere"))
