@@ -139,6 +139,7 @@ def test_pt_has_the_keys_of_a_checkpoint_and_loads_as_weights_only(truth, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 def test_pt_of_everything_leaves_out_what_is_not_simple_and_refuses_it_by_name(truth, tmp_path):
     result = run("export", "latest", "-o", tmp_path / "all.pt")
 
