@@ -19,16 +19,26 @@ from ipyrescue.manifest import Group, Snapshot, Variable
 
 @dataclass(frozen=True)
 class Change:
-    """One name that both snapshots hold, with different bytes."""
+    """One name that both snapshots hold, with different bytes.
+
+    *changed_bytes* says of how many at most: the blobs of its group in the newer one that the older one's lack, as
+    large as they are on disk. None where only what it needs changed, such as its class.
+    """
 
     before: Variable
     after: Variable
+    changed_bytes: int
 
     @property
     def types(self) -> str:
         """Its type, or both where that changed too."""
         before, after = self.before.type, self.after.type
         return after if before == after else f"{before} -> {after}"
+
+    @property
+    def sizes_bytes(self) -> tuple[int, int, int]:
+        """Its size before and after, and how much of it changed at most."""
+        return self.before.size_bytes, self.after.size_bytes, self.changed_bytes
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,12 @@ class Difference:
             "added": [_described(variable) for variable in self.added],
             "removed": [_described(variable) for variable in self.removed],
             "changed": [
-                {**_described(change.after), "size_bytes_before": change.before.size_bytes} for change in self.changed
+                {
+                    **_described(change.after),
+                    "size_bytes_before": change.before.size_bytes,
+                    "changed_bytes": change.changed_bytes,
+                }
+                for change in self.changed
             ],
             "same": len(self.same),
         }
@@ -63,10 +78,13 @@ def compare(older: Snapshot, newer: Snapshot) -> Difference:
     both = sorted(before.keys() & after.keys())
     proved = {name for name in proofs_before.keys() & proofs_after.keys() if proofs_before[name] == proofs_after[name]}
     same = {name for name in both if name in proved and before[name].type == after[name].type}
+    changed_bytes = _changed_bytes(older, newer)
     return Difference(
         added=tuple(after[name] for name in sorted(after.keys() - before.keys())),
         removed=tuple(before[name] for name in sorted(before.keys() - after.keys())),
-        changed=tuple(Change(before[name], after[name]) for name in both if name not in same),
+        changed=tuple(
+            Change(before[name], after[name], changed_bytes.get(name, 0)) for name in both if name not in same
+        ),
         same=tuple(sorted(same)),
     )
 
@@ -108,6 +126,23 @@ def _digest(snapshot: Snapshot, group: Group, needed: list[str]) -> str:
         [(buffer.offset, buffer.size_bytes, hashes(buffer.blobs)) for buffer in group.buffers],
     )
     return hashlib.sha256(repr(said).encode()).hexdigest()
+
+
+def _changed_bytes(older: Snapshot, newer: Snapshot) -> dict[str, int]:
+    """For each name of *newer* the bytes of its group that none of the groups has which held the same names before."""
+    before = {name: group for group in older.groups for name in group.names}
+    changed = {}
+    for group in newer.groups:
+        known = {hash_ for name in group.names if name in before for hash_ in _sizes(older, before[name])}
+        lacking = sum(size for hash_, size in _sizes(newer, group).items() if hash_ not in known)
+        changed.update(dict.fromkeys(group.names, lacking))
+    return changed
+
+
+def _sizes(snapshot: Snapshot, group: Group) -> dict[str, int]:
+    """The blobs of a group by their hashes, with their sizes in bytes."""
+    indices = (*group.stream.blobs, *(index for buffer in group.buffers for index in buffer.blobs))
+    return {snapshot.blobs[index].hash: snapshot.blobs[index].size_bytes for index in indices}
 
 
 def _described(variable: Variable) -> dict[str, Any]:

@@ -90,6 +90,22 @@ def test_names_of_one_group_change_together() -> None:
     assert fates(older, newer)["changed"] == ["model", "opt"]
 
 
+def test_how_much_changed_is_the_blobs_that_the_older_one_lacks() -> None:
+    """Wherever they stood in the groups of these names; one that stands twice counts once."""
+    model = dataclasses.replace(group("model", "opt", stream=0), buffers=(Buffer((1, 2, 3, 3), 0, 28),))
+    apart = (group("model", stream=0, buffer=1), group("opt", stream=2), group("other", stream=3))
+
+    found = compare(held("sabz", *apart), held("sayz", model)).changed
+    needed = compare(
+        held("ab", group("C"), group("x", stream=1, depends=(0,))),
+        held("zb", group("C"), group("x", stream=1, depends=(0,))),
+    ).changed
+
+    assert [(change.after.name, change.changed_bytes) for change in found] == [("model", 14), ("opt", 14)]
+    assert [(change.after.name, change.changed_bytes) for change in needed] == [("C", 7), ("x", 0)]
+    assert compare(held("a", imports=(Import("x", "os"),)), held("a", group("x"))).changed[0].changed_bytes == 7
+
+
 def test_imports_count_as_variables() -> None:
     older = held("a", group("x"), imports=(Import("np", "numpy"), Import("nn", "torch.nn")))
     newer = held("a", group("np"), imports=(Import("nn", "torch.nn"), Import("os", "os")))
@@ -114,7 +130,7 @@ def test_the_json_is_that_of_the_contract() -> None:
     assert compare(older, newer).as_json() == {
         "added": [{"name": "new", "type": "int", "size_bytes": 1}],
         "removed": [{"name": "gone", "type": "list", "size_bytes": 7}],
-        "changed": [{"name": "x", "type": "dict", "size_bytes": 9, "size_bytes_before": 7}],
+        "changed": [{"name": "x", "type": "dict", "size_bytes": 9, "size_bytes_before": 7, "changed_bytes": 7}],
         "same": 0,
     }
     assert str(compare(older, newer)) == "1 added, 1 removed, 1 changed"
@@ -173,6 +189,17 @@ def test_what_a_cell_changed(life: Life, cell: str, changed: set[str]) -> None:
 
     assert (set(found["changed"]), set(found["same"])) == (changed, ALL - changed)
     assert found["added"] == found["removed"] == []
+
+
+def test_one_element_of_a_large_array_changes_one_blob_of_it(life: Life) -> None:
+    life.run("import numpy as np\nlarge = np.random.default_rng(0).normal(size=300_000)")
+    before = life.checkpoint()
+    life.run("large[7] = 0")
+
+    (change,) = compare(before, life.checkpoint()).changed
+
+    assert change.after.size_bytes >= 2_400_000
+    assert 1 << 20 <= change.changed_bytes < 1.1 * (1 << 20)
 
 
 def test_a_class_that_was_edited_changes_its_instances(life: Life) -> None:

@@ -18,7 +18,7 @@ from ipyrescue.cli.logs import logs
 from ipyrescue.cli.ls import ls
 from ipyrescue.cli.now import now
 from ipyrescue.cli.output import write
-from ipyrescue.cli.pin import pin
+from ipyrescue.cli.pin import pin, unpin
 from ipyrescue.cli.prune import prune
 from ipyrescue.cli.ps import ps
 from ipyrescue.cli.resume import resume
@@ -46,7 +46,7 @@ app = typer.Typer(
 )
 _KINDS = {run: RunVerb, verify: VerifyVerb}
 for _verb in (
-    *(ls, show, diff, verify, pin, forget, prune, stats, export, trust, now, why),
+    *(ls, show, diff, verify, pin, unpin, forget, prune, stats, export, trust, now, why),
     *(run, ps, logs, attach, stop, resume, rm),
     *(doctor, install),
 ):

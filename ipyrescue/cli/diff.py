@@ -20,6 +20,7 @@ _COLUMNS = (
     Column("TYPE", fold=True),
     Column("BEFORE", right=True),
     Column("AFTER", right=True),
+    Column("CHANGED", right=True),
     Column("NOTE", fold=True),
 )
 
@@ -36,6 +37,9 @@ def diff(
 
     Changed means that the saved bytes differ; variables that share objects count as changed together. Without ID2 it is
     the latest of the same notebook, without both the latest and the one before. Order is that of making.
+
+    CHANGED says by how many bytes at most: what is saved is cut into pieces of up to a megabyte, and a piece that
+    differs counts in full, as large as it is on disk.
     """
     opened = open_store(store, need_key=True)
     older, newer = _pair(opened, first, second)
@@ -53,14 +57,13 @@ def _pair(store: Store, first: str, second: str) -> tuple[Snapshot, Snapshot]:
 
 
 def _write(older: Snapshot, newer: Snapshot, difference: Difference) -> None:
-    rows = [("added", v.name, v.type, "", format_size(v.size_bytes), "") for v in difference.added]
+    rows: list[tuple[str, ...]]
+    rows = [("added", v.name, v.type, "", format_size(v.size_bytes), "", "") for v in difference.added]
     rows += [
-        ("removed", v.name, v.type, format_size(v.size_bytes), "", left_out(v.name, newer)) for v in difference.removed
+        ("removed", v.name, v.type, format_size(v.size_bytes), "", "", left_out(v.name, newer))
+        for v in difference.removed
     ]
-    rows += [
-        ("changed", c.after.name, c.types, format_size(c.before.size_bytes), format_size(c.after.size_bytes), "")
-        for c in difference.changed
-    ]
+    rows += [("changed", c.after.name, c.types, *map(format_size, c.sizes_bytes), "") for c in difference.changed]
     if rows:
         write_table(_COLUMNS, rows)
     say(f"From {_named(older)} to {_named(newer)}: {difference}.")

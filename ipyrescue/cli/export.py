@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ import typer
 from ipyrescue.cli.entries import open_store, signer
 from ipyrescue.cli.output import console, printable, say, write, write_json
 from ipyrescue.cli.verb import JsonOption, StoreOption
-from ipyrescue.errors import RestoreError, UntrustedError
+from ipyrescue.errors import RestoreError, StoreError, UntrustedError
 from ipyrescue.interchange import drafts, folder, npy, plain, safetensors
 from ipyrescue.interchange.plain import Plain
 from ipyrescue.manifest import Snapshot
@@ -26,7 +26,7 @@ from ipyrescue.settings import format_size
 from ipyrescue.store import Store, signing
 from ipyrescue.store.catalog import Foreign
 
-_PLAIN = {".safetensors": safetensors.write, ".npz": npy.write}
+_PLAIN = {".safetensors": safetensors, ".npz": npy}
 _UNPICKLED = {".pt": "pt", ".pth": "pt", ".parquet": "parquet"}
 _WORTH_A_BAR_BYTES = 500 * 10**6
 
@@ -44,11 +44,12 @@ def export(
 
     \b
     FILE.safetensors  tensors and arrays, by their dotted names
-    FILE.npz          the same for NumPy
+    FILE.npz          the same for NumPy, which lacks some types of torch
     FILE.pt           state dicts and simple values, for torch.load(weights_only=True)
     FILE.parquet      one table of pandas or polars
-    DIR               all of it: every tensor as .npy, the manifest, the streams, a reader
+    DIR               all of it: tensors as .npy, the manifest, the streams, a reader
 
+    What does not fit is left out and said; what was named and does not fit is refused.
     The names of one module lose its own: export ID model gives fc1.weight. A .pt has model_state, optimizer_state and
     the other names as they are. Only .pt and .parquet unpickle, in a process of their own, after every check.
     Of a snapshot that another key signed .safetensors and .npz are written, and said to be unchecked.
@@ -96,18 +97,30 @@ def _refuse_to_unpickle(foreign: Foreign, target: Path) -> None:
 def _export_plain(
     store: Store, snapshot: Snapshot, names: Sequence[str], target: Path, *, is_foreign: bool
 ) -> dict[str, Any]:
-    chosen = plain.chosen(snapshot, names)
+    form, chosen = _PLAIN[target.suffix], plain.chosen(snapshot, names)
+    left_out = {} if names else {found.name: why for found in chosen if (why := form.misfit(found))}
+    fitting = [found for found in chosen if found.name not in left_out]
+    if not fitting:
+        raise StoreError(_nothing_fits(snapshot, target, left_out))
     if is_foreign:
-        plain.refuse_the_impossible(snapshot, chosen, free_bytes=_free_memory_bytes())
-    tensors = _keyed(chosen, names)
+        plain.refuse_the_impossible(snapshot, fitting, free_bytes=_free_memory_bytes())
+    tensors = _keyed(fitting, names)
     about = {"format": "pt", "ipyrescue_snapshot": snapshot.id}
     with (
         drafts.file(target) as draft,
         _progress(sum(found.size_bytes for _, found in tensors)) as advance,
         open(draft, "wb") as file,
     ):
-        _PLAIN[target.suffix](file, tensors, _reader(store, snapshot, advance), about)
-    return {"keys": [key for key, _ in tensors], "left_out": {}}
+        form.write(file, tensors, _reader(store, snapshot, advance), about)
+    return {"keys": [key for key, _ in tensors], "left_out": left_out}
+
+
+def _nothing_fits(snapshot: Snapshot, target: Path, left_out: Mapping[str, str]) -> str:
+    whose = f"; {next(iter(left_out))}: {next(iter(left_out.values()))}" if left_out else ""
+    return (
+        f"Nothing was exported: nothing in snapshot {snapshot.id[:8]} fits into {target.name}, which takes tensors and "
+        f"arrays that have a name{whose}. ipyrescue show {snapshot.id[:8]} lists what it holds."
+    )
 
 
 def _free_memory_bytes() -> int:
@@ -136,9 +149,9 @@ def _reader(store: Store, snapshot: Snapshot, advance: Callable[[int], None]) ->
 
 def _export_folder(store: Store, snapshot: Snapshot, target: Path) -> dict[str, Any]:
     with drafts.folder(target) as draft, _progress(snapshot.size_bytes) as advance:
-        folder.write(draft, store, snapshot, advance)
+        left_out = folder.write(draft, store, snapshot, advance)
         listed = json.loads((draft / "tensors.json").read_text(encoding="ascii"))
-    return {"keys": [entry["name"] for entry in listed], "left_out": {}}
+    return {"keys": [entry["name"] for entry in listed], "left_out": left_out}
 
 
 @contextlib.contextmanager

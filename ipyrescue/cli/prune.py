@@ -35,15 +35,15 @@ def _share(text: str) -> float:
 
 MaxUnusedOption = Annotated[
     float | None,
-    typer.Option("--max-unused", metavar="N%", parser=_share, help="The same for packs more than N% dead."),
+    typer.Option("--max-unused", metavar="N%", parser=_share, help="Repack what is more than N% dead, not 50%."),
 ]
 
 
 def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed.")] = False,
     repack: Annotated[
-        bool, typer.Option("--repack", help="Also free dead bytes of packs more than half dead.")
-    ] = False,
+        bool, typer.Option("--repack/--no-repack", help="Free dead bytes of packs more than half dead, too.")
+    ] = True,
     max_unused: MaxUnusedOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Also where locks hold on one machine only and another's kernel may write.")
@@ -53,13 +53,15 @@ def prune(
 ) -> None:
     """Free the bytes that no snapshot references: whole packs, and what killed kernels left unfinished.
 
-    With --repack also dead bytes of packs that still hold living ones: they become holes in the file, nothing is
-    copied or moved, so that no space is needed to free some (Linux; not on every file system). Waits half a minute
-    for kernels that are writing, and frees nothing while a manifest cannot be read, or where locks hold on one machine
-    only (some NFS, SMB, buckets) and a kernel of another one lives, unless --force.
+    Of packs that still hold living bytes but are mostly dead, the dead ones are freed too: they become holes in the
+    file, nothing is copied or moved, so that no space is needed to free some (Linux; not on every file system). Waits
+    half a minute for kernels that are writing, and frees nothing while a manifest cannot be read, or where locks hold
+    on one machine only (some NFS, SMB, buckets) and a kernel of another one lives, unless --force.
     """
+    if max_unused is not None and not repack:
+        raise typer.BadParameter("--max-unused needs repacking; leave --no-repack out.")
     opened = open_store(store, need_key=True)
-    max_dead = DEFAULT_MAX_UNUSED if repack and max_unused is None else max_unused
+    max_dead = (DEFAULT_MAX_UNUSED if max_unused is None else max_unused) if repack else None
     planned = plan(opened, max_dead)
     freed = _of_plan(planned) if dry_run else _free(opened, max_dead, planned.bytes, force=force)
     if as_json:

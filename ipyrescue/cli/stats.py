@@ -10,6 +10,7 @@ import typer
 
 from ipyrescue.cli.entries import open_store
 from ipyrescue.cli.output import Column, printable, say, write, write_json, write_table
+from ipyrescue.cli.prune import DEFAULT_MAX_UNUSED
 from ipyrescue.cli.verb import JsonOption, StoreOption
 from ipyrescue.errors import StoreError
 from ipyrescue.settings import format_size
@@ -67,7 +68,7 @@ def stats(
 
 def _freeable(store: Store) -> Freeable:
     try:
-        return Freeable(plan(store).bytes, plan(store, max_dead=0.0).bytes, None)
+        return Freeable(plan(store, max_dead=DEFAULT_MAX_UNUSED).bytes, plan(store, max_dead=0.0).bytes, None)
     except StoreError as error:
         return Freeable(None, None, str(error))
 
@@ -144,6 +145,6 @@ def _dead(freeable: Freeable) -> str:
         return "nothing"
     within = freeable.by_repack - freeable.by_prune
     return (
-        f"{format_size(freeable.by_prune)}, freed by ipyrescue prune; {format_size(within)} inside packs, freed by "
-        "ipyrescue prune --max-unused 0%"
+        f"{format_size(freeable.by_prune)}, freed by ipyrescue prune; {format_size(within)} more inside packs, "
+        "freed by ipyrescue prune --max-unused 0%"
     )

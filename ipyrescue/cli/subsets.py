@@ -1,14 +1,13 @@
-"""`10%` or `1/7` to a part of the packs: the same one each time, so that n/t takes turns through all of them.
+"""`10%` or `1/7` to a part of the packs: n/t takes turns through all of them, a percentage draws anew each time.
 
-restic's words (`restic check --read-data-subset`); there a percentage draws anew each time.
+Words and meaning are restic's (`restic check --read-data-subset`).
 """
 
 from __future__ import annotations
 
-import math
+import random
 import re
-from collections.abc import Iterable
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -20,20 +19,33 @@ _PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)%")
 
 @dataclass(frozen=True)
 class PackSubset:
-    """The *turn*-th of *turns* parts, by the packs' ids; or, with *share* (0 to 1), the first of them by id."""
+    """The *turn*-th of *turns* parts, by the packs' ids; or, with *share* (0 to 1), packs drawn at random."""
 
     turn: int = 1
     turns: int = 1
     share: float | None = None
 
-    def of(self, packs: AbstractSet[str]) -> frozenset[str]:
-        """Those of *packs* that belong to it; with a share at least one, if there is any."""
+    def of(self, lengths_bytes: Mapping[str, int]) -> frozenset[str]:
+        """The packs that belong to it, of all with their lengths; with a share at least one, if there is any."""
         if self.share is not None:
-            return frozenset(sorted(packs)[: math.ceil(self.share * len(packs))])
-        return frozenset(pack for pack in packs if int(pack, 16) % self.turns == self.turn - 1)
+            return _drawn(lengths_bytes, self.share * sum(lengths_bytes.values()))
+        return frozenset(pack for pack in lengths_bytes if int(pack, 16) % self.turns == self.turn - 1)
 
     def __str__(self) -> str:
         return f"{self.turn}/{self.turns}" if self.share is None else f"{self.share * 100:g}%"
+
+
+def _drawn(lengths_bytes: Mapping[str, int], wanted_bytes: float) -> frozenset[str]:
+    """Packs in random order until there are enough bytes; the last one by chance, so that it is right on average."""
+    order, drawn = random.sample(sorted(lengths_bytes), len(lengths_bytes)), set()
+    for pack in order:
+        length = lengths_bytes[pack]
+        if length <= wanted_bytes or random.random() < wanted_bytes / length:  # noqa: S311 - no secret
+            drawn.add(pack)
+        wanted_bytes -= length
+        if wanted_bytes <= 0:
+            break
+    return frozenset(drawn or order[-1:])
 
 
 def parse(text: str) -> PackSubset:

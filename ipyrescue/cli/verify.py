@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,12 +15,10 @@ from ipyrescue.cli.exits import Exit
 from ipyrescue.cli.output import Column, console, say, write_json, write_table
 from ipyrescue.cli.subsets import PackSubset, SubsetOption, as_two_options
 from ipyrescue.cli.verb import JsonOption, StoreOption, Verb, finish
-from ipyrescue.manifest import BlobRef
 from ipyrescue.settings import format_size
 from ipyrescue.store import Store
 from ipyrescue.store.scrub import Record
-from ipyrescue.store.verify import Damage
-from ipyrescue.store.verify import verify as read_back
+from ipyrescue.store.verify import Damage, Reading, lengths
 
 _WORTH_A_BAR_BYTES = 500 * 10**6
 _WORST_FIRST = (Exit.DAMAGED, Exit.UNTRUSTED, Exit.FAILED)
@@ -44,6 +42,28 @@ class Verdict:
         return ", ".join(dict.fromkeys(name for d in self.damage for group in d.groups for name in group))
 
 
+@dataclass(frozen=True)
+class Read:
+    """What was read: *all_data*, or the *packs* of a *subset*; so many of so many, and the bytes that they gave."""
+
+    all_data: bool
+    subset: PackSubset | None
+    packs: int
+    of_packs: int
+    bytes: int
+
+    @property
+    def in_part(self) -> bool:
+        """Whether some data were read and others not."""
+        return self.subset is not None and self.packs < self.of_packs
+
+    def __str__(self) -> str:
+        size = format_size(self.bytes)
+        if self.subset:
+            return f"{self.packs} of {self.of_packs} packs read ({size})"
+        return f"every byte read ({size})" if self.all_data else "data not read; --read-data reads it"
+
+
 class VerifyVerb(Verb):
     """`--read-data` may have a value, but only behind an equals sign: `--read-data ID` reads all of one snapshot."""
 
@@ -65,7 +85,8 @@ def verify(
 
     Without --read-data only manifests are read, and every pack must be there at its full length. With it every byte is
     compared with its hash, and the variables that are lost are named. --read-data=1/7 reads the first of seven parts
-    of the packs, which --read-data=2/7 and so on go on with; --read-data=10% the same tenth each time.
+    of the packs, which --read-data=2/7 and so on go on with; --read-data=10% packs drawn anew each time, with about
+    a tenth of all bytes. What snapshots share is read once.
 
     Exit code 3 when something is damaged, else 5 when another key signed something, else 1 when a newer ipyrescue
     wrote it.
@@ -74,66 +95,56 @@ def verify(
     opened.read_all()
     believed = Record() if read_data and not subset else None  # what is read now is told, and nothing else
     chosen = [choose(opened, snapshot, scrubbed=believed)] if snapshot else entries(opened, scrubbed=believed)
-    every = {blob.pack for entry in chosen for blob in _blobs(entry) if blob.size_bytes}
-    read = subset.of(every) if subset else frozenset(every if read_data else ())
-    verdicts = list(_read(opened, chosen, read))
+    sizes_bytes = _sizes_bytes(opened, chosen)
+    packs = subset.of(sizes_bytes) if subset else frozenset(sizes_bytes if read_data else ())
+    verdicts, read_bytes = _read(opened, chosen, packs, sum(sizes_bytes[pack] for pack in packs))
+    read = Read(read_data, subset, len(packs), len(sizes_bytes), read_bytes)
     if as_json:
-        write_json(_document(opened, verdicts, read_data=read_data, subset=subset, packs_read=len(read)))
+        write_json(_document(opened, verdicts, read))
     else:
-        _write(verdicts, _how(chosen, read, every, read_data=read_data, subset=subset))
+        _write(verdicts, read)
     codes = {EXITS["damaged"] if verdict.damage else EXITS[verdict.entry.state] for verdict in verdicts}
     finish(next((code for code in _WORST_FIRST if code in codes), Exit.OK))
 
 
-def _read(store: Store, chosen: Sequence[Entry], packs: AbstractSet[str]) -> Iterator[Verdict]:
-    """Read what snapshots of ours have in *packs*, with a progress bar where a person waits for it."""
+def _sizes_bytes(store: Store, chosen: Sequence[Entry]) -> dict[str, int]:
+    """The packs that snapshots of ours need, with their lengths: 0 for one that is missing."""
+    there = lengths(store.root)
+    needed = set().union(*(entry.snapshot.packs for entry in chosen if entry.snapshot and _ours(entry)))
+    return {pack: there.get(pack, 0) for pack in needed}
+
+
+def _read(
+    store: Store, chosen: Sequence[Entry], packs: AbstractSet[str], total_bytes: int
+) -> tuple[list[Verdict], int]:
+    """Read what snapshots of ours have in *packs*, with a progress bar where a person waits; return how many bytes."""
     from rich.progress import Progress
 
-    total = sum(_bytes(entry, packs) for entry in chosen)
-    hidden = total < _WORTH_A_BAR_BYTES or not sys.stderr.isatty()
+    hidden = total_bytes < _WORTH_A_BAR_BYTES or not sys.stderr.isatty()
     with Progress(console=console(sys.stderr), transient=True, disable=hidden) as progress:
-        task = progress.add_task("Reading", total=total)
-        for entry in chosen:
-            yield Verdict(entry, _damage(store, entry, packs))
-            progress.advance(task, _bytes(entry, packs))
+        task = progress.add_task("Reading", total=total_bytes)
+        reading = Reading(store, packs, lambda more_bytes: progress.advance(task, more_bytes))
+        return [Verdict(entry, _damage(reading, entry, packs)) for entry in chosen], reading.read_bytes
 
 
-def _damage(store: Store, entry: Entry, packs: AbstractSet[str]) -> tuple[Damage, ...]:
-    if not packs or entry.snapshot is None or entry.state == "untrusted" or store.verified(entry.snapshot):
+def _damage(reading: Reading, entry: Entry, packs: AbstractSet[str]) -> tuple[Damage, ...]:
+    if not packs or entry.snapshot is None or not _ours(entry):
         return ()
-    return tuple(read_back(store, entry.snapshot, packs))
+    return tuple(reading.verify(entry.snapshot))
 
 
-def _blobs(entry: Entry) -> Sequence[BlobRef]:
-    return entry.snapshot.blobs if entry.snapshot else ()
+def _ours(entry: Entry) -> bool:
+    return entry.state != "untrusted"
 
 
-def _how(
-    chosen: Sequence[Entry],
-    read: AbstractSet[str],
-    every: AbstractSet[str],
-    *,
-    read_data: bool,
-    subset: PackSubset | None,
-) -> str:
-    if not read_data and not subset:
-        return "data not read; --read-data reads it"
-    size = format_size(sum(_bytes(entry, read) for entry in chosen))
-    return f"{len(read)} of {len(every)} packs read ({size})" if subset else f"every byte read ({size})"
-
-
-def _bytes(entry: Entry, packs: AbstractSet[str]) -> int:
-    return sum({blob.hash: blob.size_bytes for blob in _blobs(entry) if blob.pack in packs}.values())
-
-
-def _document(
-    store: Store, verdicts: Sequence[Verdict], *, read_data: bool, subset: PackSubset | None, packs_read: int
-) -> dict[str, Any]:
+def _document(store: Store, verdicts: Sequence[Verdict], read: Read) -> dict[str, Any]:
     return {
         "store": str(store.root),
-        "read_data": read_data,
-        "read_data_subset": str(subset) if subset else None,
-        "packs_read": packs_read,
+        "read_data": read.all_data,
+        "read_data_subset": str(read.subset) if read.subset else None,
+        "packs_read": read.packs,
+        "packs": read.of_packs,
+        "read_bytes": read.bytes,
         "whole": all(verdict.state == "ok" for verdict in verdicts),
         "snapshots": [
             {
@@ -151,15 +162,16 @@ def _document(
     }
 
 
-def _write(verdicts: Sequence[Verdict], how: str) -> None:
+def _write(verdicts: Sequence[Verdict], read: Read) -> None:
     columns = (Column("ID"), Column("NOTEBOOK", fold=True), Column("STATE"), Column("WHAT IS WRONG", fold=True))
     bad = [verdict for verdict in verdicts if verdict.state != "ok"]
     if bad:
         write_table(columns, [_row(verdict) for verdict in bad], marked=[True] * len(bad))
-    if bad:
-        say(f"{len(bad)} of {len(verdicts)} snapshots are not as they should be; {how}.")
+        say(f"{len(bad)} of {len(verdicts)} snapshots are not as they should be; {read}.")
+    elif read.in_part:
+        say(f"{len(verdicts)} snapshots: no damage found in what was read; {read}.")
     else:
-        say(f"{len(verdicts)} snapshots are whole; {how}.")
+        say(f"{len(verdicts)} snapshots are whole; {read}.")
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ _PLAIN = {
 }  # fmt: skip
 _OF_TORCH_ALONE = {
     "bfloat16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1,
-    "float8_e8m0fnu": 1,
+    "float8_e8m0fnu": 1, "complex32": 4,
 }  # fmt: skip
 _SAFETENSORS = {
     "bool": "BOOL", "int8": "I8", "uint8": "U8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32",
@@ -54,7 +54,7 @@ def descr(dtype: str) -> Any:
 def stand_in(dtype: str) -> str | None:
     """The unsigned integers of the same size, for a dtype that only torch knows; None for every other."""
     size = _OF_TORCH_ALONE.get(dtype)
-    return {1: "uint8", 2: "uint16"}[size] if size else None
+    return {1: "uint8", 2: "uint16", 4: "uint32"}[size] if size else None
 
 
 def item_bytes(dtype: str) -> int:

@@ -11,7 +11,7 @@ reader.py       `load()` gives the tensors by name, with NumPy alone or with tor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +62,34 @@ Advance = Callable[[int], None]
 """Told of so many more bytes that were written."""
 
 
-def write(target: Path, store: Store, snapshot: Snapshot, advance: Advance) -> None:
-    """Write all of *snapshot* into the empty folder *target*. Raises CorruptError, StoreError, OSError."""
+def write(target: Path, store: Store, snapshot: Snapshot, advance: Advance) -> dict[str, str]:
+    """Write all of *snapshot* into the empty folder *target*; return what could not be, with the reasons.
+
+    Raises CorruptError, StoreError, OSError.
+    """
+    left_out = {name: reason for name, found in _named(snapshot).items() if (reason := _misfit(found))}
     (target / "snapshot.json").write_bytes(snapshot.to_bytes())
     (target / "reader.py").write_text(READER, encoding="ascii")
-    _write_json(target / "tensors.json", _write_tensors(target, store, snapshot, advance))
+    _write_json(target / "tensors.json", _write_tensors(target, store, snapshot, left_out, advance))
     _write_json(target / "groups.json", _write_streams(target, store, snapshot))
     (target / "cells.jsonl").write_bytes(_bytes(store, [snapshot.blobs[index] for index in snapshot.cells]))
+    return left_out
 
 
-def _write_tensors(target: Path, store: Store, snapshot: Snapshot, advance: Advance) -> list[dict[str, Any]]:
+def _misfit(found: Plain) -> str | None:
+    """Why there is no .npy file for it: its bytes are still in the store, and snapshot.json says where."""
+    known = dtypes.stand_in(found.dtype) is not None or npy.misfit(found) is None
+    return None if known else f"no plain type: {found.dtype}"
+
+
+def _write_tensors(
+    target: Path, store: Store, snapshot: Snapshot, left_out: Collection[str], advance: Advance
+) -> list[dict[str, Any]]:
     (target / "tensors").mkdir()
     listed = []
-    for number, (name, found) in enumerate(_named(snapshot).items()):
+    kept = [(name, found) for name, found in _named(snapshot).items() if name not in left_out]
+    for number, (name, found) in enumerate(kept):
         file, as_what = f"tensors/{number:06d}.npy", dtypes.stand_in(found.dtype)
-        if as_what is None and dtypes.descr(found.dtype) is None:
-            continue  # its bytes are still in the store, and snapshot.json says where
         with open(target / file, "xb") as npy_file:
             npy_file.write(npy.header(found, as_what))
             npy_file.write(plain.read(store, snapshot, found))

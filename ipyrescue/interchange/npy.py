@@ -21,6 +21,11 @@ _ALIGNMENT = 64
 _MOST_OF_VERSION_1 = 0xFFFF
 
 
+def misfit(plain: Plain) -> str | None:
+    """Why *plain* cannot stand in a .npy file as what it is; None if it can."""
+    return f"NumPy has no type {plain.dtype}" if dtypes.descr(plain.dtype) is None else None
+
+
 def header(plain: Plain, dtype: str | None = None) -> bytes:
     """The header for *plain*, whose elements are said to be of *dtype*. Raises StoreError where NumPy has none."""
     described = dtypes.descr(dtype or plain.dtype)

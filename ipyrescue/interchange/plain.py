@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ipyrescue.errors import CorruptError, StoreError
 from ipyrescue.interchange import dtypes
+from ipyrescue.interchange.strides import in_c_order as c_ordered
 from ipyrescue.manifest import Group, Snapshot, Tensor
 from ipyrescue.store import Store
 
@@ -122,22 +123,7 @@ def in_c_order(plain: Plain, memory: memoryview, *, counts_bytes: bool) -> bytea
     if plain.size_bytes == 0:
         return bytearray()
     _check_bounds(plain, offset, strides, len(memory))
-    axes, run = _contiguous(plain.shape, strides, item)
-    starts = [offset]
-    for axis in range(axes):
-        starts = [start + step * strides[axis] for start in starts for step in range(plain.shape[axis])]
-    if len(starts) == 1:
-        return bytearray(memory[offset : offset + run])
-    return bytearray(b"".join(memory[start : start + run] for start in starts))
-
-
-def _contiguous(shape: Sequence[int], strides: Sequence[int], item: int) -> tuple[int, int]:
-    """How many leading axes are jumps, and how many bytes stand together behind each of them."""
-    run, axes = item, len(shape)
-    while axes and (strides[axes - 1] == run or shape[axes - 1] == 1):
-        axes -= 1
-        run *= shape[axes]
-    return axes, run
+    return c_ordered(memory, plain.shape, strides, item_bytes=item, offset=offset)
 
 
 def _check_bounds(plain: Plain, offset: int, strides: Sequence[int], size_bytes: int) -> None:

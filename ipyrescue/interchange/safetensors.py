@@ -18,6 +18,11 @@ from ipyrescue.interchange import dtypes
 from ipyrescue.interchange.plain import Plain
 
 
+def misfit(plain: Plain) -> str | None:
+    """Why *plain* cannot stand in such a file; None if it can."""
+    return f"safetensors has no type {plain.dtype}" if dtypes.safetensors(plain.dtype) is None else None
+
+
 def write(
     file: BinaryIO, tensors: Sequence[tuple[str, Plain]], read: Callable[[Plain], bytearray], about: dict[str, str]
 ) -> None:

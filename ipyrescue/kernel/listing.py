@@ -20,7 +20,10 @@ SHOWN = 100
 """So many snapshots a table shows; a browser takes seconds for thousands."""
 
 _BAD = ("damaged", "foreign")
-_CHANGED = "Changed means that the saved bytes differ; variables that share objects count as changed together."
+_CHANGED = (
+    "Changed means that the saved bytes differ, by so many at most: what is saved is cut into pieces of up to a "
+    "megabyte. Variables that share objects count as changed together."
+)
 
 
 @dataclass(frozen=True)
@@ -215,18 +218,17 @@ class DifferenceReport(Report):
         return told + ([Line(_CHANGED, "hint")] if self.difference.changed else [])
 
     def table(self) -> Table:
-        """Show each name that was added, removed or changed, with the sizes on both sides."""
+        """Show each name that was added, removed or changed, with the sizes on both sides, and how much changed."""
         d = self.difference
-        rows = [("added", v.name, v.type, "", format_size(v.size_bytes), "") for v in d.added]
+        rows: list[tuple[str, ...]]
+        rows = [("added", v.name, v.type, "", format_size(v.size_bytes), "", "") for v in d.added]
         rows += [
-            ("removed", v.name, v.type, format_size(v.size_bytes), "", left_out(v.name, self.newer)) for v in d.removed
+            ("removed", v.name, v.type, format_size(v.size_bytes), "", "", left_out(v.name, self.newer))
+            for v in d.removed
         ]
-        rows += [
-            ("changed", c.after.name, c.types, format_size(c.before.size_bytes), format_size(c.after.size_bytes), "")
-            for c in d.changed
-        ]
-        columns = ("change", "name", "type", "size before", "size", "note")
-        return Table(columns, tuple(rows), numbers=("size before", "size")).without_empty()
+        rows += [("changed", c.after.name, c.types, *map(format_size, c.sizes_bytes), "") for c in d.changed]
+        columns = ("change", "name", "type", "size before", "size", "changed", "note")
+        return Table(columns, tuple(rows), numbers=("size before", "size", "changed")).without_empty()
 
     def as_json(self) -> dict[str, Any]:
         """Return the two ids, and names, types and sizes of what differs."""

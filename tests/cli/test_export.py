@@ -32,6 +32,7 @@ f8, flags = torch.ones(3).to(torch.float8_e4m3fn), torch.tensor([True, False, Tr
 strided = np.arange(12.).reshape(3, 4)[:, ::2]
 backwards, fortran = np.arange(5)[::-1], np.asfortranarray(np.arange(6).reshape(2, 3))
 records = np.array([(1, b"ab", (2., 3.))], dtype=[("a", "<i4"), ("b", "S3"), ("c", "<f8", (2,))])
+half_complex, aligned = torch.ones(4, dtype=torch.complex32), np.zeros(3, np.dtype("i1,f8", align=True))
 big_endian, days, words = np.arange(3, dtype=">i4"), np.array(["2020-01-01"], "M8[D]"), np.array(["a", "bc"])
 logs = {"loss": [np.ones(2), 1.5], "best": torch.zeros(2)}
 table = pd.DataFrame({"x": [1, 2, 3], "y": list("abc")})
@@ -138,6 +139,7 @@ def test_pt_has_the_keys_of_a_checkpoint_and_loads_as_weights_only(truth, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 def test_pt_of_everything_leaves_out_what_is_not_simple_and_refuses_it_by_name(truth, tmp_path):
     result = run("export", "latest", "-o", tmp_path / "all.pt")
 
@@ -163,13 +165,17 @@ def test_a_folder_is_read_without_ipyrescue(truth, arrays, tmp_path):
     """In a process where ipyrescue cannot be imported."""
     folder = tmp_path / "plain"
 
-    assert run("export", "latest", "-o", folder).exit_code == Exit.OK
+    result, document = run_json("export", "latest", "-o", folder)
 
+    assert result.exit_code == Exit.OK
+    assert list(document["left_out"]) == ["aligned"]
+    assert document["left_out"]["aligned"].startswith("no plain type: {'names': ['f0', 'f1'], ")
     code = (
         "import sys; sys.modules['ipyrescue'] = None; sys.path.insert(0, sys.argv[1]); import numpy, reader, torch\n"
         "plain, tensors, truth = reader.load(), reader.load(torch=True), torch.load('truth.pt')\n"
         "assert tensors['transposed'].equal(truth['transposed']) and plain['transposed'].dtype == 'uint16'\n"
         "assert tensors['f8'].dtype == torch.float8_e4m3fn\n"
+        "assert tensors['half_complex'].view(torch.int32).tolist() == [0x3c00] * 4\n"
         "assert all(tensors['model.' + key].equal(value) for key, value in truth['model'].items())\n"
         "known = numpy.load('truth.npz')\n"
         "assert all(plain[name].tobytes() == known[name].tobytes() for name in known.files)\n"
@@ -181,6 +187,29 @@ def test_a_folder_is_read_without_ipyrescue(truth, arrays, tmp_path):
     assert json.loads((folder / "snapshot.json").read_text())["notebook"] == "train.ipynb"
     assert "torch.manual_seed(0)" in (folder / "cells.jsonl").read_text()
     assert len(json.loads((folder / "groups.json").read_text())) == len(list((folder / "streams").iterdir()))
+
+
+def test_what_does_not_fit_a_file_is_left_out_and_said_unless_it_was_named(truth, arrays, tmp_path):
+    _, floats = run_json("export", "latest", "-o", tmp_path / "x.safetensors")
+    _, plain = run_json("export", "latest", "-o", tmp_path / "x.npz")
+    told = run("export", "latest", "-o", tmp_path / "y.npz").stderr
+
+    assert set(load_file(tmp_path / "x.safetensors")) == set(floats["keys"]) > {"transposed", "f8", "model.0.weight"}
+    assert floats["left_out"]["words"] == "safetensors has no type <U2"
+    assert floats["left_out"].keys() == {"aligned", "big_endian", "days", "half_complex", "records", "words"}
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as found:
+        assert set(found) == set(plain["keys"]) > {"words", "records", "scalar", "model.0.weight"}
+    assert plain["left_out"].keys() == {"aligned", "f8", "half_complex", "transposed"}
+    assert "Left out: transposed (NumPy has no type bfloat16)" in told
+
+
+def test_a_file_into_which_nothing_fits_is_not_written(make, tmp_path):
+    snapshot = make()
+
+    result = run("export", snapshot.id, "-o", tmp_path / "x.npz")
+
+    assert (result.exit_code, os.listdir(tmp_path)) == (Exit.FAILED, [".ipyrescue"])
+    assert "nothing in snapshot" in " ".join(result.stderr.split())
 
 
 def test_what_is_plain_is_exported_without_unpickling(truth, tmp_path):

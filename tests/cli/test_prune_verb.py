@@ -29,16 +29,18 @@ def test_prune_frees_whole_packs_and_unfinished_work(store, make):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="holes are punched by fallocate(2)")
-def test_prune_repack_frees_dead_bytes_of_living_packs(store, make):
+def test_prune_frees_dead_bytes_of_living_packs_that_are_mostly_dead(store, make):
     """The first pack has the stream that both snapshots share, and the dead data of one."""
     gone, kept = make(data=os.urandom(100_000)), make()
     store.forget(gone.id)
 
-    assert run("prune").stdout == "Freed 0 B: 0 whole packs\n"
+    assert run("prune", "--no-repack").stdout == "Freed 0 B: 0 whole packs\n"
     assert run("prune", "--max-unused", "99%").stdout == "Freed 0 B: 0 whole packs\n"
-    dry = run("prune", "--repack", "--dry-run").stdout
+    dry, promised = run("prune", "--dry-run").stdout, run_json("stats")[1]["prune_frees_bytes"]
     assert re.fullmatch(r"Would free 10\d kB: 0 whole packs, dead bytes of 1 more\n", dry)
-    assert run("prune", "--repack").stdout == dry.replace("Would free", "Freed")
+    assert run("prune", "--repack", "--dry-run").stdout == dry
+    _, document = run_json("prune")
+    assert (document["packs_repacked"], document["freed_bytes"]) == (1, promised)
     assert run("verify", "--read-data").exit_code == Exit.OK
     assert kept.id[:8] in run("ls").stdout
 
@@ -91,6 +93,13 @@ def test_max_unused_is_a_percentage(make, text):
 
     assert result.exit_code == Exit.USAGE
     assert "percentage" in result.stderr
+
+
+def test_a_share_of_dead_bytes_is_nothing_without_repacking(make):
+    result = run("prune", "--no-repack", "--max-unused=10%")
+
+    assert result.exit_code == Exit.USAGE
+    assert "--max-unused needs repacking" in result.stderr
 
 
 def test_prune_says_why_a_lock_is_not_enough(store, make, monkeypatch):

@@ -300,6 +300,15 @@ def test_verify_names_the_variables_that_are_lost(store, make):
     assert "lost: weights" in run("verify", snapshot.id[:8], "--read-data").stdout
 
 
+def test_verify_counts_shared_bytes_once(make):
+    for _ in range(3):
+        make(data=b"w" * 10_000)
+
+    assert "every byte read (10 kB)" in run("verify", "--read-data").stderr
+    assert run_json("verify", "--read-data")[1]["read_bytes"] == 10_008
+    assert run_json("verify")[1]["read_bytes"] == 0
+
+
 def test_verify_finds_a_missing_pack_without_reading(store, make):
     snapshot = make()
     layout.pack_path(store.root, snapshot.blobs[1].pack).unlink()
@@ -316,6 +325,15 @@ def test_verify_tells_another_key_from_damage(store, make, other_key):
 
     damage_manifest(store, make())
     assert run("verify").exit_code == Exit.DAMAGED
+
+
+def test_verify_counts_no_pack_that_only_another_keys_snapshot_needs(store, make, other_key):
+    make()
+    foreign(store, other_key, make)
+
+    _, document = run_json("verify", "--read-data")
+
+    assert (document["packs_read"], document["packs"], document["read_bytes"]) == (1, 1, 5008)
 
 
 def test_verify_needs_a_key(make, monkeypatch, tmp_path):
@@ -422,6 +440,19 @@ def test_pin_is_shown_and_can_be_taken_back(store, make):
     assert run("ls").stdout.splitlines()[0].endswith("NEW")
 
 
+def test_unpin_is_what_pin_off_is(store, make):
+    old, new = make(label="warm"), make()
+    run("pin", old.id, new.id)
+
+    unpinned = run("unpin", "warm")
+    _, document = run_json("unpin", new.id)
+
+    assert (unpinned.exit_code, unpinned.stdout) == (Exit.OK, f"Unpinned {old.id[:8]} of train.ipynb\n")
+    assert [(s["id"], s["pinned"]) for s in document["snapshots"]] == [(new.id, False)]
+    assert store.pins() == frozenset()
+    assert run("unpin", old.id, "ffffffff").exit_code == Exit.NOT_FOUND
+
+
 def test_one_unknown_id_and_nothing_is_pinned(store, make):
     snapshot = make()
 
@@ -471,11 +502,13 @@ def test_diff_of_the_latest_two_of_a_notebook(make):
         "store": document["store"],
         "added": [],
         "removed": [],
-        "changed": [{"name": "weights", "type": "bytes", "size_bytes": 6000, "size_bytes_before": 5000}],
+        "changed": [
+            {"name": "weights", "type": "bytes", "size_bytes": 6000, "size_bytes_before": 5000, "changed_bytes": 6000}
+        ],
         "same": 0,
     }
     shown = run("diff")
-    assert re.search(r"^changed +weights +bytes +5\.0 kB +6\.0 kB$", shown.stdout, re.MULTILINE)
+    assert re.search(r"^changed +weights +bytes +5\.0 kB +6\.0 kB +6\.0 kB$", shown.stdout, re.MULTILINE)
     assert f"From {older.id[:8]} of train.ipynb (made just now) to {newer.id[:8]}" in shown.stderr
 
 

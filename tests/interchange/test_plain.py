@@ -1,6 +1,7 @@
 """Any strides come out in C order, and a manifest that lies about them ends in CorruptError."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -34,6 +35,43 @@ def test_every_view_of_an_array_comes_out_as_numpy_copies_it(first, second, thir
     )
 
     assert found == view.tobytes()
+
+
+LAYOUTS = {
+    "columns, as pandas makes them": lambda: np.arange(600_000.0).reshape(20, 30_000).T,
+    "few long columns": lambda: np.arange(400_000, dtype="i2").reshape(2, 200_000).T,
+    "many short columns": lambda: np.asfortranarray(np.arange(6_000, dtype="i4").reshape(3, 2_000)),
+    "long rows with gaps": lambda: np.arange(300_000.0).reshape(300, 1_000)[:, :900],
+    "backwards in longer items": lambda: np.arange(30_000, dtype="c16").reshape(3, 10_000)[:, ::-1].T,
+    "texts": lambda: np.asfortranarray(np.array(["abc", "d", "ef"] * 4).reshape(6, 2)),
+    "three bytes each": lambda: np.array([b"abc", b"d", b"ef"] * 4).reshape(6, 2).T,
+    "one field of records": lambda: np.zeros(9_000, [("a", "i4"), ("b", "f8")])["b"].reshape(90, 100).T,
+    "one element many times": lambda: np.broadcast_to(np.float32(7), (30_000, 2)),
+    "one row many times": lambda: np.broadcast_to(np.arange(5.0), (20_000, 5)),
+    "axes of one": lambda: np.arange(12.0).reshape(3, 1, 4).transpose(2, 1, 0),
+}
+
+
+@pytest.mark.parametrize("make", LAYOUTS.values(), ids=LAYOUTS)
+def test_every_layout_is_copied_with_no_more_memory_than_it_takes(make):
+    """Beside the bytes that are given and those that come out, whatever the strides are."""
+    array = make()
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    start = array.__array_interface__["data"][0] - owner.__array_interface__["data"][0]
+    described = plain(str(array.dtype), array.shape, array.strides, start)
+    memory = memoryview(owner.tobytes("A"))
+
+    tracemalloc.start()
+    try:
+        found = in_c_order(described, memory, counts_bytes=True)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert bytes(found) == array.tobytes()
+    assert peak_bytes < array.nbytes + 300_000
 
 
 @pytest.mark.parametrize(

@@ -229,10 +229,10 @@ def test_a_difference_is_counted_and_listed():
     )
     assert told[1].startswith("Changed means that the saved bytes differ")
     assert [line.split() for line in told[2:]] == [
-        ["change", "name", "type", "size", "before", "size", "note"],
+        ["change", "name", "type", "size", "before", "size", "changed", "note"],
         ["added", "y", "int", "28", "B"],
         ["removed", "x", "int", "28", "B", "left", "out:", "excluded", "by", "-x"],
-        ["changed", "model", "Net", "->", "Net2", "1.3", "GB", "1.4", "GB"],
+        ["changed", "model", "Net", "->", "Net2", "1.3", "GB", "1.4", "GB", "0", "B"],
     ]
 
 

@@ -172,7 +172,7 @@ class TestSnapshots:
         assert [v["name"] for v in forth["added"]] == ["lr"]
         assert [v["name"] for v in forth["removed"]] == ["phrase"]
         assert [v["name"] for v in forth["changed"]] == ["model"]
-        assert forth["changed"][0].keys() == {"name", "type", "size_bytes", "size_bytes_before"}
+        assert forth["changed"][0].keys() == {"name", "type", "size_bytes", "size_bytes_before", "changed_bytes"}
 
     async def test_are_pinned_unpinned_and_forgotten(self, server, opened):
         first = (await snapshots(server))[-1]["id"]
