@@ -157,11 +157,12 @@ class Attempt:
         work.client = client
         for code in work.document.cells[chosen.first - 1 :]:
             if work.stop.is_set():
-                return await self._stop(None)
+                work.journal.note(state="stopping")
+                return self._stopped("with all that is done saved")
             ended = await self._cell(code, client)
             if ended is not None:
                 return ended
-        await client.read_the_rest()
+        await client.read_the_rest(work.stop.is_set)
         return Outcome("finished")
 
     async def _cell(self, code: Code, client: CellClient) -> Outcome | None:
@@ -175,7 +176,7 @@ class Attempt:
             if cell.done():
                 return await self._end(code, cell)
             if stopping.done():
-                return await self._stop((code, cell))
+                return await self._stop(code, cell)
             return await self._interrupt(code, cell, limit or 0.0)
         finally:
             stopping.cancel()
@@ -251,22 +252,17 @@ class Attempt:
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
-    async def _stop(self, running: tuple[Code, asyncio.Future[Any]] | None) -> Outcome:
-        """Save where the cell stands, if one runs, and end the kernel."""
-        work, name = self.work, self.work.journal.record.name
-        work.journal.note(state="stopping")
-        if running is None:
-            saved = "with all that is done saved"
-        else:
-            code, cell = running
-            saved = await self._save_inside(cell)
-            if cell.done():
-                ended = await self._end(code, cell)
-                if ended is not None:
-                    return ended
-                saved = f"at the end of cell {code.number}"
-            else:
-                await self._terminate(code, cell)
+    async def _stop(self, code: Code, cell: asyncio.Future[Any]) -> Outcome | None:
+        """Save where the cell stands, and end the kernel; nothing ends here where the cell itself ends meanwhile."""
+        self.work.journal.note(state="stopping")
+        saved = await self._save_inside(cell)
+        if cell.done():
+            return await self._end(code, cell)
+        await self._terminate(code, cell)
+        return self._stopped(saved)
+
+    def _stopped(self, saved: str) -> Outcome:
+        name = self.work.journal.record.name
         return Outcome("stopped", f"It was stopped, {saved}. To go on: ipyrescue resume {name}")
 
     async def _terminate(self, code: Code, cell: asyncio.Future[Any]) -> None:

@@ -233,6 +233,37 @@ def test_a_run_that_is_stopped_at_once_has_not_died(run: Callable[..., Run]) -> 
     assert one.text(2) == "waits\n"
 
 
+@pytest.mark.slow
+def test_a_thread_that_prints_on_and_on_keeps_no_run_from_its_end(run: Callable[..., Run]) -> None:
+    prints = "def beat():\n    while True:\n        print('beat', flush=True)\n        time.sleep(0.001)\n"
+    one = run(
+        f"import threading, time\n{prints}threading.Thread(target=beat, daemon=True).start()",
+        "print('done')",
+    )
+
+    assert one.apart().wait(60) == 0
+
+    assert one.record.state == "finished"
+    assert "done" in one.text(2)
+    assert "beat" in one.text(1) + one.text(2)
+
+
+@pytest.mark.slow
+def test_a_last_cell_that_ends_while_the_run_is_to_stop_finishes_it(run: Callable[..., Run], tmp_path: Path) -> None:
+    """Of two cells the first: what is left is gone on with by resume."""
+    waits = "import pathlib, time\nprint('waits {0}', flush=True)\nwhile not pathlib.Path('go{0}').exists(): pass"
+    one = run(waits.format(1), waits.format(2))
+
+    for cell, (code, state) in enumerate([(runner.STOPPED, "stopped"), (0, "finished")], 1):
+        process = one.apart() if cell == 1 else one.resume_apart()
+        wait_until(lambda cell=cell: one.record.progress == f"waits {cell}")
+        one.stop()
+        wait_until(lambda: one.record.state == "stopping")
+        (tmp_path / f"go{cell}").touch()
+        assert process.wait(60) == code
+        assert (one.record.state, len(one.record.done)) == (state, cell)
+
+
 def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) -> None:
     one = run("x = 1", kernel="no-such-kernel")
     assert one.here() == runner.FAILED
