@@ -21,7 +21,7 @@ from ipyrescue.runs import asking, environment_file
 from ipyrescue.runs import record as records
 from ipyrescue.runs.client import CellClient
 from ipyrescue.runs.holdings import bury
-from ipyrescue.runs.kernel import Kernel, KernelDiedError, environment
+from ipyrescue.runs.kernel import END_SECONDS, Kernel, KernelDiedError, environment
 from ipyrescue.runs.plan import Code, Left, Plan, plan
 from ipyrescue.runs.record import Death, Done
 from ipyrescue.runs.work import Outcome, Work
@@ -30,7 +30,10 @@ from ipyrescue.wording import clean, clock, shortened
 
 SAVE_SECONDS = 20.0
 """How long a run that is asked to stop waits for a snapshot inside a cell."""
+SAVE_AT_SIGTERM_SECONDS = 6.0
+"""The same where a SIGTERM asks: who sends one, such as `docker stop`, kills 10 seconds later."""
 
+_END_AT_SIGTERM_SECONDS = 8.5
 _INTERRUPT_SECONDS = 10.0
 _READ_SECONDS = 15.0
 _LONGEST_ERROR = 300
@@ -268,7 +271,8 @@ class Attempt:
     async def _terminate(self, code: Code, cell: asyncio.Future[Any]) -> None:
         """End a kernel in the middle of a cell, once what it has printed was read."""
         self._mark_stopped(code)
-        await self.kernel.terminate()
+        left_seconds = self.work.left_seconds(END_SECONDS, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
+        await self.kernel.terminate(left_seconds)
         await asyncio.wait({cell}, timeout=_READ_SECONDS)
         await self._note_end()
 
@@ -284,7 +288,13 @@ class Attempt:
     async def _save_inside(self, cell: asyncio.Future[Any]) -> str:
         """Ask for a snapshot inside the running cell; return what came of it, in words."""
         started = time.monotonic()
-        snapshot, why_not = await asking.snapshot(self.work.root, self._incarnation, SAVE_SECONDS, until=cell.done)
+
+        def left_seconds() -> float:
+            return self.work.left_seconds(SAVE_SECONDS, at_sigterm_seconds=SAVE_AT_SIGTERM_SECONDS)
+
+        snapshot, why_not = await asking.snapshot(
+            self.work.root, self._incarnation, left_seconds(), until=lambda: cell.done() or not left_seconds()
+        )
         if snapshot is not None:
             self.work.journal.note(saved_at=records.now())
             return f"after snapshot {snapshot[:8]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,6 +220,12 @@ class _Runner:
             self._attempt.work.at_once = True
             self._attempt.kill()
 
+    def _hurry(self) -> None:
+        """SIGTERM: whoever sends it kills soon."""
+        self._ask_to_stop()
+        if self._attempt is not None and self._attempt.work.hurried_at is None:
+            self._attempt.work.hurried_at = time.monotonic()
+
     def _interrupt(self) -> None:
         """Ctrl-C: the first saves and stops, the second stops."""
         self._ask_to_stop(now=self._interrupted)
@@ -227,7 +234,7 @@ class _Runner:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        handlers = {"SIGTERM": self._ask_to_stop, "SIGUSR1": self._ask_to_stop, "SIGINT": self._interrupt}
+        handlers = {"SIGTERM": self._hurry, "SIGUSR1": self._ask_to_stop, "SIGINT": self._interrupt}
         known = [(getattr(signal, name), handler) for name, handler in handlers.items() if hasattr(signal, name)]
         with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):  # not on the main thread; Windows
             for number, handler in known:

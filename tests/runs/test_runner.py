@@ -264,6 +264,23 @@ def test_a_last_cell_that_ends_while_the_run_is_to_stop_finishes_it(run: Callabl
         assert (one.record.state, len(one.record.done)) == (state, cell)
 
 
+@pytest.mark.slow
+def test_at_a_sigterm_there_is_less_time_for_a_snapshot(run: Callable[..., Run]) -> None:
+    """It ends before `docker stop` kills, also where somebody has asked to stop before."""
+    one = run("import time\nprint('waits', flush=True)\ntime.sleep(3600)")
+    process = one.apart()
+    wait_until(lambda: one.record.progress == "waits")
+    one.stop()
+    wait_until(lambda: one.record.state == "stopping")
+
+    os.kill(process.pid, signal.SIGTERM)
+
+    assert process.wait(60) == runner.STOPPED
+    waited = re.search(r"came to no place for one within ([\d.]+) ?s", str(one.record.reason))
+    assert waited is not None, one.record.reason
+    assert float(waited[1]) < 15
+
+
 def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) -> None:
     one = run("x = 1", kernel="no-such-kernel")
     assert one.here() == runner.FAILED
