@@ -17,13 +17,15 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from ipyrescue.errors import RunError, StoreError
 from ipyrescue.incarnations import witness
 from ipyrescue.incarnations.witness import End
-from ipyrescue.runs import asking, environment_file
+from ipyrescue.incarnations.writers import PATIENCE_SECONDS as WRITER_SECONDS
+from ipyrescue.incarnations.writers import wait_for_writers
+from ipyrescue.runs import asking, environment_file, offspring
 from ipyrescue.runs import record as records
 from ipyrescue.runs.client import CellClient
 from ipyrescue.runs.holdings import bury
 from ipyrescue.runs.kernel import END_SECONDS, Kernel, KernelDiedError, environment
 from ipyrescue.runs.plan import Code, Left, Plan, plan
-from ipyrescue.runs.record import Death, Done
+from ipyrescue.runs.record import Death, Done, Process
 from ipyrescue.runs.work import Outcome, Work
 from ipyrescue.settings import format_duration, spell_duration
 from ipyrescue.wording import clean, clock, shortened
@@ -35,6 +37,7 @@ SAVE_AT_SIGTERM_SECONDS = 6.0
 
 _END_AT_SIGTERM_SECONDS = 8.5
 _INTERRUPT_SECONDS = 10.0
+_LEFTOVER_SECONDS = 5.0
 _READ_SECONDS = 15.0
 _LONGEST_ERROR = 300
 
@@ -45,6 +48,7 @@ class Attempt:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.kernel = Kernel(work.kernel_name, work.journal.log.write)
+        self._process: Process | None = None
         self._incarnation = ""
         self._restoring: str | None = None
         self._running: int | None = None
@@ -59,6 +63,7 @@ class Attempt:
             return await self._died()
         finally:
             await self.kernel.end()
+            await self._end_what_is_left()
             if self.work.client is not None:
                 self.work.client.set_widgets_metadata()
             await self.work.file.save()
@@ -74,6 +79,7 @@ class Attempt:
         added = environment_file.read(Path(record.options.env_file), os.environ) if record.options.env_file else {}
         environ = environment(os.environ, added, record.source, str(self.work.root))
         await self.kernel.start(Path(record.source).parent, environ)
+        self._process = records.process_of(self.kernel.pid) if self.kernel.pid is not None else None
         begun = await self.kernel.ask(f".begin({float(record.options.every_seconds)!r})")
         if "error" in begun:
             raise RunError(f"The kernel cannot be protected: {begun['error']}")
@@ -83,7 +89,7 @@ class Attempt:
             state="running",
             reason=None,
             attempt=record.attempt + 1,
-            kernel=records.process_of(self.kernel.pid) if self.kernel.pid is not None else None,
+            kernel=self._process,
             connection_file=self.kernel.manager.connection_file,
             incarnations=(*record.incarnations, self._incarnation),
         )
@@ -317,6 +323,21 @@ class Attempt:
         if self._running is not None:
             self._note_what_it_died_in(work.document.cells[self._running - 1], death)
         return Outcome("died", death=death)
+
+    async def _end_what_is_left(self) -> None:
+        """End what a kernel that was not asked to shut down left in its group: it would keep memory, GPUs and ports.
+
+        A snapshot that is still being written comes to its end before.
+        """
+        work, ended_at = self.work, time.time()
+        if self._process is None or self.kernel.exit_code is None:
+            return
+        for_writers = work.left_seconds(WRITER_SECONDS, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
+        await asyncio.to_thread(wait_for_writers, work.root, work.notebook, "", patience_seconds=for_writers)
+        to_end = work.left_seconds(_LEFTOVER_SECONDS, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
+        left = await asyncio.to_thread(offspring.end_group_of, self._process, to_end, seen_at=ended_at)
+        if left:
+            work.say(f"What the kernel left running was ended: {left}.")
 
     async def _was_stopped(self) -> Outcome:
         """The kernel was killed because the run is to end at once."""

@@ -208,7 +208,7 @@ def judged(record: Record, folder: Path | None = None, *, now: float | None = No
         return record
     if record.runner is None:
         return dataclasses.replace(record, state="dead", reason="It never began: its record names no runner.")
-    seen = _last_seen(folder or layout.run_folder(Path(record.store), record.name))
+    seen = last_seen(folder or layout.run_folder(Path(record.store), record.name))
     if lives.process_state(record.runner, last_seen_at=seen, now=now) != "died":
         return record
     return dataclasses.replace(record, state="dead", reason=_why_dead(record, record.runner, seen, now))
@@ -226,7 +226,8 @@ def _why_dead(record: Record, runner: Process, seen: float, now: float | None) -
     return f"Its runner (pid {runner.pid} on {runner.host}) has given no sign of life for {silent} s{at}. {goes_on}"
 
 
-def _last_seen(folder: Path) -> float:
+def last_seen(folder: Path) -> float:
+    """When a runner gave its last sign of life, in seconds since the epoch by the file system's clock; 0.0: never."""
     try:
         return os.lstat(folder / RECORD_NAME).st_mtime
     except OSError:

@@ -7,6 +7,8 @@ import errno
 import os
 import re
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import nbformat
 import pytest
 from notebook_runs import Run, wait_until
 
-from ipyrescue.runs import outputs, runner
-from ipyrescue.store import Store
+from ipyrescue.runs import outputs, runner, spawn
+from ipyrescue.runs import record as records
+from ipyrescue.store import Store, lives
 from ipyrescue.store.signing import load_key
 
 COUNT = "def ran(n):\n    with open('ran', 'a') as file: file.write(f'{n} ')\n"
@@ -279,6 +282,52 @@ def test_at_a_sigterm_there_is_less_time_for_a_snapshot(run: Callable[..., Run])
     waited = re.search(r"came to no place for one within ([\d.]+) ?s", str(one.record.reason))
     assert waited is not None, one.record.reason
     assert float(waited[1]) < 15
+
+
+@pytest.mark.slow
+def test_what_a_dead_kernel_left_running_is_ended(run: Callable[..., Run], tmp_path: Path) -> None:
+    """Before the next one starts, and before a resume; who has a session of its own stays, and so do strangers."""
+    one = run(
+        "import os, pathlib, subprocess, sys, time\n"
+        "def noted(process):\n    with open('left', 'a') as file: print(process.pid, file=file)",
+        "noted(subprocess.Popen(['sleep', '600']))\n"
+        "stubborn = 'import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)'\n"
+        "child = subprocess.Popen([sys.executable, '-c', stubborn], env={}, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\nnoted(child)\n"
+        "noted(subprocess.Popen(['sleep', '600'], start_new_session=True))\n"
+        f"if not os.path.exists('go'):\n    pathlib.Path('go').touch()\n    {KILL}\n"
+        "print('waits', flush=True)\nwhile True: time.sleep(0.1)",
+        retries=1,
+    )
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        process = one.apart()
+        wait_until(lambda: one.record.progress == "waits")
+        left = [int(line) for line in (tmp_path / "left").read_text().split()]
+        assert [runs(pid) for pid in left] == [False, False, True, True, True, True]
+        assert re.search(r"left running was ended: sleep \(pid \d+\), python\S* \(pid \d+\)\.", one.log)
+
+        beaten = time.time()
+        wait_until(lambda: records.last_seen(one.folder) > beaten)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not runs(one.record.kernel.pid))
+        assert [runs(pid) for pid in left[3:]] == [True, True, True]
+        spawn.prepare_resume(one.folder)
+
+        wait_until(lambda: [runs(pid) for pid in left[3:]] == [False, False, True])
+        assert one.log.count("What the kernel left running was ended: ") == 2
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        for pid in map(int, (tmp_path / "left").read_text().split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def runs(pid: int) -> bool:
+    return lives.process_facts(pid).start_ticks is not None
 
 
 def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) -> None:
