@@ -15,8 +15,9 @@ from typing import Any
 
 import nbformat
 import pytest
-from notebook_runs import Run, wait_until
+from notebook_runs import Run, shown, wait_until
 
+from ipyrescue.cli import runs as runs_shown
 from ipyrescue.runs import outputs, runner, spawn
 from ipyrescue.runs import record as records
 from ipyrescue.store import Store, lives
@@ -282,6 +283,85 @@ def test_at_a_sigterm_there_is_less_time_for_a_snapshot(run: Callable[..., Run])
     waited = re.search(r"came to no place for one within ([\d.]+) ?s", str(one.record.reason))
     assert waited is not None, one.record.reason
     assert float(waited[1]) < 15
+
+
+@pytest.mark.slow
+def test_a_resume_goes_on_in_the_notebook_where_the_outputs_stand_by_now(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    """A file that was there, an editor that saves while the run goes on and after its end, and a file that is gone."""
+    foreign = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("mine")])
+    nbformat.write(foreign, tmp_path / "train.run.ipynb")
+    beats = "while not pathlib.Path('go').exists():\n    print('beat', flush=True)\n    time.sleep(0.1)"
+    one = run("import pathlib, time\nprint('one')", "print('two')", beats)
+    files = [tmp_path / f"train.run{end}.ipynb" for end in ("", "-2", "-3", "-4")]
+
+    process = one.apart()
+    wait_until(lambda: one.record.cell == 3 and "beat" in texts(files[1])[2])
+    process.kill()
+    process.wait()
+    process = one.resume_apart()
+    wait_until(lambda: texts(files[1])[2].count("ipyrescue: the run was cut off here") == 1)
+    saved_by_an_editor(files[1])
+    wait_until(lambda: files[2].exists())
+    assert one.record.output == str(files[2])
+    one.stop(now=True)
+    assert process.wait(60) == runner.STOPPED
+    saved_by_an_editor(files[2])
+    (tmp_path / "go").touch()
+    assert one.resume() == 0
+
+    assert [path.name for path in sorted(tmp_path.glob("*.run*"))] == sorted(path.name for path in files)
+    assert nbformat.read(files[0], as_version=4).cells[0].source == "mine"
+    assert all(nbformat.read(path, as_version=4).metadata["editor"] == "was here" for path in files[1:3])
+    for path in files[1:]:
+        assert texts(path)[:2] == ["one\n", "two\n"]
+    assert runs_shown.document(runs_shown.look(one.folder))["output"] == str(files[3])
+    assert one.record.reason == f"The outputs are in {files[3]}, not in {files[0]}."
+    files[3].unlink()
+    assert one.resume() == 0
+    assert all("what this cell showed is in no notebook any more" in text for text in texts(files[3]))
+    assert "No notebook has the outputs of these cells any more: 1, 2, 3." in one.log
+
+
+def texts(path: Path) -> list[str]:
+    """What the cells of a notebook show; empty texts while there is none."""
+    return [shown(cell) for cell in nbformat.read(path, as_version=4).cells] if path.exists() else [""] * 3
+
+
+def saved_by_an_editor(path: Path) -> None:
+    """As JupyterLab saves: the same cells, and metadata of its own."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["editor"] = "was here"
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.slow
+def test_outputs_whose_folder_is_gone_are_beside_the_notebook_or_the_run_says_that_they_are_lost(
+    run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    one = run("print('one')", "import shutil\nshutil.rmtree('out')", output=str(tmp_path / "out" / "res.ipynb"))
+
+    assert one.here() == 0
+
+    assert one.text(1) == "one\n"
+    assert f"The outputs are in {tmp_path}/train.run.ipynb, not in {tmp_path}/out/res.ipynb." == one.record.reason
+    one.source.unlink()
+    (tmp_path / "train.run.ipynb").unlink()
+    two = run("print('one')")
+    monkeypatch.setattr(outputs, "drafted", full)
+    assert two.here() == runner.INCOMPLETE
+    assert (two.record.state, two.record.exit_code) == ("finished", 3)
+    assert "The last outputs are not in" in str(two.record.reason)
+    assert "No space left" in str(two.record.reason)
+
+
+@contextlib.contextmanager
+def full(path: Path, data: bytes) -> Iterator[tuple[Path, outputs.Written | None]]:
+    """A disk that is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    yield path, None
 
 
 @pytest.mark.slow
