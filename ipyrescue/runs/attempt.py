@@ -327,12 +327,13 @@ class Attempt:
     async def _end_what_is_left(self) -> None:
         """End what a kernel that was not asked to shut down left in its group: it would keep memory, GPUs and ports.
 
-        A snapshot that is still being written comes to its end before.
+        A snapshot that is still being written comes to its end before, unless the run is to end at once.
         """
         work, ended_at = self.work, time.time()
         if self._process is None or self.kernel.exit_code is None:
             return
-        for_writers = work.left_seconds(WRITER_SECONDS, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
+        patience_seconds = 0.0 if work.at_once else WRITER_SECONDS
+        for_writers = work.left_seconds(patience_seconds, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
         await asyncio.to_thread(wait_for_writers, work.root, work.notebook, "", patience_seconds=for_writers)
         to_end = work.left_seconds(_LEFTOVER_SECONDS, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
         left = await asyncio.to_thread(offspring.end_group_of, self._process, to_end, seen_at=ended_at)
