@@ -75,7 +75,7 @@ def document(shown: Shown) -> dict[str, Any]:
         "reason": record.reason,
         "exit_code": record.exit_code,
         "source": record.source,
-        "output": record.options.output,
+        "output": record.output,
         "folder": str(shown.folder),
         "store": str(records.store_of(shown.folder)),
         "created": record.created,

@@ -17,21 +17,27 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from ipyrescue.errors import RunError, StoreError
 from ipyrescue.incarnations import witness
 from ipyrescue.incarnations.witness import End
-from ipyrescue.runs import asking, environment_file
+from ipyrescue.incarnations.writers import PATIENCE_SECONDS as WRITER_SECONDS
+from ipyrescue.incarnations.writers import wait_for_writers
+from ipyrescue.runs import asking, environment_file, offspring
 from ipyrescue.runs import record as records
 from ipyrescue.runs.client import CellClient
 from ipyrescue.runs.holdings import bury
-from ipyrescue.runs.kernel import Kernel, KernelDiedError, environment
+from ipyrescue.runs.kernel import END_SECONDS, Kernel, KernelDiedError, environment
 from ipyrescue.runs.plan import Code, Left, Plan, plan
-from ipyrescue.runs.record import Death, Done
+from ipyrescue.runs.record import Death, Done, Process
 from ipyrescue.runs.work import Outcome, Work
 from ipyrescue.settings import format_duration, spell_duration
 from ipyrescue.wording import clean, clock, shortened
 
 SAVE_SECONDS = 20.0
 """How long a run that is asked to stop waits for a snapshot inside a cell."""
+SAVE_AT_SIGTERM_SECONDS = 6.0
+"""The same where a SIGTERM asks: who sends one, such as `docker stop`, kills 10 seconds later."""
 
+_END_AT_SIGTERM_SECONDS = 8.5
 _INTERRUPT_SECONDS = 10.0
+_LEFTOVER_SECONDS = 5.0
 _READ_SECONDS = 15.0
 _LONGEST_ERROR = 300
 
@@ -42,6 +48,7 @@ class Attempt:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.kernel = Kernel(work.kernel_name, work.journal.log.write)
+        self._process: Process | None = None
         self._incarnation = ""
         self._restoring: str | None = None
         self._running: int | None = None
@@ -56,6 +63,7 @@ class Attempt:
             return await self._died()
         finally:
             await self.kernel.end()
+            await self._end_what_is_left()
             if self.work.client is not None:
                 self.work.client.set_widgets_metadata()
             await self.work.file.save()
@@ -71,6 +79,7 @@ class Attempt:
         added = environment_file.read(Path(record.options.env_file), os.environ) if record.options.env_file else {}
         environ = environment(os.environ, added, record.source, str(self.work.root))
         await self.kernel.start(Path(record.source).parent, environ)
+        self._process = records.process_of(self.kernel.pid) if self.kernel.pid is not None else None
         begun = await self.kernel.ask(f".begin({float(record.options.every_seconds)!r})")
         if "error" in begun:
             raise RunError(f"The kernel cannot be protected: {begun['error']}")
@@ -80,7 +89,7 @@ class Attempt:
             state="running",
             reason=None,
             attempt=record.attempt + 1,
-            kernel=records.process_of(self.kernel.pid) if self.kernel.pid is not None else None,
+            kernel=self._process,
             connection_file=self.kernel.manager.connection_file,
             incarnations=(*record.incarnations, self._incarnation),
         )
@@ -157,11 +166,12 @@ class Attempt:
         work.client = client
         for code in work.document.cells[chosen.first - 1 :]:
             if work.stop.is_set():
-                return await self._stop(None)
+                work.journal.note(state="stopping")
+                return self._stopped("with all that is done saved")
             ended = await self._cell(code, client)
             if ended is not None:
                 return ended
-        await client.read_the_rest()
+        await client.read_the_rest(work.stop.is_set)
         return Outcome("finished")
 
     async def _cell(self, code: Code, client: CellClient) -> Outcome | None:
@@ -175,7 +185,7 @@ class Attempt:
             if cell.done():
                 return await self._end(code, cell)
             if stopping.done():
-                return await self._stop((code, cell))
+                return await self._stop(code, cell)
             return await self._interrupt(code, cell, limit or 0.0)
         finally:
             stopping.cancel()
@@ -251,28 +261,24 @@ class Attempt:
 
     # --- ends -------------------------------------------------------------------------------------------------------
 
-    async def _stop(self, running: tuple[Code, asyncio.Future[Any]] | None) -> Outcome:
-        """Save where the cell stands, if one runs, and end the kernel."""
-        work, name = self.work, self.work.journal.record.name
-        work.journal.note(state="stopping")
-        if running is None:
-            saved = "with all that is done saved"
-        else:
-            code, cell = running
-            saved = await self._save_inside(cell)
-            if cell.done():
-                ended = await self._end(code, cell)
-                if ended is not None:
-                    return ended
-                saved = f"at the end of cell {code.number}"
-            else:
-                await self._terminate(code, cell)
+    async def _stop(self, code: Code, cell: asyncio.Future[Any]) -> Outcome | None:
+        """Save where the cell stands, and end the kernel; nothing ends here where the cell itself ends meanwhile."""
+        self.work.journal.note(state="stopping")
+        saved = await self._save_inside(cell)
+        if cell.done():
+            return await self._end(code, cell)
+        await self._terminate(code, cell)
+        return self._stopped(saved)
+
+    def _stopped(self, saved: str) -> Outcome:
+        name = self.work.journal.record.name
         return Outcome("stopped", f"It was stopped, {saved}. To go on: ipyrescue resume {name}")
 
     async def _terminate(self, code: Code, cell: asyncio.Future[Any]) -> None:
         """End a kernel in the middle of a cell, once what it has printed was read."""
         self._mark_stopped(code)
-        await self.kernel.terminate()
+        left_seconds = self.work.left_seconds(END_SECONDS, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
+        await self.kernel.terminate(left_seconds)
         await asyncio.wait({cell}, timeout=_READ_SECONDS)
         await self._note_end()
 
@@ -288,7 +294,13 @@ class Attempt:
     async def _save_inside(self, cell: asyncio.Future[Any]) -> str:
         """Ask for a snapshot inside the running cell; return what came of it, in words."""
         started = time.monotonic()
-        snapshot, why_not = await asking.snapshot(self.work.root, self._incarnation, SAVE_SECONDS, until=cell.done)
+
+        def left_seconds() -> float:
+            return self.work.left_seconds(SAVE_SECONDS, at_sigterm_seconds=SAVE_AT_SIGTERM_SECONDS)
+
+        snapshot, why_not = await asking.snapshot(
+            self.work.root, self._incarnation, left_seconds(), until=lambda: cell.done() or not left_seconds()
+        )
         if snapshot is not None:
             self.work.journal.note(saved_at=records.now())
             return f"after snapshot {snapshot[:8]}"
@@ -311,6 +323,22 @@ class Attempt:
         if self._running is not None:
             self._note_what_it_died_in(work.document.cells[self._running - 1], death)
         return Outcome("died", death=death)
+
+    async def _end_what_is_left(self) -> None:
+        """End what a kernel that was not asked to shut down left in its group: it would keep memory, GPUs and ports.
+
+        A snapshot that is still being written comes to its end before, unless the run is to end at once.
+        """
+        work, ended_at = self.work, time.time()
+        if self._process is None or self.kernel.exit_code is None:
+            return
+        patience_seconds = 0.0 if work.at_once else WRITER_SECONDS
+        for_writers = work.left_seconds(patience_seconds, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
+        await asyncio.to_thread(wait_for_writers, work.root, work.notebook, "", patience_seconds=for_writers)
+        to_end = work.left_seconds(_LEFTOVER_SECONDS, at_sigterm_seconds=_END_AT_SIGTERM_SECONDS)
+        left = await asyncio.to_thread(offspring.end_group_of, self._process, to_end, seen_at=ended_at)
+        if left:
+            work.say(f"What the kernel left running was ended: {left}.")
 
     async def _was_stopped(self) -> Outcome:
         """The kernel was killed because the run is to end at once."""

@@ -24,6 +24,7 @@ from ipyrescue.runs.streams import CellText
 _ALIVE_SECONDS = 0.25
 _SILENT_SECONDS = 0.3
 _LATEST_SECONDS = 10.0
+_REST_SECONDS = 1.5
 _LATE = ("stream", "display_data", "execute_result", "update_display_data")
 
 _SILENT = logging.getLogger("ipyrescue.runs.nbclient")
@@ -59,10 +60,11 @@ class CellClient(NotebookClient):  # type: ignore[misc,unused-ignore]
         for text in self._texts.values():
             text.settle()
 
-    async def read_the_rest(self) -> None:
-        """Take what is still on its way from cells that have ended."""
+    async def read_the_rest(self, until: Callable[[], bool]) -> None:
+        """Take what is still on its way from cells that have ended; a thread of theirs may print for ever."""
+        deadline = time.monotonic() + _REST_SECONDS
         with contextlib.suppress(Exception):
-            while True:
+            while time.monotonic() < deadline and not until():
                 self._take_late(await self._channels.iopub_channel.get_msg(timeout=0.1))
 
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:

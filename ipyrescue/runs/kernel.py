@@ -108,11 +108,11 @@ class Kernel:
             if self.pid is not None and self.exit_code is None:
                 os.kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
-    async def terminate(self) -> None:
-        """End it by SIGTERM, in whatever cell it is; by force where it does not heed that."""
+    async def terminate(self, patience_seconds: float) -> None:
+        """End it by SIGTERM, in whatever cell it is; by force where it has not ended after that long."""
         with contextlib.suppress(OSError, RuntimeError):
             await self.manager.signal_kernel(signal.SIGTERM)
-        deadline = asyncio.get_running_loop().time() + END_SECONDS
+        deadline = asyncio.get_running_loop().time() + patience_seconds
         while await self.is_alive():
             await asyncio.sleep(_LOOK_SECONDS / 5)
             if asyncio.get_running_loop().time() > deadline:

@@ -56,14 +56,24 @@ class OutputFile:
     """The file of a run's outputs. *text* makes what it is to hold, *tell* takes sentences for people."""
 
     def __init__(
-        self, path: Path, *, aside: Path, written: Written | None, text: Callable[[], str], tell: Callable[[str], None]
+        self,
+        path: Path,
+        *,
+        aside: Path,
+        written: Written | None,
+        text: Callable[[], str],
+        tell: Callable[[str], None],
+        moved: Callable[[Path], None],
     ) -> None:
-        """*written* is the file as it may be replaced; if it changes, *aside* or a name like it is taken."""
+        """*written* is the file as it may be replaced; if it changes, *aside* or a name like it is taken.
+
+        *moved* hears of that name before anything is written there.
+        """
         self.path = Path(os.path.realpath(path))
         self.failure: str | None = None
         self._aside = aside
-        self._written = written
-        self._text, self._tell = text, tell
+        self.written = written
+        self._text, self._tell, self._moved = text, tell, moved
         self._changed = False
         self._next_at = 0.0
         self._saving = asyncio.Lock()
@@ -84,7 +94,7 @@ class OutputFile:
         async with self._saving:
             started = time.monotonic()
             self._changed = False
-            data = self._text().encode("utf-8", "backslashreplace")
+            data = self._data()
             try:
                 while not await asyncio.to_thread(self._write, data):
                     self._step_aside()
@@ -97,9 +107,25 @@ class OutputFile:
             self._next_at = now + max(SAVE_SECONDS, (now - started) * (1 / MAX_SHARE - 1))
             return self.failure is None
 
+    async def save_at_last(self) -> bool:
+        """Save once more; where that fails, beside the notebook. Return whether it is durable anywhere."""
+        if await self.save():
+            return True
+        wanted, self.path = self.path, free_name(self._aside)
+        with contextlib.suppress(OSError):
+            if await asyncio.to_thread(self._write, self._data()):
+                self._tell(f"{wanted} could not be written ({self.failure}), so the outputs are in {self.path}.")
+                return True
+        self.path = wanted
+        return False
+
+    def _data(self) -> bytes:
+        return self._text().encode("utf-8", "backslashreplace")
+
     def _step_aside(self) -> None:
         """Leave a file to whoever has written to it since."""
         theirs, self.path = self.path, free_name(self._aside)
+        self._moved(self.path)
         self._tell(f"{theirs} was changed by somebody else, so the outputs go to {self.path} from now on.")
 
     def _write(self, data: bytes) -> bool:
@@ -108,13 +134,13 @@ class OutputFile:
             if not self._is_ours():
                 return False
             atomic.rename(draft, self.path)
-            self._written = written
+            self.written = written
         atomic.sync_folder(self.path.parent)
         return True
 
     def _is_ours(self) -> bool:
         with contextlib.suppress(OSError):  # of what cannot be read, writing it will tell
-            return self._written is None or self._written.may_be_replaced(self.path)
+            return self.written is None or self.written.may_be_replaced(self.path)
         return True
 
     def _fail(self, error: OSError) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ipyrescue.errors import CorruptError, RescueError, RunNotFoundError
+from ipyrescue.runs.outputs import Written
 from ipyrescue.store import atomic, layout, lives, records
 
 RECORD_LIMIT_BYTES = 8 << 20
@@ -88,13 +89,24 @@ class Done:
 
 
 @dataclass(frozen=True)
+class Outputs:
+    """The notebook that a run writes to by now, and how it was left at the run's end.
+
+    *written* None: its runner writes to it, or was killed.
+    """
+
+    path: str
+    written: Written | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """One run. Moments are ISO 8601 with a zone; *source*, *folder* (where it was started) and *store* are absolute.
 
     *cell* is the code cell that runs, of *cells*, counted from 1; *progress* what its loop or its last line of output
     says; *saved_at* its last durable snapshot; *reason* a sentence about how it ended, or what it waits for. *cut_off*
     says what ended *cell* before its end, and snapshots inside cells up to the sequence number *stale_through* are of
-    another cell, or of this one as it was.
+    another cell, or of this one as it was. *outputs* None: nothing was written yet, or by an older version.
     """
 
     name: str
@@ -123,6 +135,12 @@ class Record:
     incarnations: tuple[str, ...] = field(default=())
     cut_off: str | None = None
     stale_through: int = 0
+    outputs: Outputs | None = None
+
+    @property
+    def output(self) -> str | None:
+        """The notebook where its outputs stand by now, or are to stand."""
+        return self.outputs.path if self.outputs is not None else self.options.output
 
 
 def now() -> str:
@@ -208,7 +226,7 @@ def judged(record: Record, folder: Path | None = None, *, now: float | None = No
         return record
     if record.runner is None:
         return dataclasses.replace(record, state="dead", reason="It never began: its record names no runner.")
-    seen = _last_seen(folder or layout.run_folder(Path(record.store), record.name))
+    seen = last_seen(folder or layout.run_folder(Path(record.store), record.name))
     if lives.process_state(record.runner, last_seen_at=seen, now=now) != "died":
         return record
     return dataclasses.replace(record, state="dead", reason=_why_dead(record, record.runner, seen, now))
@@ -226,7 +244,8 @@ def _why_dead(record: Record, runner: Process, seen: float, now: float | None) -
     return f"Its runner (pid {runner.pid} on {runner.host}) has given no sign of life for {silent} s{at}. {goes_on}"
 
 
-def _last_seen(folder: Path) -> float:
+def last_seen(folder: Path) -> float:
+    """When a runner gave its last sign of life, in seconds since the epoch by the file system's clock; 0.0: never."""
     try:
         return os.lstat(folder / RECORD_NAME).st_mtime
     except OSError:

@@ -40,6 +40,8 @@ def refuse_odd_options(kind: Kind, options: Options) -> None:
         )
     if options.env_file is not None:
         environment_file.read(Path(options.env_file), os.environ)
+    if options.output is not None and Path(options.output).is_dir():
+        raise RunError(f"The output {options.output} is a folder. Name the file in it: --output FOLDER/train.run.ipynb")
     if options.output is not None and not Path(options.output).parent.is_dir():
         raise RunError(f"The folder of the output {options.output} is not there. Make it, or choose another --output.")
 
@@ -87,4 +89,5 @@ def _texts(options: Options) -> list[str]:
 
 
 def _files(record: Record) -> set[str]:
-    return {os.path.realpath(path) for path in (record.source, record.options.output) if path is not None}
+    paths = (record.source, record.options.output, record.output)
+    return {os.path.realpath(path) for path in paths if path is not None}

@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from ipyrescue.errors import RescueError, RunError
 from ipyrescue.identity import resolve
-from ipyrescue.runs import document, parameters, stopping
+from ipyrescue.runs import document, parameters, placing, stopping
 from ipyrescue.runs import record as records
 from ipyrescue.runs.attempt import Attempt
 from ipyrescue.runs.document import Document
 from ipyrescue.runs.holdings import Holdings
 from ipyrescue.runs.journal import Journal
-from ipyrescue.runs.outputs import OutputFile, Written, free_name
+from ipyrescue.runs.outputs import OutputFile
+from ipyrescue.runs.placing import Place
 from ipyrescue.runs.plan import Code, Left
-from ipyrescue.runs.record import Record
+from ipyrescue.runs.record import Outputs, Record
 from ipyrescue.runs.work import Outcome, Work
 from ipyrescue.settings import format_duration
 from ipyrescue.store import atomic
 from ipyrescue.wording import count
 
-FINISHED, FAILED, DIED, STOPPED, INTERRUPTED = 0, 1, 6, 75, 130
+FINISHED, FAILED, INCOMPLETE, DIED, STOPPED, INTERRUPTED = 0, 1, 3, 6, 75, 130
 """Exit codes; docs/runs.md has the table."""
 LONGEST_PAUSE_SECONDS = 60.0
 
@@ -85,15 +87,13 @@ class _Runner:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
             work.document.settle()
-            if not await work.file.save():
-                self.journal.say(f"The last outputs are not in {work.file.path}; they are in this log.")
-            return self._end(outcome, work)
+            return self._end(outcome, work, is_saved=await work.file.save_at_last())
 
     # --- prepare ----------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> Work:
         record, options = self.journal.record, self.journal.record.options
-        source, output = Path(record.source), Path(options.output or _default_output(record))
+        source = Path(record.source)
         notebook, data = document.read(source)
         document.refuse_other_languages(notebook, source)
         for warning in parameters.inject(notebook, options.parameters):
@@ -103,21 +103,24 @@ class _Runner:
         identity = resolve({}, {"JPY_SESSION_NAME": record.source}, source.parent, root)
         holdings = Holdings(root, identity.notebook)
         left = self._left(cells, holdings)
-        place = _place(output, source, data, self.journal)
+        place = placing.place(record, data)
         papers = Document(notebook, cells, place.earlier, record.name)
+        self._tell_of_place(place, papers)
         cells_as_run = self.journal.folder / _CELLS_NAME
         with atomic.explained("write", cells_as_run):
             atomic.replace(cells_as_run, document.plain(notebook).encode("utf-8", "backslashreplace"), durable=True)
+        self._note_place(place.path)
         self.journal.note(cells=len(cells), started=record.started or records.now(), durable=True)
         work = Work(
             self.journal,
             papers,
             OutputFile(
                 place.path,
-                aside=Path(_default_output(record)),
+                aside=placing.aside(record),
                 written=place.written,
                 text=lambda: work.text(),
                 tell=self._tell,
+                moved=self._note_place,
             ),
             holdings,
             root,
@@ -143,6 +146,23 @@ class _Runner:
             before = document.numbered(document.read(self.journal.folder / _CELLS_NAME)[0])
             return cell <= min(len(cells), len(before)) and cells[cell - 1].chain == before[cell - 1].chain
         return False
+
+    def _tell_of_place(self, place: Place, papers: Document) -> None:
+        """Say where the outputs go, if not where they stood; and of those that are gone, also where they were."""
+        if place.refused is not None:
+            self.journal.say(place.refused)
+        lost = placing.lost(papers, self.journal.record)
+        for code in lost:
+            logs = f"ipyrescue logs {self.journal.record.name}"
+            papers.keep(code, f"--- ipyrescue: what this cell showed is in no notebook any more; the log: {logs} ---")
+            papers.mark(code, "done")
+        papers.settle()
+        if lost:
+            numbers = ", ".join(str(code.number) for code in lost)
+            self.journal.say(f"No notebook has the outputs of these cells any more: {numbers}. This log has the text.")
+
+    def _note_place(self, path: Path) -> None:
+        self.journal.note(durable=True, outputs=Outputs(str(path)))
 
     def _tell(self, sentence: str) -> None:
         self.journal.say(sentence)
@@ -219,6 +239,12 @@ class _Runner:
             self._attempt.work.at_once = True
             self._attempt.kill()
 
+    def _hurry(self) -> None:
+        """SIGTERM: whoever sends it kills soon."""
+        self._ask_to_stop()
+        if self._attempt is not None and self._attempt.work.hurried_at is None:
+            self._attempt.work.hurried_at = time.monotonic()
+
     def _interrupt(self) -> None:
         """Ctrl-C: the first saves and stops, the second stops."""
         self._ask_to_stop(now=self._interrupted)
@@ -227,7 +253,7 @@ class _Runner:
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        handlers = {"SIGTERM": self._ask_to_stop, "SIGUSR1": self._ask_to_stop, "SIGINT": self._interrupt}
+        handlers = {"SIGTERM": self._hurry, "SIGUSR1": self._ask_to_stop, "SIGINT": self._interrupt}
         known = [(getattr(signal, name), handler) for name, handler in handlers.items() if hasattr(signal, name)]
         with contextlib.suppress(RuntimeError, ValueError, NotImplementedError):  # not on the main thread; Windows
             for number, handler in known:
@@ -241,7 +267,7 @@ class _Runner:
 
     # --- end --------------------------------------------------------------------------------------------------------
 
-    def _end(self, outcome: Outcome, work: Work | None = None) -> int:
+    def _end(self, outcome: Outcome, work: Work | None = None, *, is_saved: bool = True) -> int:
         code = {"finished": FINISHED, "failed": FAILED, "died": DIED, "stopped": STOPPED}[outcome.state]
         if outcome.state == "stopped" and self._interrupted and self._foreground:
             code = INTERRUPTED
@@ -250,7 +276,12 @@ class _Runner:
         if work is not None and outcome.state == "finished":
             done = self.journal.record.done
             work.holdings.unpin(done[-1].snapshot if done else None)
-            reason = f"The outputs are in {work.file.path}."
+            code, reason = (FINISHED if is_saved else INCOMPLETE), self._where_outputs_are(work.file)
+        if work is not None and not is_saved:
+            lacks = f"The last outputs are not in {work.file.path} ({work.file.failure}), but their text is in the log."
+            reason = f"{outcome.reason or ''} {lacks}".strip()
+        if work is not None:
+            self.journal.note(outputs=Outputs(str(work.file.path), work.file.written))
         self.journal.say(f"The run {outcome.state}. {reason or ''}".rstrip())
         self.journal.note(
             durable=True,
@@ -263,34 +294,7 @@ class _Runner:
         )
         return code
 
-
-@dataclass(frozen=True)
-class _Place:
-    """Where the outputs go, what stands there that may be replaced, and the notebook of earlier outputs, if any."""
-
-    path: Path
-    written: Written | None
-    earlier: object | None
-
-
-def _default_output(record: Record) -> str:
-    return str(Path(record.source).with_suffix(".run.ipynb"))
-
-
-def _place(output: Path, source: Path, data: bytes, journal: Journal) -> _Place:
-    """Never over what a person wrote: another notebook, or cells of ours that were edited there."""
-    if output.resolve() == source.resolve():
-        earlier = document.read(source)[0] if journal.record.attempt else None
-        return _Place(output, Written.of(source, data), earlier)
-    if not output.exists():
-        return _Place(output, None, None)
-    try:
-        there, theirs = document.read(output)
-    except RunError:
-        there, theirs = None, b""
-    earlier = there if journal.record.attempt else None
-    if there is not None and document.is_as_written(there):
-        return _Place(output, Written.of(output, theirs), earlier)
-    path = free_name(output)
-    journal.say(f"{output} is left as it is, because no run wrote these cells: the outputs go to {path}.")
-    return _Place(path, None, earlier)
+    def _where_outputs_are(self, file: OutputFile) -> str:
+        wanted = self.journal.record.options.output
+        elsewhere = wanted is not None and os.path.realpath(wanted) != str(file.path)
+        return f"The outputs are in {file.path}{f', not in {wanted}' if elsewhere else ''}."

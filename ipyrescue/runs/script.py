@@ -186,7 +186,7 @@ class _Run:
 
     def _end_what_is_left(self, pid: int) -> None:
         """End what a dead script has left in its group: it would keep memory, GPUs and ports from the next attempt."""
-        left = offspring.names(offspring.end_group(pid, self._pace.leftover_seconds))
+        left = offspring.end_group(pid, self._pace.leftover_seconds)
         if left:
             self._notes.say(f"What the script left running was ended: {left}.")
 

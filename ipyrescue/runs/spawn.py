@@ -17,8 +17,9 @@ from typing import Any
 
 from ipyrescue import identity
 from ipyrescue.errors import RunError
+from ipyrescue.runs import offspring, refusals, registry, stopping
 from ipyrescue.runs import record as records
-from ipyrescue.runs import refusals, registry, stopping
+from ipyrescue.runs.log import Log
 from ipyrescue.runs.record import ENDED, Kind, Options, Process, Record
 from ipyrescue.runs.serving import LOCK_NAME
 from ipyrescue.store import atomic, layout, lives, lock
@@ -29,6 +30,7 @@ ERRORS_NAME = "runner.err"
 _LOOK_SECONDS = 0.05
 _LOCK_PATIENCE_SECONDS = 10.0
 _GONE_SECONDS = 10.0
+_LEFTOVER_SECONDS = 5.0
 _LAST_WORDS_BYTES = 4096
 
 _started: list[subprocess.Popen[bytes]] = []
@@ -83,6 +85,7 @@ def prepare_resume(folder: Path) -> Record:
         _refuse_to_resume(record)
         refusals.refuse_twin(record, registry.all_folders(records.store_of(folder)))
         end_process(record.kernel)
+        _end_what_it_left(folder, record)
         stopping.clear(folder)
         runner = records.process_of(os.getpid())
         record = dataclasses.replace(
@@ -122,6 +125,17 @@ def end_process(process: Process | None) -> bool:
             _kill(process.pid)
             time.sleep(_LOOK_SECONDS)
     return lives.process_state(process) == "died"
+
+
+def _end_what_it_left(folder: Path, record: Record) -> None:
+    """End what the dead kernel of a dead runner left in its group: it would keep memory, GPUs and ports."""
+    if record.kernel is None:
+        return
+    left = offspring.end_group_of(record.kernel, _LEFTOVER_SECONDS, seen_at=records.last_seen(folder))
+    if left:
+        log = Log(folder)
+        log.say(f"What the {'script' if record.kind == 'script' else 'kernel'} left running was ended: {left}.")
+        log.close()
 
 
 def _kill(pid: int) -> None:

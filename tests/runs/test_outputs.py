@@ -7,6 +7,7 @@ import contextlib
 import errno
 import itertools
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,8 +26,16 @@ class Setting:
     def __init__(self, path: Path, *, written: Written | None = None) -> None:
         self.text = "one"
         self.told: list[str] = []
-        aside = path.with_name("aside.ipynb")
-        self.file = OutputFile(path, aside=aside, written=written, text=lambda: self.text, tell=self.told.append)
+        self.moved: list[Path] = []
+        aside = path.with_name("aside.ipynb") if path.parent.name != "out" else path.parents[1] / "aside.ipynb"
+        self.file = OutputFile(
+            path,
+            aside=aside,
+            written=written,
+            text=lambda: self.text,
+            tell=self.told.append,
+            moved=self.moved.append,
+        )
 
     def save(self, text: str) -> bool:
         self.text = text
@@ -85,8 +94,26 @@ def test_what_somebody_else_wrote_stays_and_the_outputs_go_elsewhere(tmp_path: P
 
     assert path.read_text() == "theirs"
     assert (tmp_path / "aside-2.ipynb").read_text() == "and again"
+    assert setting.moved == [tmp_path / "aside-2.ipynb"]
     assert (tmp_path / "aside.ipynb").read_text() == "there already"
     assert len(setting.told) == 1
+
+
+def test_outputs_that_cannot_be_written_at_last_go_beside_the_notebook_or_are_said_to_be_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    setting = Setting(tmp_path / "out" / "train.ipynb")
+    setting.save("first")
+    shutil.rmtree(tmp_path / "out")
+
+    assert asyncio.run(setting.file.save_at_last())
+
+    assert setting.file.path == tmp_path / "aside.ipynb"
+    assert setting.file.path.read_text() == "first"
+    monkeypatch.setattr(outputs, "drafted", refusing(2))
+    assert not asyncio.run(setting.file.save_at_last())
+    assert "No space left" in str(setting.file.failure)
 
 
 @pytest.mark.parametrize("step", ["sync_file", "sync_folder"])

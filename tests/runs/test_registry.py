@@ -1,5 +1,6 @@
 """Names of runs, the files that they begin with, and what is refused before one begins."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from ipyrescue.errors import RunError, RunNotFoundError
 from ipyrescue.runs import environment_file, refusals, registry, spawn
 from ipyrescue.runs import record as records
-from ipyrescue.runs.record import Options
+from ipyrescue.runs.record import Options, Outputs
 
 pytestmark = pytest.mark.usefixtures("stand_in")
 
@@ -112,6 +113,10 @@ def test_a_second_run_of_a_file_or_of_its_output_is_refused(notebook):
             begun(Path(twin), output=os.path.abspath(output) if output else None)
     with pytest.raises(RunError, match="by the run train"):
         begun(other, output=first.source)
+    moved = dataclasses.replace(first, outputs=Outputs(os.path.abspath("train.run-2.ipynb")))
+    records.write(spawn.folder_of(first), moved)
+    with pytest.raises(RunError, match="by the run train"):
+        begun(other, output=os.path.abspath("train.run-2.ipynb"))
     ended(first)
     assert begun(Path("train.ipynb")).name == "train-2"
     with pytest.raises(RunError, match="by the run train-2"):
@@ -133,6 +138,7 @@ def test_what_could_only_fail_later_is_refused(notebook, tmp_path):
         (path, {"parameters": (("x", "y" * 5000),)}, "more than 4096"),
         (path, {"env_file": "/nowhere"}, "cannot be read"),
         (path, {"output": "/nowhere/out.ipynb"}, "is not there"),
+        (path, {"output": str(tmp_path)}, "is a folder"),
         (script, {"parameters": (("x", "1"),)}, "A script has no parameters"),
         (script, {"output": "/tmp/x.ipynb"}, "no output notebook"),
         (script, {"kernel": "python3"}, "for notebooks"),

@@ -12,7 +12,8 @@ import pytest
 from ipyrescue.errors import CorruptError, RunNotFoundError
 from ipyrescue.runs import record as records
 from ipyrescue.runs import stopping
-from ipyrescue.runs.record import Death, Done, Options, Process, Record
+from ipyrescue.runs.outputs import Written
+from ipyrescue.runs.record import Death, Done, Options, Outputs, Process, Record
 from ipyrescue.store import layout
 
 
@@ -46,11 +47,16 @@ def test_a_record_comes_back(folder):
         deaths=(Death("2026-11-21T16:00:00Z", 7, "was killed (SIGKILL)", -9, "a" * 16),),
         done=(Done(1, "ab" * 32, "c" * 16, 4, "2026-11-21T16:00:00Z"),),
         incarnations=("a" * 16, "b" * 16),
+        outputs=Outputs("/w/train.run-2.ipynb", Written(7, 8, "ab" * 32)),
     )
 
     records.write(folder, record, durable=True)
 
     assert records.read(folder) == record
+    assert (record.output, a_record(options=Options(output="/w/o.ipynb")).output) == (
+        "/w/train.run-2.ipynb",
+        "/w/o.ipynb",
+    )
     assert records.read_all(folder.parent.parent) == [record]
     assert oct((folder / "run.json").stat().st_mode & 0o777) == "0o600"
 

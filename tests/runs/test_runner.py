@@ -7,16 +7,20 @@ import errno
 import os
 import re
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from notebook_runs import Run, wait_until
+from notebook_runs import Run, shown, wait_until
 
-from ipyrescue.runs import outputs, runner
-from ipyrescue.store import Store
+from ipyrescue.cli import runs as runs_shown
+from ipyrescue.runs import outputs, runner, spawn
+from ipyrescue.runs import record as records
+from ipyrescue.store import Store, lives
 from ipyrescue.store.signing import load_key
 
 COUNT = "def ran(n):\n    with open('ran', 'a') as file: file.write(f'{n} ')\n"
@@ -231,6 +235,179 @@ def test_a_run_that_is_stopped_at_once_has_not_died(run: Callable[..., Run]) -> 
     assert "the run was stopped here" in str(one.record.cut_off)
     assert one.output.cells[1].metadata.ipyrescue.state == "stopped"
     assert one.text(2) == "waits\n"
+
+
+@pytest.mark.slow
+def test_a_thread_that_prints_on_and_on_keeps_no_run_from_its_end(run: Callable[..., Run]) -> None:
+    prints = "def beat():\n    while True:\n        print('beat', flush=True)\n        time.sleep(0.001)\n"
+    one = run(
+        f"import threading, time\n{prints}threading.Thread(target=beat, daemon=True).start()",
+        "print('done')",
+    )
+
+    assert one.apart().wait(60) == 0
+
+    assert one.record.state == "finished"
+    assert "done" in one.text(2)
+    assert "beat" in one.text(1) + one.text(2)
+
+
+@pytest.mark.slow
+def test_a_last_cell_that_ends_while_the_run_is_to_stop_finishes_it(run: Callable[..., Run], tmp_path: Path) -> None:
+    """Of two cells the first: what is left is gone on with by resume."""
+    waits = "import pathlib, time\nprint('waits {0}', flush=True)\nwhile not pathlib.Path('go{0}').exists(): pass"
+    one = run(waits.format(1), waits.format(2))
+
+    for cell, (code, state) in enumerate([(runner.STOPPED, "stopped"), (0, "finished")], 1):
+        process = one.apart() if cell == 1 else one.resume_apart()
+        wait_until(lambda cell=cell: one.record.progress == f"waits {cell}")
+        one.stop()
+        wait_until(lambda: one.record.state == "stopping")
+        (tmp_path / f"go{cell}").touch()
+        assert process.wait(60) == code
+        assert (one.record.state, len(one.record.done)) == (state, cell)
+
+
+@pytest.mark.slow
+def test_at_a_sigterm_there_is_less_time_for_a_snapshot(run: Callable[..., Run]) -> None:
+    """It ends before `docker stop` kills, also where somebody has asked to stop before."""
+    one = run("import time\nprint('waits', flush=True)\ntime.sleep(3600)")
+    process = one.apart()
+    wait_until(lambda: one.record.progress == "waits")
+    one.stop()
+    wait_until(lambda: one.record.state == "stopping")
+
+    os.kill(process.pid, signal.SIGTERM)
+
+    assert process.wait(60) == runner.STOPPED
+    waited = re.search(r"came to no place for one within ([\d.]+) ?s", str(one.record.reason))
+    assert waited is not None, one.record.reason
+    assert float(waited[1]) < 15
+
+
+@pytest.mark.slow
+def test_a_resume_goes_on_in_the_notebook_where_the_outputs_stand_by_now(
+    run: Callable[..., Run], tmp_path: Path
+) -> None:
+    """A file that was there, an editor that saves while the run goes on and after its end, and a file that is gone."""
+    foreign = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("mine")])
+    nbformat.write(foreign, tmp_path / "train.run.ipynb")
+    beats = "while not pathlib.Path('go').exists():\n    print('beat', flush=True)\n    time.sleep(0.1)"
+    one = run("import pathlib, time\nprint('one')", "print('two')", beats)
+    files = [tmp_path / f"train.run{end}.ipynb" for end in ("", "-2", "-3", "-4")]
+
+    process = one.apart()
+    wait_until(lambda: one.record.cell == 3 and "beat" in texts(files[1])[2])
+    process.kill()
+    process.wait()
+    process = one.resume_apart()
+    wait_until(lambda: texts(files[1])[2].count("ipyrescue: the run was cut off here") == 1)
+    saved_by_an_editor(files[1])
+    wait_until(lambda: files[2].exists())
+    assert one.record.output == str(files[2])
+    one.stop(now=True)
+    assert process.wait(60) == runner.STOPPED
+    saved_by_an_editor(files[2])
+    (tmp_path / "go").touch()
+    assert one.resume() == 0
+
+    assert [path.name for path in sorted(tmp_path.glob("*.run*"))] == sorted(path.name for path in files)
+    assert nbformat.read(files[0], as_version=4).cells[0].source == "mine"
+    assert all(nbformat.read(path, as_version=4).metadata["editor"] == "was here" for path in files[1:3])
+    for path in files[1:]:
+        assert texts(path)[:2] == ["one\n", "two\n"]
+    assert runs_shown.document(runs_shown.look(one.folder))["output"] == str(files[3])
+    assert one.record.reason == f"The outputs are in {files[3]}, not in {files[0]}."
+    files[3].unlink()
+    assert one.resume() == 0
+    assert all("what this cell showed is in no notebook any more" in text for text in texts(files[3]))
+    assert "No notebook has the outputs of these cells any more: 1, 2, 3." in one.log
+
+
+def texts(path: Path) -> list[str]:
+    """What the cells of a notebook show; empty texts while there is none."""
+    return [shown(cell) for cell in nbformat.read(path, as_version=4).cells] if path.exists() else [""] * 3
+
+
+def saved_by_an_editor(path: Path) -> None:
+    """As JupyterLab saves: the same cells, and metadata of its own."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["editor"] = "was here"
+    nbformat.write(notebook, path)
+
+
+@pytest.mark.slow
+def test_outputs_whose_folder_is_gone_are_beside_the_notebook_or_the_run_says_that_they_are_lost(
+    run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    one = run("print('one')", "import shutil\nshutil.rmtree('out')", output=str(tmp_path / "out" / "res.ipynb"))
+
+    assert one.here() == 0
+
+    assert one.text(1) == "one\n"
+    assert f"The outputs are in {tmp_path}/train.run.ipynb, not in {tmp_path}/out/res.ipynb." == one.record.reason
+    one.source.unlink()
+    (tmp_path / "train.run.ipynb").unlink()
+    two = run("print('one')")
+    monkeypatch.setattr(outputs, "drafted", full)
+    assert two.here() == runner.INCOMPLETE
+    assert (two.record.state, two.record.exit_code) == ("finished", 3)
+    assert "The last outputs are not in" in str(two.record.reason)
+    assert "No space left" in str(two.record.reason)
+
+
+@contextlib.contextmanager
+def full(path: Path, data: bytes) -> Iterator[tuple[Path, outputs.Written | None]]:
+    """A disk that is full."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    yield path, None
+
+
+@pytest.mark.slow
+def test_what_a_dead_kernel_left_running_is_ended(run: Callable[..., Run], tmp_path: Path) -> None:
+    """Before the next one starts, and before a resume; who has a session of its own stays, and so do strangers."""
+    one = run(
+        "import os, pathlib, subprocess, sys, time\n"
+        "def noted(process):\n    with open('left', 'a') as file: print(process.pid, file=file)",
+        "noted(subprocess.Popen(['sleep', '600']))\n"
+        "stubborn = 'import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(600)'\n"
+        "child = subprocess.Popen([sys.executable, '-c', stubborn], env={}, stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\nnoted(child)\n"
+        "noted(subprocess.Popen(['sleep', '600'], start_new_session=True))\n"
+        f"if not os.path.exists('go'):\n    pathlib.Path('go').touch()\n    {KILL}\n"
+        "print('waits', flush=True)\nwhile True: time.sleep(0.1)",
+        retries=1,
+    )
+    stranger = subprocess.Popen(["sleep", "600"])
+    try:
+        process = one.apart()
+        wait_until(lambda: one.record.progress == "waits")
+        left = [int(line) for line in (tmp_path / "left").read_text().split()]
+        assert [runs(pid) for pid in left] == [False, False, True, True, True, True]
+        assert re.search(r"left running was ended: sleep \(pid \d+\), python\S* \(pid \d+\)\.", one.log)
+
+        beaten = time.time()
+        wait_until(lambda: records.last_seen(one.folder) > beaten)
+        process.kill()
+        process.wait()
+        wait_until(lambda: not runs(one.record.kernel.pid))
+        assert [runs(pid) for pid in left[3:]] == [True, True, True]
+        spawn.prepare_resume(one.folder)
+
+        wait_until(lambda: [runs(pid) for pid in left[3:]] == [False, False, True])
+        assert one.log.count("What the kernel left running was ended: ") == 2
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        for pid in map(int, (tmp_path / "left").read_text().split()):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def runs(pid: int) -> bool:
+    return lives.process_facts(pid).start_ticks is not None
 
 
 def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) -> None:
