@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -73,6 +74,32 @@ def test_a_folder_that_is_swapped_after_the_look_loses_nothing(
 
     with contextlib.suppress(StoreError):
         prune.prune(store)
+
+    assert all(treasure.exists() for treasure in treasures)
+
+
+@pytest.mark.parametrize("swapped", ["snapshots", "pins", "."])
+def test_what_is_forgotten_and_unpinned_is_not_looked_for_behind_a_link(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """The same for what takes a manifest or a pin away: a copy of the store loses nothing."""
+    kept, gone = save_to(store, b"kept"), save_to(store, b"gone")
+    store.pin(kept.id)
+    shutil.copytree(store.root, tmp_path / "home")
+    treasures = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    look = layout.check_writable
+
+    def look_and_swap(root: Path) -> None:
+        look(root)
+        if not (tmp_path / "aside").exists():
+            (store.root / swapped).resolve().rename(tmp_path / "aside")
+            Path(os.path.normpath(store.root / swapped)).symlink_to(Path(os.path.normpath(tmp_path / "home" / swapped)))
+
+    monkeypatch.setattr(layout, "check_writable", look_and_swap)
+
+    for verb, snapshot in ((store.forget, gone), (store.unpin, kept)):
+        with contextlib.suppress(StoreError):
+            verb(snapshot.id)
 
     assert all(treasure.exists() for treasure in treasures)
 
