@@ -20,7 +20,7 @@ from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable
 from ipyrescue.manifest import Stream, Variable
 from ipyrescue.pickling.encode import decompress
-from ipyrescue.store import Store, layout, prune
+from ipyrescue.store import Store, layout, lives, prune, requests, upkeep
 from ipyrescue.store.signing import Key
 from tests.store.conftest import save_to
 
@@ -102,6 +102,52 @@ def test_what_is_forgotten_and_unpinned_is_not_looked_for_behind_a_link(
             verb(snapshot.id)
 
     assert all(treasure.exists() for treasure in treasures)
+
+
+KERNEL, ASKED = "c" * 16, requests.Request("a" * 16, 1.0, 2.0)
+AMONG_THE_KERNELS: dict[str, Callable[[Store], object]] = {
+    "a life record": lambda store: lives.write(store.root, _an_old_life("d" * 16)),
+    "a burial": upkeep.bury,
+    "a burial by a kernel": lambda store: upkeep.bury_unsaved(store.root),
+    "a kernel's end": lambda store: requests.clear(store.root, KERNEL),
+    "an old request": lambda store: requests.pending(store.root, KERNEL),
+    "a request taken back": lambda store: requests.withdraw(store.root, KERNEL, ASKED),
+}
+
+
+def _an_old_life(incarnation: str) -> lives.Life:
+    return lives.Life(incarnation, "a.ipynb", "notebook", 1, 1, "b", "n", "here", "2026-01-01", ended="exit")
+
+
+@pytest.mark.parametrize("what", AMONG_THE_KERNELS)
+@pytest.mark.parametrize("later", [False, True], ids=["before-the-look", "after-it"])
+def test_nothing_is_changed_behind_a_link_in_the_place_of_kernels(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, later: bool
+) -> None:
+    """A record, a trace, a request and its answer of a kernel that is long gone stand behind it."""
+    victim, folder, look = tmp_path / "victim", layout.kernels(store.root), layout.check_folder_writable
+    lives.write(store.root, _an_old_life(KERNEL))
+    layout.request_path(store.root, KERNEL).write_text(json.dumps(vars(ASKED)))
+    layout.answer_path(store.root, KERNEL).write_text("{}")
+    layout.trace_path(store.root, "e" * 16, "fault").write_text("")
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+
+    def plant() -> None:
+        monkeypatch.setattr(layout, "check_folder_writable", look)
+        folder.rename(victim)
+        folder.symlink_to(victim)
+
+    if later and what != "a life record":  # a file that is made is kept from there by the look alone
+        monkeypatch.setattr(layout, "check_folder_writable", lambda folder: (look(folder), plant()))
+    else:
+        plant()
+    before = sorted(os.listdir(victim if victim.exists() else folder))
+
+    with contextlib.suppress(StoreError, OSError):
+        AMONG_THE_KERNELS[what](store)
+
+    assert sorted(os.listdir(victim)) == before
 
 
 def test_trusting_the_highest_number_does_not_use_the_numbers_up(store: Store) -> None:
