@@ -24,7 +24,7 @@ from ipyrescue.incarnations.witness import End, cause_of
 from ipyrescue.manifest import Snapshot
 from ipyrescue.server.notebooks import Notebook
 from ipyrescue.server.stores import Stores
-from ipyrescue.store import lives
+from ipyrescue.store import lives, scrub
 from ipyrescue.store.lives import Cause, Life
 from ipyrescue.store.upkeep import attempts, awaiting_restore
 from ipyrescue.wording import clean, clock, count, shortened
@@ -99,7 +99,8 @@ def of_record(notebook: Notebook, life: Life, snapshots: Sequence[Snapshot], ker
     root = notebook.store_root
     death = Death(life, lives.last_seen(root, life))
     assert life.cause is not None, "a witness notes the cause"
-    offer = make_offer(death, life.cause, snapshots, awaiting_restore(root, ""), attempts(root))
+    damaged = scrub.read(root).damaged
+    offer = make_offer(death, life.cause, snapshots, awaiting_restore(root, ""), attempts(root), damaged)
     offer = dataclasses.replace(offer, unreadable=count_unreadable(root, snapshots))
     return Announcement(life.incarnation, notebook.path, offer, "restarted", kernel_id)
 
