@@ -181,8 +181,12 @@ def is_silenced(offer: Offer) -> bool:
 
 
 def moment(death: Death) -> str | None:
-    """When it died, in ISO 8601."""
-    return datetime.fromtimestamp(death.at, timezone.utc).isoformat(timespec="milliseconds") if death.at > 0 else None
+    """When it died, in ISO 8601; None where no calendar has that, as a damaged record may say."""
+    try:
+        died = datetime.fromtimestamp(death.at, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return died.isoformat(timespec="milliseconds") if death.at > 0 else None
 
 
 def cause_as_json(cause: Cause) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What was found damaged while it was kept is no more hidden by the server than by the command."""
+"""What was found damaged is no more hidden by the server than by the command; damaged moments are none."""
 
 import os
 import time
@@ -8,10 +8,11 @@ import pytest
 
 from ipyrescue.cli.entries import entries
 from ipyrescue.identity import Identity
+from ipyrescue.incarnations.deaths import Death
 from ipyrescue.incarnations.offer import find_offer
 from ipyrescue.server.contents import listed
 from ipyrescue.server.notebooks import Notebook
-from ipyrescue.server.offers import of_record
+from ipyrescue.server.offers import moment, of_record
 from ipyrescue.store import Store, layout, scrub
 from ipyrescue.store.signing import Key
 from tests.incarnations.samples import KILLED, a_life, bury, here
@@ -44,3 +45,8 @@ def test_the_list_and_the_offers_know_what_was_found_damaged(store: Store) -> No
     assert rows == {whole.id: "", bad.id: "damaged"} == {e.id: e.state.replace("ok", "") for e in entries(store)}
     said = f"{bad.id[:8]} was found damaged when it was read back, so the one before is proposed."
     assert [(offer.snapshot, offer.note) for offer in (found, seen)] == [(whole, said)] * 2
+
+
+@pytest.mark.parametrize(("died_at", "last_seen"), [("9999-12-31T23:59:59-12:00", 1.0), (None, 1e15)])
+def test_a_death_that_no_calendar_has_is_told_without_a_moment(died_at: str | None, last_seen: float) -> None:
+    assert moment(Death(a_life(died_at=died_at), last_seen)) is None
