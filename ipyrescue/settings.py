@@ -2,13 +2,14 @@
 
 Every knob stands once, as a field of `Configuration`: its default, its unit (in the name), how it is read and what
 it means. The environment variable and the name in `c.IPyRescue` follow from the field's name. Also the one home of
-durations, sizes and ages as people write and read them. Knows no IPython, no traitlets and no file.
+durations, sizes and ages as people write and read them. Knows no IPython and no traitlets, opens no file.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -108,6 +109,21 @@ def parse_path(text: str) -> Path:
         raise ValueError(f"`{text}` is no usable path: {error}") from error
 
 
+def parse_fixed_path(text: str) -> Path:
+    """The same for what must stay where it is, wherever the program goes: a relative one is of where it started."""
+    return Path(_STARTED_IN) / parse_path(text)
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return ""
+
+
+_STARTED_IN = _working_directory()
+
+
 def format_duration(seconds: float) -> str:
     """Say how long, for people: `18 ms`, `0.21 s`, `42 s`, `5 min`, `1 min 30 s`, `3 h 12 min`, `2 d`."""
     if seconds < 0.0995:
@@ -185,7 +201,8 @@ class Configuration:
         default=None, metadata=_knob(parse_path, "where snapshots go; when not set, .ipyrescue/ beside the notebook")
     )
     key_file: Path | None = field(
-        default=None, metadata=_knob(parse_path, "the signing key; when not set, <jupyter data dir>/ipyrescue/key")
+        default=None,
+        metadata=_knob(parse_fixed_path, "the signing key; when not set, <jupyter data dir>/ipyrescue/key"),
     )
     keep: int = field(default=10, metadata=_knob(parse_count, "how many of the last snapshots stay"))
     max_size_bytes: int | None = field(
@@ -259,6 +276,13 @@ def resolve(environ: Mapping[str, str], configured: Mapping[str, object] | None 
                 decided[knob.field] = _read(knob, origin, said)
                 break
     return Configuration(**decided)
+
+
+def named_key_file(environ: Mapping[str, str]) -> Path | None:
+    """The signing key that the environment names, as `resolve` reads it, whatever else stands there."""
+    knob = next(knob for knob in KNOBS if knob.field == "key_file")
+    said = environ.get(knob.variable)
+    return _read(knob, knob.variable, said) if said else None
 
 
 def _read(knob: Knob, origin: str, said: object) -> Any:

@@ -24,7 +24,7 @@ from ipyrescue.cli.exits import Exit
 from ipyrescue.cli.output import printable, write, write_json
 from ipyrescue.cli.verb import JsonOption, StoreOption, finish
 from ipyrescue.environment import process
-from ipyrescue.errors import RescueError, UntrustedError
+from ipyrescue.errors import RescueError
 from ipyrescue.identity import of_script, resolve
 from ipyrescue.places import inspected
 from ipyrescue.places.containers import Facts
@@ -32,7 +32,7 @@ from ipyrescue.places.examining import Examination, examine
 from ipyrescue.places.findings import Finding, Place
 from ipyrescue.places.trying import try_out
 from ipyrescue.settings import format_duration, format_size
-from ipyrescue.store import signing
+from ipyrescue.store import keyring, signing
 from ipyrescue.wording import count
 
 _INDENT = 12
@@ -134,13 +134,11 @@ def _versions() -> dict[str, str]:
 
 
 def _key_state() -> str:
-    path = signing.key_path()
-    if not path.exists():
-        return "not made yet: the first snapshot makes it"
     try:
-        return f"good, fingerprint {signing.load_key().fingerprint}"
-    except (UntrustedError, OSError) as error:
-        return str(error)
+        found = keyring.look(signing.key_path())
+    except FileNotFoundError:
+        return "not made yet: the first snapshot makes it"
+    return found.refusal or f"good, fingerprint {found.fingerprint}"
 
 
 def _gpu() -> str:

@@ -286,7 +286,10 @@ def _mark(entry: Entry) -> bytes:
 
 def _local(at: str | None) -> str:
     seconds = seconds_of(at[:26].rstrip("Z") if at is not None else None)
-    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}" if seconds is not None else " " * 19
+    if seconds is not None:
+        with contextlib.suppress(ValueError, OverflowError, OSError):  # a moment that no calendar has
+            return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S}"
+    return " " * 19
 
 
 def _json(name: str, *, follow: bool) -> _Printer:

@@ -1,7 +1,7 @@
 """The proposal after a death: this snapshot, for this notebook, in this form. Deaths and snapshots into an `Offer`.
 
 A restore that killed the kernel is never proposed again in the same form: on a GPU's memory it is tried on the CPU
-next, and after that the generation before.
+next, and after that the generation before. What a scrub found damaged is passed over where there is another.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ipyrescue.incarnations.cause import diagnose
 from ipyrescue.incarnations.deaths import Death, previous_death
 from ipyrescue.incarnations.evidence import gather
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import layout, lives
+from ipyrescue.store import layout, lives, scrub
 from ipyrescue.store.lives import Cause, Life
 from ipyrescue.store.upkeep import Attempt, attempts, awaiting_restore
 
@@ -61,7 +61,7 @@ def find_offer(
     failed = attempts(root)
     if cause.kind in lives.FROM_OUTSIDE:
         failed -= {Attempt(str(death.life.restoring), death.life.restoring_device)}
-    offer = make_offer(death, cause, snapshots, unrestored, failed)
+    offer = make_offer(death, cause, snapshots, unrestored, failed, scrub.read(root).damaged)
     return replace(offer, renamed=death.life.notebook != notebook, unreadable=count_unreadable(root, snapshots))
 
 
@@ -80,13 +80,18 @@ def make_offer(
     snapshots: Sequence[Snapshot],
     unrestored: Collection[str],
     failed: Collection[Attempt],
+    damaged: Collection[str] = (),
 ) -> Offer:
-    """Choose for one death. *failed* are the restores that killed the kernel that tried them."""
+    """Choose for one death. *failed* are the restores that killed the kernel that tried them.
+
+    *damaged* are the ids of snapshots that were found so. Nobody vouches for that: with no other left they are offered.
+    """
     ranked = candidates(snapshots, unrestored, death.life.notebook)
     forms = [Attempt(s.id, device) for s in ranked for device in ((None, "cpu") if on_a_gpu(s) else (None,))]
     left = [form for form in forms if form not in failed]
     by_id = {s.id: s for s in ranked}
-    chosen = next((form for form in left if can_be_read(by_id[form.snapshot])), None)
+    whole = [form for form in left if form.snapshot not in damaged]
+    chosen = next((form for form in (*whole, *left) if can_be_read(by_id[form.snapshot])), None)
     mine = [s for s in snapshots if s.incarnation == death.life.incarnation]
     return Offer(
         death,
@@ -94,7 +99,7 @@ def make_offer(
         snapshot=by_id[chosen.snapshot] if chosen else None,
         device="cpu" if chosen and chosen.device else None,
         interrupted=mine[0] if mine and not mine[0].consistent else None,
-        note=_note(forms, left),
+        note=_note(forms, left, _passed_over(left, chosen, damaged)),
     )
 
 
@@ -112,14 +117,29 @@ def _cause(root: Path, death: Death) -> Cause:
     return death.life.cause or diagnose(gather(root, death))
 
 
-def _note(forms: Sequence[Attempt], left: Sequence[Attempt]) -> str | None:
+def _passed_over(left: Sequence[Attempt], chosen: Attempt | None, damaged: Collection[str]) -> list[str]:
+    """The damaged snapshots that were not chosen although they come first."""
+    if chosen is None or chosen.snapshot in damaged:
+        return []
+    return list(dict.fromkeys(form.snapshot for form in left[: left.index(chosen)] if form.snapshot in damaged))
+
+
+def _note(forms: Sequence[Attempt], left: Sequence[Attempt], damaged: Sequence[str]) -> str | None:
     failed = forms[: forms.index(left[0])] if left else forms
+    if damaged:
+        died = f"The kernel died in {_restores(failed)}. " if failed else ""
+        were = "was found damaged when it was" if len(damaged) == 1 else "were found damaged when they were"
+        return f"{died}{' and '.join(name[:8] for name in damaged)} {were} read back, so the one before is proposed."
     if not failed:
         return None
-    how = "a restore of " + " and of ".join(dict.fromkeys(form.snapshot[:8] for form in failed))
+    how = _restores(failed)
     if not left:
         names = f"%restore_vars NAME from={failed[0].snapshot[:8]}"
         return f"The kernel died in {how}. Single names take less memory: {names}"
     if left[0].device == "cpu" and left[0].snapshot == failed[-1].snapshot:
         return f"The kernel died in {how}, so its tensors are to come back on the CPU."
     return f"The kernel died in {how}, so the one before is proposed."
+
+
+def _restores(failed: Sequence[Attempt]) -> str:
+    return "a restore of " + " and of ".join(dict.fromkeys(form.snapshot[:8] for form in failed))

@@ -298,7 +298,7 @@ class LifeRecorder:
 
     def _beat(self) -> None:
         last = time.monotonic()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RescueError):
             if self._root is not None:
                 bury_unsaved(self._root)
         while not self._stopped.wait(min(LOOK_SECONDS, self._heartbeat_seconds)):

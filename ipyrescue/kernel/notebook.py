@@ -36,7 +36,7 @@ from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Before, Restored, Scope
 from ipyrescue.selection import Occasion, Origin, made_by_user
 from ipyrescue.settings import Configuration, format_duration, format_size
-from ipyrescue.store import Store, filesystems, lives, signing
+from ipyrescue.store import Store, filesystems, keyring, lives, signing
 from ipyrescue.store.catalog import Foreign, Unreadable
 from ipyrescue.store.outlook import Outlook, make_room, outlook
 from ipyrescue.store.prune import prune
@@ -151,7 +151,7 @@ class Notebook:
         return self.store().snapshots(whose) if self._is_ready() else []
 
     def _is_ready(self) -> bool:
-        return os.path.exists(self.identity.store_root) and os.path.exists(self.key_path)
+        return os.path.exists(self.identity.store_root) and keyring.is_there(self.key_path)
 
     def unreadable(self) -> list[Unreadable]:
         """What the store holds and this key does not open, or what is damaged. Raises `StoreError`."""
@@ -164,7 +164,7 @@ class Notebook:
     def lost_key(self) -> str | None:
         """A sentence when the store holds snapshots and there is no key at all: a container's home that is new."""
         try:
-            if os.path.exists(self.key_path) or not os.listdir(self.identity.store_root / "snapshots"):
+            if keyring.is_there(self.key_path) or not os.listdir(self.identity.store_root / "snapshots"):
                 return None
         except OSError:
             return None

@@ -23,7 +23,7 @@ from ipyrescue.incarnations.deaths import dismiss, still_alive, undecided
 from ipyrescue.incarnations.offer import Offer, find_offer
 from ipyrescue.incarnations.renames import former_names
 from ipyrescue.kernel.notebook import Notebook
-from ipyrescue.store import lives
+from ipyrescue.store import keyring, lives
 
 _RESTORES = re.compile(r"^[^#\n]*\brestore_vars\b|\A(?=[\s\S]*\bipyrescue\b)[\s\S]*\brestore\(", re.M)
 """A cell that most likely restores by itself. When it did not, the next cell is told."""
@@ -137,6 +137,6 @@ class Offering:
         """
         snapshots = self._notebook.snapshots(every_notebook=True)
         nothing = offer.life.incarnation not in {snapshot.incarnation for snapshot in snapshots}
-        if nothing and self._notebook.key_path.exists() and not self._notebook.unreadable():
+        if nothing and keyring.is_there(self._notebook.key_path) and not self._notebook.unreadable():
             with contextlib.suppress(StoreError):
                 dismiss(self._notebook.identity.store_root, offer.life)

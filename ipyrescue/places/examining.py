@@ -20,7 +20,7 @@ from ipyrescue.identity import STORE_NAME
 from ipyrescue.places import command_lines, containers, logins
 from ipyrescue.places.containers import MACHINE, Facts
 from ipyrescue.places.findings import Finding, Last, Place, judge
-from ipyrescue.store import Store, filesystems, keeping, layout, signing
+from ipyrescue.store import Store, filesystems, keeping, keyring, layout, signing
 from ipyrescue.store.probe import Probed
 from ipyrescue.wording import seconds_of
 
@@ -89,10 +89,18 @@ def _here(facts: Facts, notebook: Path | None, store_root: Path, machine: Path, 
         free_bytes=_free_bytes(store_root),
         last=last_snapshot(store_root),
         at_logout=logins.fate_at_logout(machine),
+        key_refusal=_key_refusal(key),
         key_alone=None if facts.kind else keeping.warning(key, store_root),
         file_system=filesystems.of(store_root, machine / "proc/self/mountinfo"),
         probed=probed,
     )
+
+
+def _key_refusal(key: Path) -> str | None:
+    """Why the key that is there is not used, as the end of a sentence."""
+    with suppress(FileNotFoundError):
+        return keyring.look(key).refusal
+    return None
 
 
 def _as_the_host_knows(inspected: Facts, machine: Path) -> Facts:

@@ -59,9 +59,9 @@ class Last:
 class Place:
     """Where the work of one notebook stands: absolute paths, links followed. None: not known.
 
-    *notebook* is its file, and None where a whole folder is meant. *key_alone* is the sentence of
-    `ipyrescue.store.keeping` about a key that other machines lack. *file_system* is the store's, *probed* what came of
-    trying it out.
+    *notebook* is its file, and None where a whole folder is meant. *key_refusal* is why the key that is there is not
+    used, *key_alone* the sentence of `ipyrescue.store.keeping` about a key that other machines lack. *file_system* is
+    the store's, *probed* what came of trying it out.
     """
 
     folder: str
@@ -71,6 +71,7 @@ class Place:
     free_bytes: int | None = None
     last: Last | None = None
     at_logout: Fate | None = None
+    key_refusal: str | None = None
     key_alone: str | None = None
     file_system: FileSystem | None = None
     probed: Probed | None = None
@@ -79,7 +80,7 @@ class Place:
 def judge(facts: Facts, place: Place) -> list[Finding]:
     """Everything that *facts* say may go wrong, what loses work first; none where nothing does."""
     inside = _in_container(facts, place) if facts.dies else _on_machine(facts, place)
-    found = [*inside, *_of_disk(facts, place), *_of_file_system(facts, place), *_of_probe(place)]
+    found = [*inside, *_of_key(place), *_of_disk(facts, place), *_of_file_system(facts, place), *_of_probe(place)]
     return sorted(found, key=lambda finding: finding.level != "warning")
 
 
@@ -281,6 +282,20 @@ def _logout(place: Place) -> Iterator[Finding]:
             "This terminal belongs to your user manager of systemd, which ends, with all that it started, when your "
             "last session does.",
             "loginctl enable-linger",
+        )
+
+
+# --- keys ---------------------------------------------------------------------------------------------------------
+
+
+def _of_key(place: Place) -> Iterator[Finding]:
+    if place.key_refusal is not None:
+        yield Finding(
+            "key_not_used",
+            "warning",
+            f"The key {place.key} {place.key_refusal}, so no snapshot is signed or checked with it: nothing is saved, "
+            "nothing comes back.",
+            "ipyrescue key show; mend or remove it, or set IPYRESCUE_KEY_FILE to another",
         )
 
 

@@ -14,7 +14,7 @@ from ipyrescue.incarnations.deaths import deaths
 from ipyrescue.incarnations.offer import diagnosed
 from ipyrescue.manifest import Snapshot
 from ipyrescue.server.offers import cause_as_json, moment, offered
-from ipyrescue.store import Store, layout
+from ipyrescue.store import Store, layout, scrub
 from ipyrescue.store.catalog import Unreadable
 from ipyrescue.store.verify import incomplete, lengths
 from ipyrescue.wording import clean
@@ -27,16 +27,18 @@ _FIELDS = ("created", "label", "trigger", "cut", "cell", "size_bytes", "new_byte
 
 def listed(store: Store, keys: Collection[str]) -> list[dict[str, Any]]:
     """Every snapshot of a notebook, newest first, and what cannot be read and so may be one of its."""
-    pinned, packs = store.pins(), lengths(store.root)
+    pinned, packs, found = store.pins(), lengths(store.root), scrub.read(store.root).damaged
     ours, others = store.everything()
-    rows = [((s.sequence, s.id), _row(store, s, pinned, packs)) for s in ours if s.notebook in keys]
+    rows = [((s.sequence, s.id), _row(store, s, pinned, packs, found)) for s in ours if s.notebook in keys]
     rows += [(layout.parse_snapshot_name(item.name) or (0, ""), _unreadable(item)) for item in others]
     return [row for _, row in sorted(rows, key=lambda row: row[0], reverse=True)]
 
 
-def _row(store: Store, snapshot: Snapshot, pinned: Collection[str], packs: Mapping[str, int]) -> dict[str, Any]:
-    damaged = {"mark": "damaged"} if incomplete(store.root, snapshot, packs) else {}
-    return summary(snapshot, pinned) | damaged
+def _row(
+    store: Store, snapshot: Snapshot, pinned: Collection[str], packs: Mapping[str, int], found: Collection[str]
+) -> dict[str, Any]:
+    damaged = snapshot.id in found or incomplete(store.root, snapshot, packs)
+    return summary(snapshot, pinned) | ({"mark": "damaged"} if damaged else {})
 
 
 def summary(snapshot: Snapshot, pinned: Collection[str]) -> dict[str, Any]:

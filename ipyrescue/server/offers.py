@@ -24,7 +24,7 @@ from ipyrescue.incarnations.witness import End, cause_of
 from ipyrescue.manifest import Snapshot
 from ipyrescue.server.notebooks import Notebook
 from ipyrescue.server.stores import Stores
-from ipyrescue.store import lives
+from ipyrescue.store import lives, scrub
 from ipyrescue.store.lives import Cause, Life
 from ipyrescue.store.upkeep import attempts, awaiting_restore
 from ipyrescue.wording import clean, clock, count, shortened
@@ -99,7 +99,8 @@ def of_record(notebook: Notebook, life: Life, snapshots: Sequence[Snapshot], ker
     root = notebook.store_root
     death = Death(life, lives.last_seen(root, life))
     assert life.cause is not None, "a witness notes the cause"
-    offer = make_offer(death, life.cause, snapshots, awaiting_restore(root, ""), attempts(root))
+    damaged = scrub.read(root).damaged
+    offer = make_offer(death, life.cause, snapshots, awaiting_restore(root, ""), attempts(root), damaged)
     offer = dataclasses.replace(offer, unreadable=count_unreadable(root, snapshots))
     return Announcement(life.incarnation, notebook.path, offer, "restarted", kernel_id)
 
@@ -180,8 +181,12 @@ def is_silenced(offer: Offer) -> bool:
 
 
 def moment(death: Death) -> str | None:
-    """When it died, in ISO 8601."""
-    return datetime.fromtimestamp(death.at, timezone.utc).isoformat(timespec="milliseconds") if death.at > 0 else None
+    """When it died, in ISO 8601; None where no calendar has that, as a damaged record may say."""
+    try:
+        died = datetime.fromtimestamp(death.at, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return died.isoformat(timespec="milliseconds") if death.at > 0 else None
 
 
 def cause_as_json(cause: Cause) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -214,10 +214,15 @@ class Catalog:
                 raise
             raise StoreError(f"{error} The snapshot may have been saved; %snapshots shows whether.") from error
 
-    def forget(self, name: str) -> None:
-        """Remove a manifest, durably; whether we or somebody else at the same time. Raises StoreError."""
+    def forget(self, name: str, last_look: Callable[[], None] = lambda: None) -> None:
+        """Remove a manifest, durably; whether we or somebody else at the same time. Raises StoreError.
+
+        *last_look* is called right before that, and raises where it must stay.
+        """
         with atomic.explained("forget", self.path(name)):
-            self.path(name).unlink(missing_ok=True)
+            layout.check_writable(self._root)
+            last_look()
+            atomic.unlink_below(self._root, self.path(name))
             atomic.sync_folder(layout.snapshots(self._root))
         if self._entries is not None:
             self._entries = {other: entry for other, entry in self._entries.items() if other != name}

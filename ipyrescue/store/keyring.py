@@ -73,6 +73,15 @@ def look(path: Path) -> KeyFile:
     return KeyFile(path, status.st_uid, status.st_gid, mode, usable, refusal, shared)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a key stands at *path*, usable or not: one that nobody lets us look at is not missing."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
+    return True
+
+
 def read(path: Path) -> bytes:
     """The secret at *path*. Raises FileNotFoundError, and UntrustedError for one that others could know."""
     return _usable(look(path))

@@ -157,6 +157,7 @@ class ProcessFacts(NamedTuple):
 
 def write(root: Path, life: Life, *, durable: bool = False) -> None:
     """Put *life* in the place of its last record; with *durable*, also through a power cut. Raises StoreError."""
+    layout.check_folder_writable(layout.kernels(root))
     if life.cell_source is not None:
         lines = life.cell_source.strip().splitlines() or [""]
         life = dataclasses.replace(life, cell_source=lines[0][:200])
@@ -176,7 +177,6 @@ def is_answer(life: Life) -> bool:
 
 def annotate(root: Path, life: Life, **said: Any) -> Life:
     """Note something about another kernel's life, which is no sign of life of its. Raises StoreError."""
-    layout.check_folder_writable(layout.kernels(root))
     seen, path = last_seen(root, life), layout.life_path(root, life.incarnation)
     # A server and the next kernel both note things about it: what either has said since stays.
     life = dataclasses.replace(_read(path, path.name) or life, **said)

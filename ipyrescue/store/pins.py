@@ -37,6 +37,7 @@ def remove(root: Path, snapshot_ids: Iterable[str]) -> None:
     if not pinned:
         return
     with atomic.explained("change", layout.pins(root)):
+        layout.check_writable(root)
         for snapshot_id in pinned:
-            layout.pin_path(root, snapshot_id).unlink(missing_ok=True)
+            atomic.unlink_below(root, layout.pin_path(root, snapshot_id))
         atomic.sync_folder(layout.pins(root))

@@ -70,8 +70,7 @@ def pending(root: Path, incarnation: str, *, now: float | None = None) -> Reques
         return None
     moment = time.time() if now is None else now
     if moment > request.until or abs(moment - request.at) > OLD_SECONDS:
-        with contextlib.suppress(OSError):
-            path.unlink()
+        _remove(root, path)
         return None
     told = answered(root, incarnation)
     if told is not None and told.id == request.id and told.final:
@@ -99,8 +98,7 @@ def answer(
 def clear(root: Path, incarnation: str) -> None:
     """Remove what is left of requests to a kernel that ends or begins. Raises nothing."""
     for path in (layout.request_path(root, incarnation), layout.answer_path(root, incarnation)):
-        with contextlib.suppress(OSError):
-            path.unlink()
+        _remove(root, path)
 
 
 # The side of who asks.
@@ -118,8 +116,7 @@ def ask(root: Path, incarnation: str, wanted: Request) -> Request:
             there = _read_request(path)
             if there is not None and wanted.at < there.until:
                 return there
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            atomic.unlink_below(root, path)
     raise StoreError(f"Could not leave a request at {path}: somebody else leaves one all the time. Try again.")
 
 
@@ -140,8 +137,7 @@ def waits(root: Path, incarnation: str, request: Request) -> bool:
 def withdraw(root: Path, incarnation: str, request: Request) -> None:
     """Take the request back, if it is still that one. Raises nothing."""
     if waits(root, incarnation, request):
-        with contextlib.suppress(OSError):
-            layout.request_path(root, incarnation).unlink()
+        _remove(root, layout.request_path(root, incarnation))
 
 
 def _read_request(path: Path) -> Request | None:
@@ -174,6 +170,13 @@ def _read(path: Path) -> dict[str, Any]:
         if type(fields) is dict:
             return fields
     return {}
+
+
+def _remove(root: Path, path: Path) -> None:
+    """Unlink what stands in kernels/, where that may be written to. Raises nothing."""
+    with contextlib.suppress(OSError, StoreError):
+        layout.check_folder_writable(layout.kernels(root))
+        atomic.unlink_below(root, path)
 
 
 def _write(path: Path, fields: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ def _newest_of_each(newest_first: list[Snapshot], period: str, count: int) -> se
     for snapshot in _consistent(newest_first):
         made = _time(snapshot.created)
         if made is not None:
-            newest.setdefault(made.astimezone(timezone.utc).strftime(period), snapshot.id)
+            newest.setdefault(made.strftime(period), snapshot.id)
     return set(list(newest.values())[:count])
 
 
@@ -279,9 +279,9 @@ def _consistent(snapshots: Iterable[Snapshot]) -> list[Snapshot]:
 
 @lru_cache(1 << 15)
 def _time(created: str) -> datetime | None:
-    """The moment that *created* names; UTC where it names no zone; None where it names none."""
+    """The moment that *created* names, in UTC, also where it names no zone; None where no calendar has it."""
     try:
         moment = datetime.fromisoformat(created.replace("Z", "+00:00"))
-    except ValueError:
+        return moment.astimezone(timezone.utc) if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+    except (ValueError, OverflowError):
         return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)

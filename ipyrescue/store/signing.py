@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from ipyrescue import settings
 from ipyrescue.errors import CorruptError, UntrustedError
 from ipyrescue.store import keeping, keyring
 from ipyrescue.store.keyring import KEY_BYTES
@@ -87,10 +88,10 @@ def unframe(raw: bytes) -> Signed:
 
 
 def key_path() -> Path:
-    """Where the key stands: IPYRESCUE_KEY_FILE, else Jupyter's data directory."""
-    from_environment = os.environ.get("IPYRESCUE_KEY_FILE")
-    if from_environment:
-        return Path(from_environment)
+    """Where the key stands: IPYRESCUE_KEY_FILE, else Jupyter's data directory. Raises RescueError for no such path."""
+    named = settings.named_key_file(os.environ)
+    if named is not None:
+        return named
     from jupyter_core.paths import jupyter_data_dir
 
     return Path(jupyter_data_dir()) / "ipyrescue" / "key"

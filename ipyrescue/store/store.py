@@ -147,14 +147,15 @@ class Store:
 
     def forget(self, snapshot_id: str) -> None:
         """Remove a snapshot's manifest, also an unreadable one's; its bytes stay until prune. Raises StoreError."""
-        names = self._names_of(snapshot_id, "forget")
+        for name in self._names_of(snapshot_id, "forget"):
+            self.catalog.forget(name, lambda: self._refuse_pinned(snapshot_id))
+
+    def _refuse_pinned(self, snapshot_id: str) -> None:
         if snapshot_id in self.pins():
             raise StoreError(
                 f"Snapshot {snapshot_id[:8]} is pinned, so it was not forgotten. Unpin it first: "
                 f"%snapshots unpin {snapshot_id[:8]}, or `ipyrescue pin {snapshot_id[:8]} --off`"
             )
-        for name in names:
-            self.catalog.forget(name)
 
     def pins(self) -> frozenset[str]:
         """The ids of the snapshots that are pinned: they go only by hand, once they are unpinned."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ipyrescue.manifest import Snapshot
-from ipyrescue.store import layout, scrub
+from ipyrescue.store import atomic, layout, scrub
 from ipyrescue.store.lives import FROM_OUTSIDE, Life, is_answer, last_seen, read_all, state
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import FLOOR, Policy, Retention, kept_because, to_forget, to_verify
@@ -187,7 +187,10 @@ def bury(store: Store) -> None:
 
 
 def bury_unsaved(root: Path) -> None:
-    """The same for those who never saved anything: where nobody makes snapshots, nobody else would. Raises OSError."""
+    """The same for those who never saved anything: where nobody makes snapshots, nobody else would.
+
+    Raises OSError, StoreError.
+    """
     _bury(root, (life for life in read_all(root) if life.saved_at is None))
 
 
@@ -195,8 +198,7 @@ def _bury(root: Path, lives: Iterable[Life]) -> None:
     for life in lives:
         over = life.ended is not None or life.restored is not None or life.dismissed
         if over and time.time() - last_seen(root, life) > _BURY_SECONDS:
-            with contextlib.suppress(FileNotFoundError):
-                layout.life_path(root, life.incarnation).unlink()
+            _remove(root, layout.life_path(root, life.incarnation))
 
 
 def _sweep(root: Path) -> None:
@@ -206,12 +208,18 @@ def _sweep(root: Path) -> None:
         life = known.get(incarnation)
         with contextlib.suppress(OSError):
             if life is None or (path.lstat().st_size == 0 and _is_over(root, life)):
-                path.unlink()
+                _remove(root, path)
     for path, incarnation in layout.mail(root):
         life = known.get(incarnation)
         with contextlib.suppress(OSError):
             if life is None or _is_over(root, life):
-                path.unlink()
+                _remove(root, path)
+
+
+def _remove(root: Path, path: Path) -> None:
+    """Unlink what stands in kernels/, where that may be written to. Raises OSError, StoreError."""
+    layout.check_folder_writable(path.parent)
+    atomic.unlink_below(root, path)
 
 
 def _is_over(root: Path, life: Life) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from ipyrescue.kernel.faces import Report
 from ipyrescue.kernel.listing import SnapshotReport, SnapshotRow, SnapshotsTable
 from ipyrescue.manifest import Stream, Variable
 from ipyrescue.pickling.encode import decompress
-from ipyrescue.store import Store, layout, prune
+from ipyrescue.store import Store, layout, lives, prune, requests, upkeep
 from ipyrescue.store.signing import Key
 from tests.store.conftest import save_to
 
@@ -75,6 +76,78 @@ def test_a_folder_that_is_swapped_after_the_look_loses_nothing(
         prune.prune(store)
 
     assert all(treasure.exists() for treasure in treasures)
+
+
+@pytest.mark.parametrize("swapped", ["snapshots", "pins", "."])
+def test_what_is_forgotten_and_unpinned_is_not_looked_for_behind_a_link(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    """The same for what takes a manifest or a pin away: a copy of the store loses nothing."""
+    kept, gone = save_to(store, b"kept"), save_to(store, b"gone")
+    store.pin(kept.id)
+    shutil.copytree(store.root, tmp_path / "home")
+    treasures = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    look = layout.check_writable
+
+    def look_and_swap(root: Path) -> None:
+        look(root)
+        if not (tmp_path / "aside").exists():
+            (store.root / swapped).resolve().rename(tmp_path / "aside")
+            Path(os.path.normpath(store.root / swapped)).symlink_to(Path(os.path.normpath(tmp_path / "home" / swapped)))
+
+    monkeypatch.setattr(layout, "check_writable", look_and_swap)
+
+    for verb, snapshot in ((store.forget, gone), (store.unpin, kept)):
+        with contextlib.suppress(StoreError):
+            verb(snapshot.id)
+
+    assert all(treasure.exists() for treasure in treasures)
+
+
+KERNEL, ASKED = "c" * 16, requests.Request("a" * 16, 1.0, 2.0)
+AMONG_THE_KERNELS: dict[str, Callable[[Store], object]] = {
+    "a life record": lambda store: lives.write(store.root, _an_old_life("d" * 16)),
+    "a burial": upkeep.bury,
+    "a burial by a kernel": lambda store: upkeep.bury_unsaved(store.root),
+    "a kernel's end": lambda store: requests.clear(store.root, KERNEL),
+    "an old request": lambda store: requests.pending(store.root, KERNEL),
+    "a request taken back": lambda store: requests.withdraw(store.root, KERNEL, ASKED),
+}
+
+
+def _an_old_life(incarnation: str) -> lives.Life:
+    return lives.Life(incarnation, "a.ipynb", "notebook", 1, 1, "b", "n", "here", "2026-01-01", ended="exit")
+
+
+@pytest.mark.parametrize("what", AMONG_THE_KERNELS)
+@pytest.mark.parametrize("later", [False, True], ids=["before-the-look", "after-it"])
+def test_nothing_is_changed_behind_a_link_in_the_place_of_kernels(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, later: bool
+) -> None:
+    """A record, a trace, a request and its answer of a kernel that is long gone stand behind it."""
+    victim, folder, look = tmp_path / "victim", layout.kernels(store.root), layout.check_folder_writable
+    lives.write(store.root, _an_old_life(KERNEL))
+    layout.request_path(store.root, KERNEL).write_text(json.dumps(vars(ASKED)))
+    layout.answer_path(store.root, KERNEL).write_text("{}")
+    layout.trace_path(store.root, "e" * 16, "fault").write_text("")
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+
+    def plant() -> None:
+        monkeypatch.setattr(layout, "check_folder_writable", look)
+        folder.rename(victim)
+        folder.symlink_to(victim)
+
+    if later and what != "a life record":  # a file that is made is kept from there by the look alone
+        monkeypatch.setattr(layout, "check_folder_writable", lambda folder: (look(folder), plant()))
+    else:
+        plant()
+    before = sorted(os.listdir(victim if victim.exists() else folder))
+
+    with contextlib.suppress(StoreError, OSError):
+        AMONG_THE_KERNELS[what](store)
+
+    assert sorted(os.listdir(victim)) == before
 
 
 def test_trusting_the_highest_number_does_not_use_the_numbers_up(store: Store) -> None:

@@ -132,6 +132,8 @@ def _asking(nest: Nest) -> Iterator[str]:
 
 def _writing(case: Case, nest: Nest) -> Iterator[str]:
     before = inventory(nest.root)
+    if case.writes is False:
+        yield from _taking_away(nest)
     said = _saved(nest)
     if case.writes is False and inventory(nest.root) != before:
         yield "it was written to"
@@ -139,6 +141,17 @@ def _writing(case: Case, nest: Nest) -> Iterator[str]:
         yield f"a snapshot was refused: {said}" if said else "a snapshot was made"
     with contextlib.suppress(RescueError):
         prune.prune(nest.store(), max_dead=0.0)
+
+
+def _taking_away(nest: Nest) -> Iterator[str]:
+    """Forget and unpin, which take away what cannot be had again."""
+    verbs = (("forget", nest.newer), ("unpin", nest.older))
+    for verb, snapshot in verbs:
+        there = [path for path in (nest.manifest(snapshot), layout.pin_path(nest.root, snapshot.id)) if path.exists()]
+        with contextlib.suppress(RescueError):
+            getattr(nest.store(), verb)(snapshot.id)
+        if not all(path.exists() for path in there):
+            yield f"{verb} took something away"
 
 
 def _saved(nest: Nest) -> str | None:

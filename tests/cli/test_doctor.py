@@ -63,6 +63,31 @@ def test_where_nothing_is_wrong_it_says_so(store, make):
 
 
 @pytest.mark.usefixtures("on_a_machine")
+@pytest.mark.parametrize("how", ["out of reach", "open to all"])
+def test_a_key_that_is_not_used_is_a_finding(tmp_path, monkeypatch, how):
+    """The name that is too long is refused as a folder is that one may not enter: by the look itself."""
+    key = tmp_path / ("k" * 300 if how == "out of reach" else "key")
+    if how == "open to all":
+        key.write_bytes(b"k" * 32)
+        key.chmod(0o644)
+    monkeypatch.setenv("IPYRESCUE_KEY_FILE", str(key))
+
+    result = doctor("--no-probe", "--json")
+    told = doctor("--no-probe")
+
+    why = {"out of reach": "cannot be read (File name too long)", "open to all": "can be read or written by others"}[
+        how
+    ]
+    said = json.loads(result.stdout)
+    [finding] = said["findings"]
+    assert (result.exit_code, finding["kind"], finding["level"]) == (Exit.FAILED, "key_not_used", "warning")
+    assert why in finding["text"]
+    assert said["key"].startswith(why)
+    assert (told.exit_code, told.stderr) == (Exit.FAILED, "")
+    assert "1 warning" in told.stdout
+
+
+@pytest.mark.usefixtures("on_a_machine")
 def test_a_notebook_and_a_script_are_looked_for(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/train.ipynb").touch()

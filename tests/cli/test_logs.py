@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ipyrescue.cli.exits import Exit
-from ipyrescue.cli.logs import harmless
+from ipyrescue.cli.logs import _local, harmless
 from ipyrescue.runs import record as records
 from ipyrescue.runs import registry
 from ipyrescue.runs.log import Log
@@ -184,3 +184,13 @@ def until(terminal: int, text: bytes | None) -> bytes:
 )
 def test_a_terminal_is_given_nothing_that_moves_its_cursor(text, shown):
     assert harmless(text) == shown
+
+
+def test_a_moment_that_no_calendar_has_here_is_left_out(monkeypatch):
+    monkeypatch.setenv("TZ", "JST-9")
+    time.tzset()
+    try:
+        assert _local("9999-12-31T23:59:59.000000Z") == " " * 19
+    finally:
+        monkeypatch.undo()
+        time.tzset()

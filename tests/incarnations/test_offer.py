@@ -114,6 +114,41 @@ def test_what_killed_the_kernel_is_not_proposed_again_in_the_same_form(snapshots
     assert (offer.snapshot, offer.device, offer.note) == (chosen, device, note)
 
 
+FOUND = "was found damaged when it was read back, so the one before is proposed."
+BOTH_FOUND = "were found damaged when they were read back, so the one before is proposed."
+
+
+@pytest.mark.parametrize(
+    ("snapshots", "failed", "damaged", "chosen", "note"),
+    [
+        ([NEWEST, OLDER], [], "3", OLDER, f"33333333 {FOUND}"),
+        ([ON_A_GPU, NEWEST, OLDER], [], "43", OLDER, f"44444444 and 33333333 {BOTH_FOUND}"),
+        ([NEWEST, OLDER], [], "2", NEWEST, None),
+        ([NEWEST, OLDER], [], "32", NEWEST, None),  # nobody signs what is said to be damaged: an offer is made
+        (
+            [NEWEST, OLDER, OLDEST],
+            [("3" * 16, None)],
+            "32",
+            OLDEST,
+            f"The kernel died in a restore of 33333333. 22222222 {FOUND}",
+        ),
+        (
+            [ON_A_GPU, OLDER],
+            [("4" * 16, None)],
+            "4",
+            OLDER,
+            f"The kernel died in a restore of 44444444. 44444444 {FOUND}",
+        ),
+    ],
+)
+def test_what_was_found_damaged_is_passed_over_if_there_is_another(snapshots, failed, damaged, chosen, note):
+    tried = {Attempt(*form) for form in failed}
+
+    offer = make_offer(a_death(), KILLED, snapshots, {DEAD}, tried, {digit * 16 for digit in damaged})
+
+    assert (offer.snapshot, offer.device, offer.note) == (chosen, None, note)
+
+
 def test_a_snapshot_is_on_a_gpu_when_any_of_its_tensors_is():
     assert on_a_gpu(ON_A_GPU)
     assert not on_a_gpu(NEWEST)

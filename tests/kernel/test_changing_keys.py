@@ -47,3 +47,20 @@ def test_a_living_kernel_takes_a_new_key_and_one_of_another_machine(
     typed("import", str(tmp_path / "theirs"))
     kernel.run("x = 0\n%restore_vars from=old")
     assert kernel.value("x") == 7
+
+
+@pytest.mark.slow
+def test_a_key_that_nobody_lets_us_look_at_is_not_called_missing(
+    make_kernel: Callable[..., Kernel], tmp_path: Path
+) -> None:
+    """As in a folder that one may not enter, which root may: a name that is too long for any file."""
+    make_kernel().run("%load_ext ipyrescue\nx = 7\n%checkpoint_vars")
+    kernel = make_kernel(IPYRESCUE_KEY_FILE=str(tmp_path / ("k" * 300)))
+
+    greeting = kernel.run("%load_ext ipyrescue").text
+
+    assert "cannot be read (File name too long), so it is not used" in greeting
+    assert "is not here" not in greeting
+    kernel.run("y = 1")
+    assert kernel.value("y") == 1
+    assert "cannot be read" in kernel.try_run("%checkpoint_vars").text

@@ -393,6 +393,22 @@ def test_nothing_is_noted_through_a_link_in_the_place_of_our_folder(root, tmp_pa
     assert "symbolic link" in str(recorder.warning)
 
 
+def test_a_link_that_is_planted_while_it_lives_changes_nothing_but_the_warning(root, recorder, tmp_path):
+    """No cell is harmed, nothing is written behind the link, and what is to be told is one sentence."""
+    elsewhere = tmp_path / "elsewhere"
+    layout.kernels(root).rename(tmp_path / "aside")
+    elsewhere.mkdir()
+    layout.kernels(root).symlink_to(elsewhere)
+
+    for number in (1, 2):
+        recorder.cell_begins(number, "x = 1")
+        recorder.cell_ends(number, "x = 1")
+        assert "is a symbolic link, so nothing is written to it" in recorder.warning
+    recorder.ends("exit")
+
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_the_record_says_since_when_the_work_is_protected(root, recorder, monkeypatch):
     began = time.time()
     passed = 0.0

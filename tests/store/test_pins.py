@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from ipyrescue.errors import SnapshotNotFoundError, StoreError
-from ipyrescue.store import Store
+from ipyrescue.store import Store, layout
 from ipyrescue.store.prune import prune
 from ipyrescue.store.retention import Retention
 from ipyrescue.store.signing import Key
@@ -91,6 +91,22 @@ def test_what_is_pinned_is_forgotten_only_after_it_is_unpinned(store, save):
     store.unpin(snapshot.id)
     store.forget(snapshot.id)
     assert store.snapshots() == []
+
+
+def test_one_that_is_pinned_while_it_is_about_to_go_stays(store, key, save, monkeypatch):
+    """A person presses the pin while another process is about to forget."""
+    snapshot, look = save(store, b"content"), layout.check_writable
+
+    def pinned_meanwhile(root):
+        monkeypatch.setattr(layout, "check_writable", look)
+        Store.open(root, key).pin(snapshot.id)
+
+    monkeypatch.setattr(layout, "check_writable", pinned_meanwhile)
+
+    with pytest.raises(StoreError, match="is pinned"):
+        store.forget(snapshot.id)
+
+    assert store.snapshots() == [snapshot]
 
 
 def test_retention_lets_no_pinned_one_go(store, save):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipyrescue.manifest import BlobRef
-from ipyrescue.store.retention import Retention, to_forget, to_verify
+from ipyrescue.store.retention import Policy, Retention, kept_because, to_forget, to_verify
 from tests.store.conftest import snapshot_of
 
 NOW = datetime(2026, 11, 21, 10, 30, tzinfo=timezone.utc)
@@ -265,3 +265,21 @@ def test_verifying_what_is_asked_for_lets_all_go(situation):
     everything = frozenset(s.id for s in situation["snapshots"])
     assert len(asked) <= 2
     assert decide(situation, verified=verified) == decide(situation, verified=everything)
+
+
+@pytest.mark.parametrize("created", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00", "soon"])
+def test_a_moment_that_no_calendar_has_is_no_hour_and_no_day(created):
+    """Another's clock, or another's manifest that was trusted, may say anything."""
+    strange, usual = dataclasses.replace(snapshot(3), created=created), snapshot(2)
+    nothing = frozenset()
+
+    reasons = kept_because([strange, usual], Policy(0, 5, 5), unrestored=nothing, pinned=nothing, verified=nothing)
+
+    assert [{"hourly", "daily"} & set(reasons[s.id]) for s in (strange, usual)] == [set(), {"hourly", "daily"}]
+
+
+def test_an_hour_is_one_of_utc_whatever_the_zone():
+    first = dataclasses.replace(snapshot(1), created="2026-11-21T09:10:00+00:00")
+    same = dataclasses.replace(snapshot(2), created="2026-11-21T15:10:00+05:30")
+
+    assert forgotten([first, same, snapshot(3)], Retention(keep=1, hourly=5, daily=0)) == [1]

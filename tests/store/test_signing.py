@@ -4,10 +4,12 @@ import os
 import stat
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from ipyrescue.errors import CorruptError, StoreError, UntrustedError
+from ipyrescue import settings
+from ipyrescue.errors import CorruptError, RescueError, StoreError, UntrustedError
 from ipyrescue.store import keyring, signing
 from ipyrescue.store.signing import Key
 
@@ -59,6 +61,26 @@ def test_the_key_stands_beside_jupyters_own(monkeypatch):
 
     assert signing.key_path().parts[-2:] == ("ipyrescue", "key")
     assert str(signing.key_path()).startswith(os.environ["JUPYTER_DATA_DIR"])
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("~/q/key", "{home}/q/key"), ("rel/key", "{started}/rel/key"), ("/k/key", "/k/key")]
+)
+def test_kernel_and_command_read_the_same_path_of_a_key(monkeypatch, tmp_path, said, meant):
+    """Wherever the program goes: a relative one is of the folder that the process was started in."""
+    started = os.getcwd()
+    monkeypatch.setenv("IPYRESCUE_KEY_FILE", said)
+    monkeypatch.chdir(tmp_path)
+
+    assert signing.key_path() == Path(meant.format(home=os.environ["HOME"], started=started))
+    assert settings.resolve(os.environ).key_file == signing.key_path()
+
+
+def test_a_home_that_nobody_has_is_named(monkeypatch):
+    monkeypatch.setenv("IPYRESCUE_KEY_FILE", "~nobody-of-that-name/key")
+
+    with pytest.raises(RescueError, match="The setting IPYRESCUE_KEY_FILE cannot be used"):
+        signing.key_path()
 
 
 def test_without_a_key_it_says_what_to_do(key_file):

@@ -107,6 +107,22 @@ def test_root_reads_the_users_store_and_does_not_write_there(place):
     assert state(root) == before
 
 
+def test_root_forgets_and_unpins_nothing_of_a_users_store(place):
+    """Saving and pinning there are refused, and so is what takes away."""
+    root, key = place / "alice" / "store", place / "alice" / "keys" / "key"
+    hers = as_user(ALICE, saved, root, key, "hers")
+    pinned = as_user(ALICE, saved, root, key, "pinned")
+    as_user(ALICE, lambda: Store.open(root, signing.load_key(key)).pin(pinned))
+    copy = a_copy_of(key, place / "root" / "key", ROOT)
+    before = state(root)
+
+    for verb, which in ((Store.forget, hers), (Store.unpin, pinned)):
+        with pytest.raises(StoreError, match=f"belongs to uid {ALICE}, not to you"):
+            as_user(ROOT, lambda verb=verb, which=which: verb(Store.open(root, signing.load_key(copy)), which))
+
+    assert state(root) == before
+
+
 def test_root_uses_the_users_own_key_in_a_container_or_under_sudo_only(place, monkeypatch):
     root, key = place / "alice" / "store", place / "alice" / "keys" / "key"
     as_user(ALICE, saved, root, key, "hers")
