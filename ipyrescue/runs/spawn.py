@@ -17,8 +17,8 @@ from typing import Any
 
 from ipyrescue import identity
 from ipyrescue.errors import RunError
+from ipyrescue.runs import inherited, refusals, registry, stopping
 from ipyrescue.runs import record as records
-from ipyrescue.runs import refusals, registry, stopping
 from ipyrescue.runs.record import ENDED, Kind, Options, Process, Record
 from ipyrescue.runs.serving import LOCK_NAME
 from ipyrescue.store import atomic, layout, lives, lock
@@ -174,7 +174,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
             stdout=errors,
             stderr=errors,
             cwd=folder,  # and not the user's: a typing.py beside the notebook would be taken for Python's
-            env=_environment(),
+            env=inherited.environment(os.environ),
             close_fds=True,
             **_detached(),
         )
@@ -182,15 +182,6 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
         os.close(errors)
     _started.append(process)
     return process
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a runner, whose working directory is another one."""
-    environ = dict(os.environ)
-    if environ.get("PYTHONPATH"):
-        entries = environ["PYTHONPATH"].split(os.pathsep)
-        environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in entries)
-    return environ
 
 
 def _detached() -> dict[str, Any]:
