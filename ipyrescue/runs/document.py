@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from ipyrescue.errors import RunError
+from ipyrescue.runs.notebook_format import nbformat
 from ipyrescue.runs.plan import CONTINUE_TAG, Code, chains
 
 KEY = "ipyrescue"
