@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ipyrescue.cli.output import console, printable, say
+from ipyrescue.cli.unread import let_go
 from ipyrescue.runs.record import ENDED, Record
 from ipyrescue.settings import format_duration
 from ipyrescue.wording import shortened
@@ -98,8 +99,15 @@ def told(folder: Path, *, turning: bool = True) -> Iterator[Progress]:
     if not (turning and sys.stderr.isatty()):
         yield Progress(folder)
         return
-    with console(sys.stderr).status(f"{folder.name} ...") as status:
+    status = console(sys.stderr).status(f"{folder.name} ...")
+    status.start()
+    try:
         yield Progress(folder, status.update)
+    finally:
+        try:
+            status.stop()
+        except OSError:
+            let_go(sys.stderr)
 
 
 def _text(source: Any) -> str:

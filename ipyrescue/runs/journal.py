@@ -38,11 +38,14 @@ class Journal:
         self._failing = False
 
     def note(self, *, durable: bool = False, **said: Any) -> None:
-        """Change the record."""
+        """Change the record, and tell whoever watches, until that cannot be told any more."""
         self.record = dataclasses.replace(self.record, **said)
         self._write(durable=durable)
         if self._watch is not None:
-            self._watch(self.record)
+            try:
+                self._watch(self.record)
+            except OSError:  # a terminal that was closed, a pipe whose reader has ended: the run is not over
+                self._watch = None
 
     def say(self, sentence: str) -> None:
         """Tell it in the log."""
