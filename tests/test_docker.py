@@ -437,3 +437,23 @@ def test_the_doctor_finds_nothing_wrong_with_it(dockerfile, services, name):
 
 def test_the_shell_script_is_one():
     subprocess.run(["sh", "-n", DOCKER / "sshd.sh"], check=True)
+
+
+def test_a_login_over_ssh_has_what_arms_a_kernel_and_says_where_it_saves(dockerfile, tmp_path):
+    """A session of sshd begins with an empty environment, as VS Code's over SSH does."""
+    keys = tmp_path / "ssh"
+    keys.mkdir()
+    (keys / "host_ed25519").touch()
+    said = settings(dockerfile)
+    environ = {**os.environ, **said, "SSH_KEYS": str(keys), "PATH": "/opt/conda/bin:/usr/bin:/bin"}
+    script = (DOCKER / "sshd.sh").read_text().replace("exec /usr/sbin/sshd", "printf '%s\\n'")
+
+    def handed_on(**more):
+        shown = subprocess.run(
+            ["sh", "-c", script], env={**environ, **more}, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return next(line for line in shown.stdout.splitlines() if line.startswith("SetEnv="))
+
+    armed = f'"IPYRESCUE_KEY_FILE={said["IPYRESCUE_KEY_FILE"]}" "IPYRESCUE_AUTOSTART={said["IPYRESCUE_AUTOSTART"]}"'
+    assert handed_on() == f"SetEnv=PATH=/opt/conda/bin:/usr/bin:/bin {armed}"
+    assert handed_on(IPYRESCUE_STORE="/work space/s").endswith(f'{armed} "IPYRESCUE_STORE=/work space/s"')
