@@ -249,6 +249,15 @@ SILENT = {19}
         ({10: (1, LAB), 11: (10, ("bash",)), 12: (11, RUN), 14: (12, KERNEL)}, {12}),  # a run tells its kernel itself
         ({10: (1, LAB), 11: (0, ("bash",)), 12: (11, RUN)}, {12}),  # by docker exec
         ({10: (1, LAB), 12: (1, RUN)}, {12}),  # an orphan
+        # What is called like a Jupyter need not be one.
+        ({10: (1, LAB), 12: (1, ("python", "-m", "ipyrescue.runs", "/store/runs/jupyter-demo"))}, {12}),
+        ({10: (1, LAB), 12: (1, ("python", "/opt/bin/ipyrescue", "run", "jupyter_demo.ipynb"))}, {12}),
+        ({10: (1, LAB), 12: (1, ("python", "-c", "...", "jupyter")), 13: (1, ("python", "jupyter_demo.py"))}, {12, 13}),
+        ({10: (1, SCRIPT), 12: (1, ("python", "-I", "-W", "error", "-m", "jupyterlab")), 13: (12, KERNEL)}, {13}),
+        (
+            {10: (1, SCRIPT), 12: (1, ("python", "-Im", "jupyter_server")), 13: (1, ("python", "-X", "dev", *LAB[1:]))},
+            set(),
+        ),
         ({10: (1, LAB), 19: (1, KERNEL)}, set()),  # the fork of a dead kernel that writes its snapshot
         ({10: (1, LAB), 11: (10, ("tmux",)), 12: (11, ("bash",)), 13: (12, SCRIPT)}, {13}),
         ({10: (1, LAB), 19: (10, SCRIPT)}, set()),  # it would die of it without a word
