@@ -47,6 +47,8 @@ def begin(
     kind = refusals.kind_of(source)
     if kind == "notebook" and options.output is None:
         options = dataclasses.replace(options, output=str(source if in_place else source.with_suffix(".run.ipynb")))
+    if kind == "script" and in_place:
+        raise RunError("A script has no notebook for --in-place: what it prints is in ipyrescue logs NAME.")
     refusals.refuse_odd_options(kind, options)
     wanted = _checked(name) if name is not None else registry.name_for(source)
     root = store_for(source, kind, store)
