@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import sys
 import time
@@ -250,7 +251,23 @@ def is_python(words: tuple[str, ...]) -> bool:
 
 
 def is_jupyter(words: tuple[str, ...]) -> bool:
-    return any(PurePosixPath(word).name.startswith("jupyter") for word in words[:4])
+    name = PurePosixPath(program_of(words)).name
+    return name.startswith("jupyter") and not name.endswith(".py")
+
+
+def program_of(words: tuple[str, ...]) -> str:
+    """What a Python of this command line runs: the module behind `-m`, else the first word that is no option's."""
+    rest = iter(words[1:])
+    for word in rest:
+        if not word.startswith("-"):
+            return word
+        if word in ("-W", "-X"):
+            next(rest, "")
+        elif re.fullmatch("-[A-VYZa-z]*m", word):
+            return next(rest, "")
+        elif word == "-c":
+            break
+    return ""
 
 
 def catches_sigterm(pid: int) -> bool:

@@ -249,6 +249,15 @@ SILENT = {19}
         ({10: (1, LAB), 11: (10, ("bash",)), 12: (11, RUN), 14: (12, KERNEL)}, {12}),  # a run tells its kernel itself
         ({10: (1, LAB), 11: (0, ("bash",)), 12: (11, RUN)}, {12}),  # by docker exec
         ({10: (1, LAB), 12: (1, RUN)}, {12}),  # an orphan
+        # What is called like a Jupyter need not be one.
+        ({10: (1, LAB), 12: (1, ("python", "-m", "ipyrescue.runs", "/store/runs/jupyter-demo"))}, {12}),
+        ({10: (1, LAB), 12: (1, ("python", "/opt/bin/ipyrescue", "run", "jupyter_demo.ipynb"))}, {12}),
+        ({10: (1, LAB), 12: (1, ("python", "-c", "...", "jupyter")), 13: (1, ("python", "jupyter_demo.py"))}, {12, 13}),
+        ({10: (1, SCRIPT), 12: (1, ("python", "-I", "-W", "error", "-m", "jupyterlab")), 13: (12, KERNEL)}, {13}),
+        (
+            {10: (1, SCRIPT), 12: (1, ("python", "-Im", "jupyter_server")), 13: (1, ("python", "-X", "dev", *LAB[1:]))},
+            set(),
+        ),
         ({10: (1, LAB), 19: (1, KERNEL)}, set()),  # the fork of a dead kernel that writes its snapshot
         ({10: (1, LAB), 11: (10, ("tmux",)), 12: (11, ("bash",)), 13: (12, SCRIPT)}, {13}),
         ({10: (1, LAB), 19: (10, SCRIPT)}, set()),  # it would die of it without a word
@@ -437,3 +446,23 @@ def test_the_doctor_finds_nothing_wrong_with_it(dockerfile, services, name):
 
 def test_the_shell_script_is_one():
     subprocess.run(["sh", "-n", DOCKER / "sshd.sh"], check=True)
+
+
+def test_a_login_over_ssh_has_what_arms_a_kernel_and_says_where_it_saves(dockerfile, tmp_path):
+    """A session of sshd begins with an empty environment, as VS Code's over SSH does."""
+    keys = tmp_path / "ssh"
+    keys.mkdir()
+    (keys / "host_ed25519").touch()
+    said = settings(dockerfile)
+    environ = {**os.environ, **said, "SSH_KEYS": str(keys), "PATH": "/opt/conda/bin:/usr/bin:/bin"}
+    script = (DOCKER / "sshd.sh").read_text().replace("exec /usr/sbin/sshd", "printf '%s\\n'")
+
+    def handed_on(**more):
+        shown = subprocess.run(
+            ["sh", "-c", script], env={**environ, **more}, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return next(line for line in shown.stdout.splitlines() if line.startswith("SetEnv="))
+
+    armed = f'"IPYRESCUE_KEY_FILE={said["IPYRESCUE_KEY_FILE"]}" "IPYRESCUE_AUTOSTART={said["IPYRESCUE_AUTOSTART"]}"'
+    assert handed_on() == f"SetEnv=PATH=/opt/conda/bin:/usr/bin:/bin {armed}"
+    assert handed_on(IPYRESCUE_STORE="/work space/s").endswith(f'{armed} "IPYRESCUE_STORE=/work space/s"')

@@ -18,6 +18,7 @@ import typer
 
 from ipyrescue.cli.exits import Exit
 from ipyrescue.cli.output import printable, say
+from ipyrescue.cli.unread import let_go
 from ipyrescue.cli.verb import JsonOption, StoreOption
 from ipyrescue.errors import RescueError
 from ipyrescue.runs import log, registry, segments
@@ -88,7 +89,7 @@ def shown_meanwhile(folder: Path) -> Iterator[None]:
     is_over = threading.Event()
 
     def show() -> None:
-        with contextlib.suppress(OSError):  # whoever read us is gone; the run is not
+        with contextlib.suppress(OSError):
             _pass_on(log.read_on(reader, lambda: not is_over.is_set()))
 
     thread = threading.Thread(target=show, name="ipyrescue-logs", daemon=True)
@@ -108,8 +109,11 @@ def _pass_on(entries: Iterable[Entry]) -> None:
     for entry in entries:
         if entry.stream in files:
             file = files[entry.stream]
-            file.write(lines.form(entry) if file.isatty() else entry.output)
-            file.flush()
+            try:
+                file.write(lines.form(entry) if file.isatty() else entry.output)
+                file.flush()
+            except OSError:  # whoever read it is gone; the run is not
+                let_go(file)
 
 
 class _Wanted:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ipyrescue.cli.output import console, printable, say
+from ipyrescue.cli.unread import let_go
+from ipyrescue.runs import plan
 from ipyrescue.runs.record import ENDED, Record
 from ipyrescue.settings import format_duration
 from ipyrescue.wording import shortened
@@ -57,17 +59,19 @@ class Progress:
         """Say that the cell before is over, and where nothing turns, that the next one begins."""
         if self._cell is not None and record.state not in ("failed", "died", "dead"):
             say(f"{self._title(record, self._cell)}   {format_duration(time.monotonic() - self._since)}")
-        self._cell = record.cell if record.state not in ENDED else None
+        # A run that goes on behind its last cell names that one, and runs nothing of it.
+        runs = record.state not in ENDED and record.cell not in {done.cell for done in record.done}
+        self._cell = record.cell if runs else None
         self._since = time.monotonic()
         if self._cell is not None and self._turn is None:
             say(f"{self._title(record, self._cell)} ...")
 
     def _now(self, record: Record) -> str:
-        if record.cell is None:
+        if self._cell is None:
             return f"{record.name}: {record.state}"
         took = format_duration(time.monotonic() - self._since)
         progress = f"   {shortened(record.progress, _PROGRESS_CHARACTERS)}" if record.progress else ""
-        return printable(f"{self._title(record, record.cell)}   {took}{progress}")
+        return printable(f"{self._title(record, self._cell)}   {took}{progress}")
 
     def _title(self, record: Record, cell: int) -> str:
         of = str(record.cells or "?")
@@ -78,15 +82,15 @@ class Progress:
 
 
 def first_lines(notebook: Path) -> list[str]:
-    """The first line of every code cell; none where the file cannot be read as a notebook."""
+    """The first line of every code cell that runs; none where the file cannot be read as a notebook."""
     try:
         if notebook.stat().st_size > _LARGEST_BYTES:
             return []
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        sources = [_text(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        known = [(_text(cell["source"]), _tags(cell)) for cell in cells if cell["cell_type"] == "code"]
+        return [source.strip().splitlines()[0] for source, tags in known if plan.runs(source, tags)]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []
-    return [next(iter(source.strip().splitlines()), "") for source in sources]
 
 
 @contextlib.contextmanager
@@ -98,12 +102,23 @@ def told(folder: Path, *, turning: bool = True) -> Iterator[Progress]:
     if not (turning and sys.stderr.isatty()):
         yield Progress(folder)
         return
-    with console(sys.stderr).status(f"{folder.name} ...") as status:
+    status = console(sys.stderr).status(f"{folder.name} ...")
+    status.start()
+    try:
         yield Progress(folder, status.update)
+    finally:
+        try:
+            status.stop()
+        except OSError:
+            let_go(sys.stderr)
 
 
 def _text(source: Any) -> str:
     return source if type(source) is str else "".join(source)
+
+
+def _tags(cell: Any) -> Any:
+    return cell.get("metadata", {}).get("tags", ())
 
 
 def _process(record: Record) -> str:

@@ -17,6 +17,7 @@ from ipyrescue.cli.logs import shown_meanwhile
 from ipyrescue.cli.output import console, say, write, write_json
 from ipyrescue.cli.progress import told
 from ipyrescue.cli.runs import Shown
+from ipyrescue.cli.unread import tell
 from ipyrescue.cli.verb import JsonOption, StoreOption, Verb
 from ipyrescue.places import examining
 from ipyrescue.runs import registry, serving, spawn
@@ -163,7 +164,7 @@ def _warn(record: Record) -> None:
     """Say what of this place would lose the work: a container, a disk, a logout."""
     for sentence in examining.at_start(Path(record.source), Path(record.store)):
         for line in sentence.splitlines():
-            say(line)
+            tell(line)
 
 
 def _detach(folder: Path, *, as_json: bool) -> None:
@@ -190,7 +191,7 @@ def _end(shown: Shown, code: int, *, as_json: bool) -> None:
     if as_json:
         write_json({"run": runs.document(shown)})
     else:
-        say(runs.ending(shown))
+        tell(runs.ending(shown))
     if code != Exit.OK:
         raise typer.Exit(code)
 

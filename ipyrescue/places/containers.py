@@ -83,7 +83,10 @@ class Facts:
     @property
     def main_is_shell(self) -> bool:
         """Whether the first process is a shell that reads what is typed, not one that runs a script."""
-        *before, last = self.program or ("",)
+        words = list(self.program) or [""]
+        while len(words) > 1 and words[-1].startswith("-") and words[-1] != "-c":
+            words.pop()
+        *before, last = words
         return _name(last) in SHELLS and "-c" not in before
 
     @property

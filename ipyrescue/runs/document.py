@@ -14,15 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import nbformat
-
 from ipyrescue.errors import RunError
-from ipyrescue.runs.plan import CONTINUE_TAG, Code, chains
+from ipyrescue.runs.notebook_format import nbformat
+from ipyrescue.runs.plan import CONTINUE_TAG, Code, chains, runs
 
 KEY = "ipyrescue"
 """Where notebook and cells hold our metadata."""
-SKIP_TAG = "skip-execution"
-"""nbclient's tag for cells that are not run."""
 
 
 def read(path: Path) -> tuple[Any, bytes]:
@@ -142,7 +139,7 @@ class Document:
 
 
 def _runs(cell: Any) -> bool:
-    return bool(cell.cell_type == "code" and cell.source.strip() and SKIP_TAG not in cell.metadata.get("tags", ()))
+    return bool(cell.cell_type == "code" and runs(cell.source, cell.metadata.get("tags", ())))
 
 
 def _chain(cell: Any) -> str | None:

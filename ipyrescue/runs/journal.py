@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ipyrescue import redaction
 from ipyrescue.errors import StoreError
 from ipyrescue.runs import record as records
 from ipyrescue.runs.log import Log
@@ -38,11 +39,14 @@ class Journal:
         self._failing = False
 
     def note(self, *, durable: bool = False, **said: Any) -> None:
-        """Change the record."""
+        """Change the record, and tell whoever watches, until that cannot be told any more."""
         self.record = dataclasses.replace(self.record, **said)
         self._write(durable=durable)
         if self._watch is not None:
-            self._watch(self.record)
+            try:
+                self._watch(self.record)
+            except OSError:  # a terminal that was closed, a pipe whose reader has ended: the run is not over
+                self._watch = None
 
     def say(self, sentence: str) -> None:
         """Tell it in the log."""
@@ -101,7 +105,12 @@ class Journal:
 
 
 def last_line(tail: bytes) -> str | None:
-    """The last line that was printed, as it looks by now, shortened; None where there is none."""
+    """The last line that was printed, as it looks by now, shortened; None where it is empty or looks like a secret."""
     lines = _ANSI.sub("", tail.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
-    shown = next((line.strip() for line in reversed(lines) if line.strip()), None)
+    shown = harmless(next((line.strip() for line in reversed(lines) if line.strip()), ""))
     return shortened(clean(shown), _PROGRESS_CHARACTERS) if shown is not None else None
+
+
+def harmless(line: str) -> str | None:
+    """A line of output for the record; none where it is empty or looks like a secret."""
+    return line if line and not redaction.shows_a_secret(line) else None

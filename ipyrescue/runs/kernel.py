@@ -21,6 +21,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from ipyrescue.errors import RescueError, RunError
 from ipyrescue.incarnations import witness
+from ipyrescue.runs import inherited
 
 START_SECONDS = 120.0
 """How long a kernel may take to start and to answer: imports from a cold network disk take their time."""
@@ -154,7 +155,7 @@ class Kernel:
 
 def environment(environ: Mapping[str, str], added: Mapping[str, str], notebook: str, store: str) -> dict[str, str]:
     """What a kernel of *notebook* is started with: nothing of a Jupyter around the runner, and its own name."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("JPY_")}
+    kept = {name: value for name, value in inherited.environment(environ).items() if not name.startswith("JPY_")}
     return {**kept, **added, "JPY_SESSION_NAME": notebook, "IPYRESCUE_STORE": store}
 
 

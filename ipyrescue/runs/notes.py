@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ipyrescue import redaction
 from ipyrescue.runs import record as records
-from ipyrescue.runs.journal import Journal
+from ipyrescue.runs.journal import Journal, harmless
 from ipyrescue.runs.record import Process, Record
 from ipyrescue.store import lives
 from ipyrescue.store.lives import Life
@@ -62,8 +61,3 @@ class Notes(Journal):
             if Process(life.pid, life.start_ticks, life.boot_id, life.pid_namespace, life.host) == self.record.kernel:
                 return life
         return None
-
-
-def harmless(line: str) -> str | None:
-    """A line of output for the record; none where it is empty or looks like a secret."""
-    return line if line and not redaction.shows_a_secret(line) else None

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from ipyrescue.runs.record import Done
 
+SKIP_TAG = "skip-execution"
+"""nbclient's tag for cells that are not run."""
 CONTINUE_TAG = "ipyrescue-continue"
 """A cell with this tag goes on from whatever snapshot was cut inside it, also without a loop of ipyrescue's."""
 
@@ -58,6 +60,11 @@ class Plan:
     snapshot: str | None = None
     goes_on: bool = False
     sentences: tuple[str, ...] = ()
+
+
+def runs(source: str, tags: Collection[str]) -> bool:
+    """Whether a code cell runs, and counts."""
+    return bool(source.strip()) and SKIP_TAG not in tags
 
 
 def chains(sources: Iterable[str]) -> list[str]:

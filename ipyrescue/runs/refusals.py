@@ -67,7 +67,7 @@ def living(folders: Iterable[Path]) -> Iterator[Record]:
 
 def _refuse_what_scripts_lack(options: Options) -> None:
     if options.parameters:
-        raise RunError("A script has no parameters cell: write what it takes after its name, as for python.")
+        raise RunError("A script has no parameters cell; what it takes stands behind --: ipyrescue run a.py -- --lr 1")
     if options.output is not None:
         raise RunError("A script has no output notebook: what it prints is in ipyrescue logs NAME.")
     if options.timeout_cell_seconds is not None or options.kernel is not None:

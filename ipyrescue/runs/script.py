@@ -25,7 +25,8 @@ from ipyrescue.runs import environment_file, offspring, stopping
 from ipyrescue.runs import record as records
 from ipyrescue.runs.ending import Ending, Patience
 from ipyrescue.runs.heeding import Asked
-from ipyrescue.runs.notes import Notes, harmless
+from ipyrescue.runs.journal import harmless
+from ipyrescue.runs.notes import Notes
 from ipyrescue.runs.pipes import Pipes
 from ipyrescue.runs.record import Death, Record
 from ipyrescue.settings import format_duration

@@ -17,7 +17,7 @@ from typing import Any
 
 from ipyrescue import identity
 from ipyrescue.errors import RunError
-from ipyrescue.runs import offspring, refusals, registry, stopping
+from ipyrescue.runs import inherited, offspring, refusals, registry, stopping
 from ipyrescue.runs import record as records
 from ipyrescue.runs.log import Log
 from ipyrescue.runs.record import ENDED, Kind, Options, Process, Record
@@ -49,6 +49,8 @@ def begin(
     kind = refusals.kind_of(source)
     if kind == "notebook" and options.output is None:
         options = dataclasses.replace(options, output=str(source if in_place else source.with_suffix(".run.ipynb")))
+    if kind == "script" and in_place:
+        raise RunError("A script has no notebook for --in-place: what it prints is in ipyrescue logs NAME.")
     refusals.refuse_odd_options(kind, options)
     wanted = _checked(name) if name is not None else registry.name_for(source)
     root = store_for(source, kind, store)
@@ -188,7 +190,7 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
             stdout=errors,
             stderr=errors,
             cwd=folder,  # and not the user's: a typing.py beside the notebook would be taken for Python's
-            env=_environment(),
+            env=inherited.environment(os.environ),
             close_fds=True,
             **_detached(),
         )
@@ -196,15 +198,6 @@ def _start(folder: Path) -> subprocess.Popen[bytes]:
         os.close(errors)
     _started.append(process)
     return process
-
-
-def _environment() -> dict[str, str]:
-    """The environment of a runner, whose working directory is another one."""
-    environ = dict(os.environ)
-    if environ.get("PYTHONPATH"):
-        entries = environ["PYTHONPATH"].split(os.pathsep)
-        environ["PYTHONPATH"] = os.pathsep.join(os.path.abspath(entry) for entry in entries)
-    return environ
 
 
 def _detached() -> dict[str, Any]:

@@ -69,6 +69,18 @@ def test_what_a_runner_inherits(notebook):
     assert "past the log" in (folder / "runner.err").read_text()
 
 
+def test_what_names_a_file_names_it_for_the_runner_too(notebook, monkeypatch):
+    """A runner's working directory is the folder of its run: there `./key` would lead nowhere."""
+    monkeypatch.setenv("IPYRESCUE_KEY_FILE", "./key")
+    monkeypatch.setenv("IPYRESCUE_STORE", "~/store")
+    names = ("IPYRESCUE_KEY_FILE", "IPYRESCUE_STORE")
+    folder = begun(notebook(f"say(state='finished', progress=repr([os.environ[name] for name in {names}]))"))
+
+    record = spawn.detach(folder)
+
+    assert eval(record.progress) == [str(Path("key").absolute()), str(Path.home() / "store")]
+
+
 def test_a_run_survives_its_terminal_and_whoever_began_it(notebook):
     """A pseudo-terminal whose shell starts a run, and is then closed with a hang-up for all of its processes."""
     path = notebook(RUNS)

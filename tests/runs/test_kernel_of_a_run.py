@@ -52,6 +52,9 @@ def test_nonsense_is_no_answer(said: dict[str, object]) -> None:
         (b"\x1b[31mred\x1b[0m\n", "red"),
         (b"\xff\xfe cut off", "\ufffd\ufffd cut off"),
         (b"x" * 500, "x" * 117 + "..."),
+        (b"loss 0.1\npassword=hunter2-Sup3rSecret!\n", None),
+        (b"uploading, " + b"x" * 100 + b" token='hunter2-Sup3rSecret'", None),
+        (b"loss=0.5 lr=3e-4", "loss=0.5 lr=3e-4"),
     ],
 )
 def test_the_last_line_says_how_far_a_run_is(tail: bytes, line: str | None) -> None:

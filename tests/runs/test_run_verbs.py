@@ -217,6 +217,10 @@ def test_a_script_s_own_arguments_stand_behind_two_dashes(notebook):
     assert (record.kind, record.options.arguments, record.options.output) == ("script", ("--every", "-p", "9"), None)
     result = run("run", "train.py", "--epochs", "10")
     assert (result.exit_code, "ipyrescue run train.py -- --epochs" in result.stderr) == (Exit.USAGE, True)
+    result = run("run", "train.py", "-p", "lr", "1")
+    assert (result.exit_code, "stands behind --: ipyrescue run a.py -- --lr 1" in result.stderr) == (Exit.FAILED, True)
+    result = run("run", "train.py", "--in-place")
+    assert (result.exit_code, "no notebook for --in-place" in result.stderr) == (Exit.FAILED, True)
     assert "There is no run of train.ipynb to resume" in run("resume", "train.ipynb").stderr
     assert "has finished. To run the script once more" in run("resume", "train.py").stderr
 
