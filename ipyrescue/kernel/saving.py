@@ -97,8 +97,8 @@ class Saver:
 
     @property
     def busy(self) -> bool:
-        """Whether a snapshot is being written, or its verdict waits to be collected."""
-        return bool(self._flights)
+        """Whether a snapshot is being written, or its verdict waits to be collected, or children have yet to leave."""
+        return bool(self._flights) or self._forking.crowded
 
     @property
     def writing(self) -> bool:
@@ -111,7 +111,7 @@ class Saver:
         *sparing* no memory is taken for copies: all is written before this returns. Raises `CheckpointError`,
         `StoreError`.
         """
-        if self.busy:
+        if self._flights:
             raise CheckpointError("The snapshot was not made: the one before is still being written. Try again.")
         self.shortage = "memory is nearly full" if sparing else None
         started = time.monotonic()
