@@ -1,5 +1,7 @@
-"""What a cell did is saved after it, also where that could not be at its end; in a real kernel."""
+"""What a cell did is saved after it, also where that could not be at its end; in a real kernel, and in a script."""
 
+import os
+import subprocess
 import sys
 import time
 
@@ -9,6 +11,8 @@ from kernels import REPLY_SECONDS
 from ipyrescue.store import Store, signing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process beside the kernel writes on Linux only")
+
+SECONDS = 60.0
 
 GATED = """
 import time
@@ -29,12 +33,26 @@ while not armed._saver.busy: time.sleep(0.01)
 final = "trained"
 raise ValueError("at the end")
 """
+SCRIPT = f"""
+import threading
+import ipyrescue
+step = 0
+with ipyrescue.guard(every="1s"):
+    {GATED.strip().replace(chr(10), chr(10) + "    ")}
+    while not armed._saver.busy: step += 1; time.sleep(0.01)
+    while time.monotonic() - armed.last < 1: time.sleep(0.01)
+    def lets_it_write():
+        while armed._missed is None: time.sleep(0.01)
+        Path("open").touch()
+    threading.Thread(target=lets_it_write, daemon=True).start()
+    final = "trained"
+"""
 AT_REST = "(armed._unsaved_since, armed._missed, armed._trigger, armed._wanted(), armed._saver.busy)"
 
 
 def _holding(folder, name):
     """The newest snapshot, once it holds *name*."""
-    deadline = time.monotonic() + REPLY_SECONDS
+    deadline = time.monotonic() + SECONDS
     while True:
         found = max(Store.open(folder / ".ipyrescue", signing.load_key()).snapshots(), key=lambda s: s.sequence)
         if name in found.names:
@@ -61,3 +79,12 @@ def test_the_end_of_a_cell_is_saved_when_the_kernel_is_idle(make_kernel, tmp_pat
     while at_rest[-1]:
         at_rest = kernel.value(AT_REST)
     assert at_rest == (None, None, None, None, False), "nothing ran since, so nothing is wanted any more"
+
+
+@pytest.mark.slow
+def test_the_end_of_a_script_is_saved_when_the_snapshot_before_it_is_written(tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    environ = {**os.environ, "IPYRESCUE_MAX_SHARE": "100%"}
+    subprocess.run([sys.executable, "train.py"], cwd=tmp_path, env=environ, check=True, timeout=REPLY_SECONDS)
+
+    assert _holding(tmp_path, "final").trigger == "every"
