@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -29,6 +29,7 @@ from ipyrescue.pickling.encode import Encoded, EncodedGroup, encode
 from ipyrescue.pickling.fenced import Fence
 from ipyrescue.pickling.mentions import packages
 from ipyrescue.pickling.roots import Frozen
+from ipyrescue.pickling.sharing import SharedMappings
 from ipyrescue.pickling.sources import is_class, source_of
 from ipyrescue.pickling.tensors import gradient, is_trained, named, storage_reference
 from ipyrescue.redaction import redacted, shows_a_secret
@@ -107,7 +108,10 @@ def capture(
 def freeze(
     namespace: dict[str, Any], store: Store, area: Area, *, origin: Origin, occasion: Occasion, settings: Settings
 ) -> Staged:
-    """The pause before a fork: select, and copy what training writes to. The rest is frozen by the fork itself."""
+    """The pause before a fork: select, and copy what training writes to, and what processes share.
+
+    The rest is frozen by the fork itself.
+    """
     started = time.perf_counter()
     selection = select(namespace, store.next_sequence(), origin, occasion, settings)
     return stage(selection, area, started, trained_only=True)
@@ -169,22 +173,50 @@ def stage(selection: Selection, area: Area, started: float, *, trained_only: boo
     copies = Copies(area)
     names: dict[int, str] = {}
     references: list[Reference] = []
+    at_rest: list[Any] = []
     for name, value in selection.values.items():
         # Memory that a tensor no longer has may raise anything; encode decides about it.
         with suppress(Exception):
-            _note_one(name, value, names, references, trained_only=trained_only)
+            _note_one(name, value, names, references, at_rest if trained_only else None)
     copies.take_all(references)
+    if trained_only:
+        _take_shared(copies, area, at_rest, selection.values.values())
     frozen = Frozen(selection.values, selection.namespace, copies, names, randomness.capture())
     return Staged(selection, frozen, created, started)
 
 
-def _note_one(name: str, value: Any, names: dict[int, str], references: list[Reference], *, trained_only: bool) -> None:
+def _note_one(
+    name: str, value: Any, names: dict[int, str], references: list[Reference], at_rest: list[Any] | None
+) -> None:
+    """Note the tensors of a variable: where they lie, or, if others are to be told *at_rest*, what is not trained."""
     for dotted, tensor in named(name, value):
         names.setdefault(id(tensor), dotted)
-        for trained in (tensor, gradient(tensor)) if not trained_only or is_trained(value, tensor) else ():
+        if at_rest is not None and not is_trained(value, tensor):
+            at_rest.append(tensor)
+            continue
+        for trained in (tensor, gradient(tensor)):
             reference = storage_reference(trained) if trained is not None else None
             if reference is not None:
                 references.append(reference)
+
+
+def _take_shared(copies: Copies, area: Area, tensors: Iterable[Any], values: Iterable[Any]) -> None:
+    """Copy what no fork freezes: writable memory that processes share, as far as it has an obvious path.
+
+    Where there is no room for that, and what else there is of it, is copied by the child, when it meets it.
+    """
+    shared = SharedMappings(but=area.spans())
+    if not shared:
+        return
+    references: list[Reference] = []
+    for tensor in tensors:
+        with suppress(Exception):  # as above
+            references += filter(None, [storage_reference(tensor)])
+    for value in values:
+        with suppress(Exception):  # as above
+            references += arrays.borrowed_references(value)
+    with suppress(CheckpointError):
+        copies.take_all(r for r in references if r.device == "cpu" and shared.touch(r.start, r.end))
 
 
 def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from ast import literal_eval
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
 from namespaces import Life, reborn
 
 from ipyrescue import checkpointing
@@ -18,6 +22,7 @@ from ipyrescue.capture.forking import ForkingWriter, forked_at, worth_keeping_ou
 from ipyrescue.capture.staging import LiveArea
 from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.selection import Occasion, Origin
+from ipyrescue.store import blobs as store_blobs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there are children on Linux only")
 
@@ -41,6 +46,39 @@ def by_a_child(life: Life) -> Snapshot:
         ticket = ForkingWriter().submit(complete, absent=worth_keeping_out(staged.spans))
         assert ticket.wait(60, gone=True)
     return life.store.load(ticket.result(60).decode())
+
+
+def meanwhile(life: Life, change: str, ever: str) -> Snapshot:
+    """What a child makes that begins to read only when this process has run *change*, after the fork.
+
+    And *ever* again happens while the child hashes and writes, as if it were done by yet another process.
+    """
+    changed, has_changed = os.pipe()
+
+    def complete() -> bytes:
+        os.read(changed, 1)
+        draft = checkpointing.thaw(staged, None, lacks_memory=True, forked_at=forked_at())
+        with mock.patch.object(store_blobs, "blake3", lambda view: _hashed_before(ever, life, view)):
+            return checkpointing.write(draft, life.store).id.encode()
+
+    with life.as_main():
+        origin = Origin(life.notebook, life.incarnation, "test-host")
+        staged = checkpointing.freeze(
+            life.names, life.store, life.area, origin=origin, occasion=Occasion(), settings=Settings()
+        )
+        ticket = ForkingWriter().submit(complete, absent=worth_keeping_out(staged.spans))
+        exec(change, life.names)
+        os.write(has_changed, b"x")
+        assert ticket.wait(60, gone=True)
+    os.close(changed)
+    os.close(has_changed)
+    return life.store.load(ticket.result(60).decode())
+
+
+def _hashed_before(change: str, life: Life, view: memoryview) -> Any:
+    digest = blake3(view)
+    exec(change, life.names)
+    return digest
 
 
 def at_once(life: Life) -> Snapshot:
@@ -112,6 +150,48 @@ words = np.array(["a", "bc"] * ({LARGE} // 8))
         assert names[name] == life.names[name]
     for name in ("fortran", "backwards", "dates", "named", "words"):
         assert np.array_equal(names[name], life.names[name])
+
+
+def test_memory_that_processes_share_comes_back_as_it_was_at_the_cut(
+    life: Life, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """A fork freezes none of it. What only objects hold is copied late: it is told, and it is never damaged."""
+    monkeypatch.chdir(tmp_path)
+    life.run(f"""
+import mmap, numpy as np, torch
+class Replay:
+    def __init__(self): self.tensor = torch.zeros({LARGE}).share_memory_()
+shared = torch.zeros({LARGE}).share_memory_()
+mapped = torch.from_file("mapped.bin", shared=True, size={LARGE})
+array = np.frombuffer(mmap.mmap(-1, {LARGE}), dtype=np.uint8)
+part = array[100:200]
+listed = [np.asarray(np.memmap("listed.bin", np.uint8, "w+", shape=({LARGE},)))]
+alone = np.zeros({LARGE}, np.uint8)
+replay = Replay()
+""")
+    change = """
+for own in (shared, mapped, replay.tensor):
+    own.fill_(1)
+array[:] = 1; listed[0][:] = 1; alone[:] = 1
+"""
+    snapshot = meanwhile(life, change, "replay.tensor.numpy()[:] += 1")
+    names = restored(life, snapshot)
+
+    for found in (names["shared"], names["mapped"], names["array"], names["part"], names["listed"][0], names["alone"]):
+        assert not found.any()
+    assert names["replay"].tensor.unique().tolist() == [1.0]
+    assert snapshot.warnings == (
+        "Copied from memory that processes share, and may have changed while it was saved: replay.",
+    )
+
+
+def test_without_room_for_copies_the_child_copies_what_processes_share(life: Life, monkeypatch: Any) -> None:
+    life.run("import torch; shared = torch.zeros(300_000).share_memory_()")
+    monkeypatch.setattr(checkpointing, "_take_shared", lambda *_: None)
+    snapshot = meanwhile(life, "shared.fill_(1)", "shared.numpy()[:] += 1")
+
+    assert restored(life, snapshot)["shared"].unique().tolist() == [1.0]
+    assert snapshot.warnings[0].endswith("while it was saved: shared.")
 
 
 def test_the_pause_ends_with_the_fork(monkeypatch):

@@ -2,9 +2,10 @@
 
 Turns a job into bytes, by a process beside the kernel. Knows neither what a job writes nor where. The kernel pays for
 the fork and for each page that it changes while the child lives (copy on write), so memory that was copied already is
-kept out of the child: there it does not exist. One child at a time; nobody waits for it but its ticket. A job that
-hangs is ended by an alarm of its own, whether the kernel still lives or not; a child that hangs before that, in a hook
-of some library at its fork, by its ticket.
+kept out of the child: there it does not exist. One child writes at a time; nobody waits for it but its ticket. Once it
+has said its verdict it reads nothing more, and the next one may begin while the system still takes its memory apart. A
+job that hangs is ended by an alarm of its own, whether the kernel still lives or not; a child that hangs before that,
+in a hook of some library at its fork, by its ticket.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _HEADER = struct.Struct("<BQ")
 _DONE, _RAISED = 1, 0
 _POLL_SECONDS = 0.005
 _SECONDS_TO_BEGIN = 10.0
-_SECONDS_TO_LEAVE = 1.0
+_MOST_LEAVING = 2
 
 
 class Childless(CheckpointError):  # noqa: N818 - the error is that no snapshot was made
@@ -137,11 +138,11 @@ class ChildTicket:
 
 
 class ForkingWriter:
-    """A slot for one child. Forks in the calling thread; leaves no thread and no handler behind."""
+    """A slot for one child that writes. Forks in the calling thread; leaves no thread and no handler behind."""
 
     def __init__(self) -> None:
         """Make a writer that has no child yet."""
-        self._ticket: ChildTicket | None = None
+        self._tickets: list[ChildTicket] = []  # changed in place, by steps that no other thread can divide
         self._closed = False
 
     def submit(
@@ -160,29 +161,37 @@ class ForkingWriter:
         """
         if self._closed:
             raise CheckpointError("The snapshot was not made: ipyrescue was unloaded. Type %load_ext ipyrescue.")
-        if self.busy or not self.drain(_SECONDS_TO_LEAVE):
+        if self.busy:
             raise CheckpointError("The snapshot was not made: the one before is still being written. Try again.")
         with _interrupts_wait():
             child, receiving = _fork(job, worth_keeping_out(absent), deadline_seconds, 0 if urgent else _NICENESS)
-            self._ticket = ChildTicket(child, receiving, deadline_seconds)
-        return self._ticket
+            ticket = ChildTicket(child, receiving, deadline_seconds)
+            self._tickets.append(ticket)
+        return ticket
 
     @property
     def busy(self) -> bool:
         """Whether a child is writing; `submit` would refuse."""
-        return self._ticket is not None and not self._ticket.done()
+        return any(not ticket.done() for ticket in tuple(self._tickets))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many children have not left yet that another one had better wait: each holds memory."""
+        return sum(not ticket.gone() for ticket in tuple(self._tickets)) >= _MOST_LEAVING
 
     def tidy(self) -> None:
-        """See to it that a child that has done its work leaves nothing behind, not even its number."""
-        if self._ticket is not None and self._ticket.gone():
-            self._ticket = None
+        """See to it that children that have done their work leave nothing behind, not even their numbers."""
+        for ticket in tuple(self._tickets):
+            if ticket.gone():
+                with contextlib.suppress(ValueError):  # another thread was here
+                    self._tickets.remove(ticket)
 
     def drain(self, timeout_seconds: float | None = None) -> bool:
-        """Wait for the child; tell whether the slot is free now. What it said stays in its ticket."""
-        return self._ticket is None or self._ticket.wait(timeout_seconds, gone=True)
+        """Wait for every child; tell whether all are gone. What they said stays in their tickets."""
+        return all(ticket.wait(timeout_seconds, gone=True) for ticket in tuple(self._tickets))
 
     def close(self, timeout_seconds: float | None = None) -> bool:
-        """Let the child finish, and take no job any more; tell whether it finished in time."""
+        """Let the child finish, and take no job any more; tell whether all finished in time."""
         self._closed = True
         return self.drain(timeout_seconds)
 

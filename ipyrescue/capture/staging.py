@@ -62,6 +62,14 @@ class LiveArea:
         """Copy torch storages of devices: files can be written from no other memory than the host's."""
         return [_seen(host.data_ptr(), host.nbytes(), owner=host) for host in (storage.cpu() for storage in storages)]
 
+    def hold_apart(self, address: int, size_bytes: int) -> memoryview | None:
+        """No copy, as said."""
+        return None
+
+    def spans(self) -> list[tuple[int, int]]:
+        """None."""
+        return []
+
 
 class StagingArea:
     """Reusable memory in segments. One thread holds; any thread reads the views.
@@ -113,6 +121,24 @@ class StagingArea:
             segment.pin()
         cuda.copy_to_host([(storage, room.address) for storage, room in zip(storages, rooms, strict=True)])
         return [room.view for room in rooms]
+
+    def hold_apart(self, address: int, size_bytes: int) -> memoryview | None:
+        """Copy live memory to where no other process sees it, as the area's is seen by the children of this one.
+
+        Return None where there is no memory for that.
+        """
+        if size_bytes + _HEADROOM_BYTES > self._available_bytes():
+            return None
+        try:
+            memory = mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except (OSError, MemoryError):
+            return None
+        _move([(ctypes.addressof(ctypes.c_char.from_buffer(memory)), address, size_bytes)])
+        return memoryview(memory).toreadonly()
+
+    def spans(self) -> list[tuple[int, int]]:
+        """The memory of the area itself, (address, size_bytes)."""
+        return [(segment.address, segment.size_bytes) for segment in self._segments]
 
     def _room(self, size_bytes: int) -> _Room:
         if size_bytes <= 0:

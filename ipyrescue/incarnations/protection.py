@@ -115,7 +115,8 @@ def _unsaved_seconds(life: Life, saved: float, now: float) -> float:
         return 0.0
     through = seconds_of(life.saved_through) or saved
     ended = seconds_of(life.cell_ended) or began
-    return now - max(began, through) if life.cell_running or ended - through > _TAIL_SECONDS else 0.0
+    tail = _TAIL_SECONDS if through > saved else 0.0  # the cell waited for it
+    return now - max(began, through) if life.cell_running or ended - through > tail else 0.0
 
 
 def _last(life: Life, now: float, aged: Callable[[float], str]) -> str:

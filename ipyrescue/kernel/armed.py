@@ -85,6 +85,8 @@ class Armed:
         self._unsaved_since: float | None = None
         self._in_flight_since: float | None = None
         self._trigger: str | None = None
+        self._missed: tuple[str, BaseException | None, FrameType | None] | None = None
+        """Why and where a cell ended, if that is to be saved once the snapshot before it is written."""
         self._outside = Outside(self._place)
         self._obstacle = Obstacle(notebook.room)
         self._foresight = Foresight(notebook)
@@ -166,6 +168,8 @@ class Armed:
     def cell_begins(self) -> None:
         """A cell of the user runs from now on."""
         self._running = True
+        if self._missed is not None:  # the moment is gone, what was done is not
+            self._missed, self._trigger = None, self._trigger or "every"
         self._unsaved_since = self._unsaved_since or time.monotonic()
         self.points.cell_begins()
 
@@ -185,6 +189,14 @@ class Armed:
         self._running = False
         self._read = None
         self.points.cell_ends()
+        with self.points.held():  # the clock takes the kernel for idle
+            self._save_end(started, error, frame, is_saved_next=is_saved_next)
+        self.points.withdraw()
+        self.tell()
+
+    def _save_end(
+        self, started: float, error: BaseException | None, frame: FrameType | None, *, is_saved_next: bool
+    ) -> None:
         if error is not None:  # the state at this moment comes only once
             self._saver.drain(_LAST_WRITE_SECONDS)
         self.collect()
@@ -198,14 +210,19 @@ class Armed:
             failures=self.failures,
             cost_seconds=self._costs.typical_seconds,
         )
-        if decision is not None and not is_saved_next and not self._saver.busy:
-            self._cut_after(decision.trigger, error, frame)
-        self.points.withdraw()
-        self.tell()
+        if decision is not None and not is_saved_next:
+            self._missed = decision.trigger, error, frame
+            self.catch_up()
+
+    def catch_up(self) -> None:
+        """Save the end of the last cell, if that is still to be done and nothing is being written."""
+        if self._missed is not None and not self._saver.busy:
+            missed, self._missed, self._trigger = self._missed, None, None
+            self._cut_after(*missed)
 
     def is_saved(self, snapshot: Snapshot) -> None:
         """All that was done is in *snapshot*, which was made by somebody else while no cell ran."""
-        self.last, self._unsaved_since, self._trigger = time.monotonic(), None, None
+        self.last, self._unsaved_since, self._trigger, self._missed = time.monotonic(), None, None, None
         self.last_snapshot, self.failures, self.failure = snapshot, 0, None
         self._outside.answer(snapshot)
 
@@ -303,10 +320,16 @@ class Armed:
                 self._saver.drain(_LAST_WRITE_SECONDS)
 
     def _save_idle(self) -> None:
-        """Do what was asked for from outside, on the main thread, where no cell runs."""
-        if not self._running and not self._saver.busy:
-            trigger, self._trigger = self._trigger or "now", None
+        """Do what was asked for from outside, or what is due, on the main thread, where no cell runs."""
+        trigger = self._wanted()
+        if trigger is None or self._running:
+            return
+        if self._trigger is None and stack.innermost(sys._getframe(), self._notebook.code.is_cell) is not None:
+            return  # a task or a callback of the user's is in the middle of something: what is due can wait for its end
+        if trigger == "memory" or self._missed is None:
+            self._trigger = self._missed = None
             self._cut(Occasion(trigger=trigger), sparing=trigger == "memory")
+        self.catch_up()
 
     def _look_outside(self) -> None:
         """Do what was asked for from outside at the next safe point, or, where no cell runs, at once."""
@@ -393,6 +416,8 @@ class Armed:
             self.points.wake(self._let_go)
         if self._running:
             self._request()
+        elif self._wanted() is not None:
+            self.points.wake(self._save_idle)
         self._panel.update(self.panel_state())
 
     def panel_state(self) -> PanelState:
@@ -402,11 +427,11 @@ class Armed:
         return PanelState(self._life.life, time.time(), self.last_snapshot, self._drawn)
 
     def _wanted(self) -> str | None:
-        """Why a snapshot inside the running cell is wanted just now; None if none is."""
+        """Why a snapshot is wanted just now, inside the running cell or where none runs; None if none is."""
         if self._saver.busy:
             return None
-        if self._trigger is not None:
-            return self._trigger
+        if self._trigger is not None or self._missed is not None:
+            return self._trigger or "every"
         now = time.monotonic()
         decision = due_inside(
             self.schedule,

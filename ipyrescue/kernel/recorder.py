@@ -246,6 +246,9 @@ class Recorder:
             armed.stop()
             self._saver.drain(_DRAIN_SECONDS)
             armed.collect()
+            armed.catch_up()
+            self._saver.drain(_DRAIN_SECONDS)
+            armed.collect()
             armed.tell()
             self.last_snapshot = armed.last_snapshot
         self.life.arms(None)

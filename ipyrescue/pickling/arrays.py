@@ -22,6 +22,7 @@ Describe = Callable[[Any, Reference], None]
 Note = Callable[[str], None]
 Reduced = tuple[Any, ...]
 
+_MOST_LOOKED_AT = 1000
 _BY_FILE = "By reference to its file, whose content is not in the snapshot"
 _SEPARATED = "Values kept, separate from the bytearray (or other buffer) whose memory it used"
 
@@ -59,6 +60,23 @@ def _walk(ndarray: type, name: str, value: Any, depth: int) -> Iterator[tuple[st
     elif depth < MAX_DEPTH and (kind is dict or kind is list or kind is tuple):  # not `in`: a metaclass may compare
         for key, item in items(value):
             yield from _walk(ndarray, f"{name}.{key}", item, depth + 1)
+
+
+def borrowed_references(value: Any) -> Iterator[Reference]:
+    """References to memory that arrays have of others, by which it can be copied before they are pickled.
+
+    Looks at a variable that is an array, or a small container of them.
+    """
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not hasattr(numpy, "ndarray"):
+        return
+    for array in (value, *(item for _, item in items(value, _MOST_LOOKED_AT))):
+        if type(array) is numpy.ndarray and not array.dtype.hasobject and _root(numpy, array).base is not None:
+            yield _place(numpy, array, References(), _unsaid)[0]
+
+
+def _unsaid(sentence: str) -> None:
+    """What is noted of an array is told when it is pickled."""
 
 
 def kinds() -> tuple[type, ...]:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from ipyrescue.addresses import address_of
 from ipyrescue.manifest import Storage
 from ipyrescue.pickling import placeholders
+from ipyrescue.pickling.sharing import SharedMappings
 
 
 @dataclass(eq=False)
@@ -86,6 +87,12 @@ class Area(Protocol):
     def hold_from_devices(self, storages: list[Any]) -> list[memoryview]:
         """Copy the memory of torch storages that lie on devices."""
 
+    def hold_apart(self, address: int, size_bytes: int) -> memoryview | None:
+        """Copy raw memory to where no other process sees it; None where there is no memory for that."""
+
+    def spans(self) -> list[tuple[int, int]]:
+        """The memory of the area itself, (address, size_bytes)."""
+
 
 class OnDevice(Exception):  # noqa: N818 - not an error: only this process cannot do it
     """Memory of a device was met where it cannot be copied: in a child, whose parent's CUDA context is not its own."""
@@ -97,6 +104,8 @@ class Copies:
     def __init__(self, area: Area) -> None:
         self._area = area
         self._at_rest: _Copied | None = None
+        self._shared: SharedMappings | None = None
+        self._late: list[Where] = []
         self.in_child = False
         self._held: dict[Where, memoryview] = {}
 
@@ -123,8 +132,19 @@ class Copies:
         return self._take(first.device, first.start, size_bytes, [r.owner for r in cluster])
 
     def rest(self) -> None:
-        """Copy no more: this is a forked child, whose memory nobody changes. What was copied may be absent here."""
-        self._at_rest, self.in_child = _Copied(self._held), True
+        """Copy no more: this is a forked child, whose memory nobody changes. What was copied may be absent here.
+
+        Memory that processes share does change. What of it was not copied before the fork is copied when it is met, so
+        that what is hashed is what is written.
+        """
+        self._at_rest, self._shared, self.in_child = _Copied(self._held), SharedMappings(), True
+
+    def is_late(self, reference: Reference) -> bool:
+        """Whether its bytes were copied after the fork, when they may have been others already."""
+        return any(
+            device == reference.device and start <= reference.start < start + size_bytes
+            for device, start, size_bytes in self._late
+        )
 
     def spans(self) -> list[tuple[int, int]]:
         """The memory of this process that was copied: (address, size_bytes)."""
@@ -148,12 +168,21 @@ class Copies:
         if size_bytes == 0:
             return memoryview(b"")
         if device == "cpu" and self._at_rest is not None:
-            return _gathered(self._at_rest.overlapping(start, start + size_bytes), start, size_bytes, owners)
+            copied = self._at_rest.overlapping(start, start + size_bytes)
+            late = self._copy_late(start, size_bytes) if not copied else None
+            return late or _gathered(copied, start, size_bytes, owners)
         if device == "cpu":
             return self._area.hold_all([(start, size_bytes)], [owners])[0]
         if self.in_child:
             raise OnDevice(device)
         return self._area.hold_from_devices(owners[:1])[0]
+
+    def _copy_late(self, start: int, size_bytes: int) -> memoryview | None:
+        """A copy of what processes share; None of what stands still, or where there is no memory for a copy."""
+        if self._shared is None or not self._shared.touch(start, start + size_bytes):
+            return None
+        self._late.append(("cpu", start, size_bytes))
+        return self._area.hold_apart(start, size_bytes)
 
 
 class _Copied:

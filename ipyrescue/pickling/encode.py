@@ -21,6 +21,7 @@ from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, shar
 from ipyrescue.pickling.roots import Frozen, Root, Work, dump, message_of, pickle_alone, roots_of
 
 _WORTH_COMPRESSING_BYTES = 512
+_LATE = "Copied from memory that processes share, and may have changed while it was saved"
 _RANK = {"class": 0, "function": 1, "data": 2, "randomness": 3}
 
 
@@ -188,7 +189,8 @@ def _dropped(work: Work) -> Iterator[str]:
     """Tell of what could be kept in part only, or by reference: the sentences that the reducers noted, with names."""
     noted: dict[str, list[str]] = {}
     for root, pickler in work.alone.items():
-        for sentence in pickler.notes:
+        late = any(map(work.frozen.copies.is_late, pickler.references.ranges()))
+        for sentence in (*pickler.notes, *([_LATE] if late else [])):
             noted.setdefault(sentence, []).extend(root.names)
     for sentence, names in sorted(noted.items()):
         if names:

@@ -142,8 +142,9 @@ def gradient(tensor: Any) -> Any:
 def is_trained(variable: Any, tensor: Any) -> bool:
     """Whether training probably writes to a *tensor* that was found in *variable*, or this process alone can read it.
 
-    A guess that costs time where it is wrong, never a byte: a tensor that is a variable itself is mostly data, and a
-    parameter without `requires_grad` is frozen.
+    A guess that costs time where it is wrong, never a byte, since a fork freezes what is not copied (but for what
+    processes share, see `sharing`): a tensor that is a variable itself is mostly data, and a parameter without
+    `requires_grad` is frozen.
     """
     torch: Any = sys.modules["torch"]
     with torch._C.DisableTorchFunctionSubclass():
@@ -261,13 +262,13 @@ def _attributes(base: Any, value: Any) -> dict[str, Any]:
     return attributes
 
 
-def items(value: Any) -> list[tuple[Any, Any]]:
-    """What a plain container holds, by key or number; nothing of any other object, or of a very large one."""
-    if (type(value) is list or type(value) is tuple) and len(value) <= MAX_NAMED:
+def items(value: Any, most: int = MAX_NAMED) -> list[tuple[Any, Any]]:
+    """What a plain container holds, by key or number; nothing of any other object, or of one with more than *most*."""
+    if (type(value) is list or type(value) is tuple) and len(value) <= most:
         return list(enumerate(value))
-    return [(key, item) for key, item in _pairs(value) if type(key) is str or type(key) is int]
+    return [(key, item) for key, item in _pairs(value, most) if type(key) is str or type(key) is int]
 
 
-def _pairs(value: Any) -> list[tuple[Any, Any]]:
+def _pairs(value: Any, most: int = MAX_NAMED) -> list[tuple[Any, Any]]:
     """The items of a dictionary, past the methods of a subclass."""
-    return list(dict.items(value)) if issubclass(type(value), dict) and dict.__len__(value) <= MAX_NAMED else []
+    return list(dict.items(value)) if issubclass(type(value), dict) and dict.__len__(value) <= most else []

@@ -201,16 +201,35 @@ def test_a_child_that_hangs_in_a_hook_of_its_fork_is_ended_by_its_ticket(writer,
         ticket.result(SECONDS)
 
 
-def test_a_child_that_does_not_leave_holds_nobody_up_for_long(writer, monkeypatch):
-    """It has said its verdict, and hangs where its memory is taken apart: the cell does not wait for its deadline."""
+def test_a_child_that_does_not_leave_holds_nobody_up(writer, monkeypatch):
+    """It has said its verdict, and hangs where its memory is taken apart: the next one begins beside it."""
     with monkeypatch.context() as patch:
         patch.setattr(forking.children, "has_ended", lambda child: False)
-        patch.setattr(forking, "_SECONDS_TO_LEAVE", 0.05)
-        assert writer.submit(lambda: b"done").result(SECONDS) == b"done"
-        with pytest.raises(CheckpointError, match="the one before is still being written"):
-            writer.submit(lambda: b"again")
+        patch.setattr(time, "sleep", _no_waiting)
+        first = writer.submit(lambda: b"done")
+        _spin_until(first.done)
+        assert not writer.busy
+        assert not writer.crowded
+        second = writer.submit(lambda: b"again")
+        _spin_until(second.done)
+        writer.tidy()
+        assert not writer.busy
+        assert writer.crowded, "the third had better wait, unless it is urgent"
+        assert [first.result(), second.result()] == [b"done", b"again"]
 
-    assert writer.submit(lambda: b"again").result(SECONDS) == b"again"
+    assert writer.drain(SECONDS)
+    writer.tidy()
+    assert not writer.crowded
+
+
+def _no_waiting(seconds):
+    raise AssertionError("somebody waits")
+
+
+def _spin_until(true):
+    deadline = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < deadline
 
 
 def test_a_child_gives_way_unless_it_is_urgent(writer):
@@ -487,7 +506,7 @@ stop.set()
 thread.join()
 assert signal.getsignal(signal.SIGINT) is press
 assert writer.drain(60)
-assert writer._ticket.result() == b"done"
+assert writer._tickets[-1].result() == b"done"
 assert set(os.listdir("/proc/self/fd")) <= before, os.listdir("/proc/self/fd")
 try:
     os.waitpid(-1, os.WNOHANG)

@@ -61,6 +61,13 @@ def armed(**fields):
             "stale: last 15 min ago",
             "What the last cell did is NOT saved. Snapshots are wanted every 5 min; the last one 15 min ago.",
         ),
+        # However short that was: it may be the last step of a night.
+        (
+            armed(saved_at=iso(700.4), saved_through=iso(700.4), cell_started=iso(2000), cell_ended=iso(700)),
+            "stale",
+            "stale: last 11 min ago",
+            "What the last cell did is NOT saved.",
+        ),
         # One that the cell waited for, as for a command or a restore, holds all.
         (
             armed(saved_at=iso(900), saved_through=iso(700.5), cell_started=iso(2000), cell_ended=iso(700)),
