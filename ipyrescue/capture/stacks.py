@@ -58,12 +58,13 @@ class Stacks:
         The outermost of a file of the user's, else of a function of a cell, else the cell; never a library's, unless
         there is nothing else.
         """
-        chain = list(outwards(frame))
-        cells = [position for position, each in enumerate(chain) if self._is_cell(each.f_code)]
-        codes = [each.f_code for each in chain[: cells[-1] + 1 if cells else None] if not _is_installed(each.f_code)]
-        outside = [code for code in codes if not self._is_cell(code)]
-        functions = [code for code in codes if not is_top_level(code)]
-        return (outside or functions or codes or [frame.f_code])[-1]
+        codes = [each.f_code for each in outwards(frame)]
+        of_cells = [position for position, code in enumerate(codes) if self._is_cell(code)]
+        codes = codes[: of_cells[-1] + 1] if of_cells else codes
+        outside = [code for code in codes if not self._is_cell(code) and not _is_installed(code)]
+        cells = [codes[position] for position in of_cells]
+        functions = [code for code in cells if not is_top_level(code)]
+        return (outside or functions or cells or codes)[-1]
 
     def standing(self, frame: FrameType) -> Standing:
         """Judge how the cell's frame *frame* came to run."""
