@@ -111,6 +111,7 @@ def freeze(
     """The pause before a fork: select, and copy what training writes to. The rest is frozen by the fork itself."""
     started = time.perf_counter()
     selection = select(namespace, store.next_sequence(), origin, occasion, settings)
+    environment.notice_devices()
     return stage(selection, area, started, trained_only=True)
 
 

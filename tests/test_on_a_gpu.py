@@ -144,6 +144,7 @@ def test_what_a_child_writes_is_the_moment_of_the_cut_and_trains_on_to_the_same_
     at_the_cut = names["digest"]()
     snapshot = by_a_child(life)
     assert snapshot.skipped == ()
+    assert torch.cuda.get_device_name(0) in snapshot.environment["cuda devices"]
     assert names["digest"]() != at_the_cut
 
     after = reborn(life)
