@@ -43,11 +43,10 @@ class Trained:
     @property
     def _advice(self) -> str:
         if self.within is None:
-            return "have the model in a variable; what is left out, and why: %snapshots show latest"
-        if self.within.co_name != _MODULE:
-            return f"make the model in a variable and hand it to {self.within.co_name}()."
-        file = os.path.basename(self.within.co_filename)
-        return f"run it with the variables of the notebook: %run -i {file}"
+            return "have the model in a variable that is not left out."
+        if self.within.co_name == _MODULE:
+            return "run it with the variables of the notebook, by %run -i."
+        return f"make the model in a variable and hand it to {self.within.co_name}()."
 
 
 def unsaved_in(warnings: Iterable[str]) -> str | None:
