@@ -13,7 +13,7 @@ PYTHONS := 3.10 3.11 3.12 3.13
 PLAYGROUND := build/lab
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo lab test test-slow test-system test-browser lint lint-docker format fidelity torture bench
+.PHONY: help venv demo lab test test-slow test-system test-browser test-gpu lint lint-docker format fidelity torture bench
 .PHONY: bench-pause bench-scale labextension labextension-check lock build clean
 
 help:  ## Show this list
@@ -33,10 +33,10 @@ lab: venv  ## Start JupyterLab on the first notebook, in a copy of notebooks/ th
 	@cd $(PLAYGROUND) && $(abspath $(BIN))/jupyter lab --allow-root $(ARGS) 00_crash_in_a_minute.ipynb
 
 test: venv  ## Run the tests that need no root, no browser and no patience
-	$(BIN)/python -m pytest -n $(JOBS) -m "not system and not browser and not slow" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "not system and not browser and not gpu and not slow" $(ARGS)
 
 test-slow: venv  ## Run the tests that take long: notebooks, whole trainings that are killed, every kind of value
-	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not system and not browser" $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m "slow and not system and not browser and not gpu" $(ARGS)
 
 test-system: venv  ## Run the tests that need root, strace and mount; fails where they are missing
 	@test "$$(id -u)" = 0 || { echo "make test-system needs root: it mounts small file systems. Try sudo -E make test-system"; exit 1; }
@@ -52,6 +52,11 @@ test-browser: venv  ## Run the tests in a real browser; fails where there is no 
 	@command -v "$(CHROMIUM)" >/dev/null || { echo "make test-browser needs Chromium, and there is no $(CHROMIUM) here." \
 	  "Type: apt-get install chromium   or name yours: make test-browser CHROMIUM=/path/to/chrome"; exit 1; }
 	$(BIN)/python -m pytest -n $(JOBS) -m browser $(ARGS)
+
+test-gpu: venv  ## Run the tests that need a GPU of NVIDIA's; fails where torch sees none
+	@$(BIN)/python -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || { echo "make test-gpu needs" \
+	  "a GPU, and the CUDA build of torch. Where there is a GPU: make test-gpu VENV=.venv-gpu TORCH_BUILD=any"; exit 1; }
+	$(BIN)/python -m pytest -m gpu $(ARGS)
 
 lint: venv  ## Check style, format and types
 	$(BIN)/ruff check

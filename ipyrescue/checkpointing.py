@@ -32,8 +32,9 @@ from ipyrescue.pickling.roots import Frozen
 from ipyrescue.pickling.sharing import SharedMappings
 from ipyrescue.pickling.sources import is_class, source_of
 from ipyrescue.pickling.tensors import gradient, is_trained, named, storage_reference
+from ipyrescue.pickling.weights import Weights, weights
 from ipyrescue.redaction import redacted, shows_a_secret
-from ipyrescue.selection import Occasion, Origin, Selection, select
+from ipyrescue.selection import EXCLUDED, Occasion, Origin, Selection, select
 from ipyrescue.store import Store, blobs
 from ipyrescue.wording import type_name
 
@@ -114,6 +115,7 @@ def freeze(
     """
     started = time.perf_counter()
     selection = select(namespace, store.next_sequence(), origin, occasion, settings)
+    environment.notice_devices()
     return stage(selection, area, started, trained_only=True)
 
 
@@ -223,7 +225,7 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
     """Encode what was staged, and write down all that the manifest will say but for where the bytes stand."""
     selection = staged.selection
     named_all = {**_arrays(selection.values), **staged.frozen.tensor_names}
-    encoded = encode(replace(staged.frozen, tensor_names=named_all), fence)
+    encoded = encode(replace(staged.frozen, tensor_names=named_all, weights=_trained(selection)), fence)
     refused = _refused(selection, encoded)
     _insist_on_tagged(selection, refused)
     snapshot = Snapshot(
@@ -258,6 +260,16 @@ def draft_of(staged: Staged, fence: Fence | None = None) -> Draft:
 def _arrays(values: Mapping[str, Any]) -> dict[int, str]:
     """The dotted names of arrays, by their ids. Where a child writes, the cell does not wait for this."""
     return {id(array): dotted for name, value in values.items() for dotted, array in arrays.named(name, value)}
+
+
+def _trained(selection: Selection) -> tuple[Weights, ...]:
+    """What is trained while the snapshot is cut, unless the user had it left out."""
+    if selection.settings.only:
+        return ()
+    local = {f.pseudo_name(name): value for f in selection.occasion.frames for name, value in f.locals.items()}
+    excluded = [skipped.name for skipped in selection.skipped if skipped.reason == EXCLUDED]
+    known = {**selection.namespace, **local}
+    return weights(selection.occasion.trained, [known[name] for name in excluded if name in known])
 
 
 def _refused(selection: Selection, encoded: Encoded) -> tuple[Skipped, ...]:

@@ -119,10 +119,22 @@ def _torch() -> dict[str, str]:
     ):  # in the middle of its import, or on a device that is broken by now, it may raise anything
         found["torch"] = str(torch.__version__)
         found[CUDA] = str(torch.version.cuda or MISSING)
-        if torch.cuda.is_initialized():
-            found[CUDNN] = _dotted(torch.backends.cudnn.version())
-            found[GPUS] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        notice_devices()
+        found.update(_on_devices)
     return {key: value for key, value in found.items() if value}
+
+
+_on_devices: dict[str, str] = {}
+"""What CUDA runs on in this process, as far as it could be asked."""
+
+
+def notice_devices() -> None:
+    """Remember what CUDA runs on, if it does: a forked child cannot ask. Never raises."""
+    torch: Any = sys.modules.get("torch")
+    with suppress(Exception):  # as above
+        if not _on_devices and torch.cuda.is_initialized():
+            names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+            _on_devices.update({CUDNN: _dotted(torch.backends.cudnn.version()), GPUS: names})
 
 
 def _dotted(cudnn: int | None) -> str:

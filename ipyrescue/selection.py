@@ -17,9 +17,13 @@ from ipyrescue import cells
 from ipyrescue.credentials import is_credential
 from ipyrescue.manifest import PROGRESS, Import, Settings, Skipped, local_name
 from ipyrescue.stack import Running
+from ipyrescue.trained import Trained
 from ipyrescue.wording import type_name
 
 _IPYTHON_NAME = re.compile(r"_|__|___|_i{1,3}|_i?\d+|_[dios]h|_exit_code|__\w+__|In|Out|exit|quit|get_ipython")
+
+EXCLUDED = "excluded by -x"
+"""Why a name is left out that the user wanted left out."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Occasion:
     """Why and where in the program a snapshot is taken.
 
     *frames* are the functions that run there, *progress* is what the loops of the session are at; both are saved beside
-    the variables, under pseudo-names.
+    the variables, under pseudo-names. *trained* is what optimizers are at work on there.
     """
 
     trigger: str = "command"
@@ -56,6 +60,7 @@ class Occasion:
     label: str | None = None
     frames: tuple[Running, ...] = ()
     progress: Mapping[str, Any] = field(default_factory=dict)
+    trained: tuple[Trained, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -216,7 +221,7 @@ def _missing(tagged: Iterable[str], names: Collection[str]) -> Iterator[Skipped]
 
 def _reason_to_leave_out(name: str, value: Any, settings: Settings) -> str | None:
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in settings.exclude):
-        return "excluded by -x"
+        return EXCLUDED
     if name not in settings.allow and name not in settings.tagged and is_credential(name, value):
         return f"looks like a secret; save it with --allow {name}"
     return None

@@ -74,6 +74,8 @@ def test_a_torch_that_raises_when_asked_costs_nothing(monkeypatch):
 
 
 def _torch(monkeypatch, *, initialized, broken=False):
+    monkeypatch.setattr(environment, "_on_devices", {})
+
     def name(i):
         if broken:
             raise RuntimeError("CUDA error: device-side assert triggered")
@@ -104,6 +106,17 @@ def test_devices_are_named_where_cuda_runs(monkeypatch):
     found = environment.fingerprint()
 
     assert (found["cuda devices"], found["cudnn"]) == ("H200 0, H200 1", "9.10.2")
+
+
+def test_a_forked_child_knows_what_its_parent_saw(monkeypatch):
+    """In a child torch says that CUDA does not run, and refuses to be asked."""
+    _torch(monkeypatch, initialized=True)
+    environment.notice_devices()
+    seen = environment._on_devices
+    _torch(monkeypatch, initialized=False)
+    monkeypatch.setattr(environment, "_on_devices", seen)
+
+    assert environment.fingerprint()["cuda devices"] == "H200 0, H200 1"
 
 
 def test_a_broken_gpu_costs_its_name_only(monkeypatch):

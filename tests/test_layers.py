@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "ipyrescue"
 
 NOUNS = {
     "errors", "settings", "manifest", "environment", "gpus", "wording", "identity", "comparing", "cells", "credentials",
-    "redaction", "addresses", "stack", "cgroups",
+    "redaction", "addresses", "stack", "cgroups", "trained",
 }  # fmt: skip
 PARTS = {"store", "pickling", "capture"}  # strangers to each other
 VERBS = {
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "comparing": {"manifest"},
     "cells": {"errors"},
     "stack": set(),
+    "trained": {"wording"},
     "credentials": set(),
     "redaction": {"credentials"},
     "cgroups": set(),

@@ -17,7 +17,7 @@ from ipyrescue import gpus
 from ipyrescue.errors import RestoreError, SnapshotNotFoundError
 from ipyrescue.finding import candidates
 from ipyrescue.manifest import Snapshot
-from ipyrescue.pickling import devices, randomness
+from ipyrescue.pickling import decode, devices, randomness
 from ipyrescue.selection import Occasion
 
 
@@ -286,6 +286,14 @@ def test_why_a_gpu_is_gone_is_told_once(life: Life, monkeypatch: pytest.MonkeyPa
         "cuda:1 is not here: its tensors are on the CPU now.",
     )
     assert warnings.filters == filters
+
+
+def test_memory_goes_to_the_device_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a call that torch has for storages of every device; `meta` stands for a GPU. Empty ones too."""
+    monkeypatch.setattr(devices, "is_here", lambda device: True)
+    for size in (4, 0):
+        placed = decode._on_device(torch.zeros(size).untyped_storage(), "meta", [])
+        assert (type(placed), placed.device.type, placed.nbytes()) == (torch.UntypedStorage, "meta", 4 * size)
 
 
 def test_a_gpu_beyond_those_that_are_here_is_told(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,9 +24,10 @@ from typing import Any
 from ipyrescue.capture.attention import Attention, shielded
 from ipyrescue.capture.boundaries import Boundaries, Place
 from ipyrescue.capture.headers import Position, Syntax, in_linecache
-from ipyrescue.capture.stacks import Stacks, Standing
+from ipyrescue.capture.stacks import Stacks, Standing, outwards
 from ipyrescue.capture.steps import Stepped, Steps
 from ipyrescue.capture.tracing import Tracing
+from ipyrescue.trained import Trained
 
 PATIENCE_SECONDS = 10.0
 """How long a request waits for the end of an iteration before a clean line will do, ..."""
@@ -257,6 +258,12 @@ class SafePoints:
         if self.pending and os.getpid() == self._process:
             shielded(partial(self._step_while_pending, step, sys._getframe(1)))
 
+    def training(self) -> tuple[Trained, ...]:
+        """What is trained where control stands, of what stepped while a snapshot was wanted. On the main thread."""
+        running = {each.f_code for each in outwards(sys._getframe())}
+        active = [(one.alive(), one.within) for one in self._steps.active() if one.within in running]
+        return tuple(Trained(made, None if self._is_cell(code) else code) for made, code in active if code is not None)
+
     def iteration_ends(self) -> None:
         """Say that an iteration of a library is complete: a boundary. For bridges to trainers; on the main thread."""
         if not (self.pending and self._cells and threading.get_ident() == self._main and os.getpid() == self._process):
@@ -269,6 +276,7 @@ class SafePoints:
         frames = self._stacks.cell_frames(frame)
         if self._is_taken(frames):
             return
+        step.within = self._stacks.trainer(frame)
         if self._boundaries.stepped(step, frames):
             self._fire(Place("in_hook", frames[0] if frames else None, None))
             return

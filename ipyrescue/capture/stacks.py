@@ -11,7 +11,8 @@ import ast
 import dis
 import enum
 import inspect
-from collections.abc import Callable, Iterable
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
@@ -23,6 +24,8 @@ _RESUMING = {"FOR_ITER", "SEND", "YIELD_FROM", "GET_ANEXT", "YIELD_VALUE", "RESU
 _RESUMING_BY_NAME = {"next", "anext", "send", "asend", "__next__", "__anext__"}
 _GENERATORS = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 _OPTIMIZERS = "torch.optim."
+_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
+_FOLDERS_OF_LIBRARIES = ("site-packages", "dist-packages")
 
 
 class Standing(enum.IntEnum):
@@ -47,12 +50,21 @@ class Stacks:
 
     def cell_frames(self, frame: FrameType | None) -> list[FrameType]:
         """Return the frames of cells from *frame* outwards, innermost first."""
-        found = []
-        while frame is not None:
-            if self._is_cell(frame.f_code):
-                found.append(frame)
-            frame = frame.f_back
-        return found
+        return [each for each in outwards(frame) if self._is_cell(each.f_code)]
+
+    def trainer(self, frame: FrameType) -> CodeType:
+        """The code that trains, where a step is made at *frame*: the training is over when that has returned.
+
+        The outermost of a file of the user's, else of a function of a cell, else the cell; never a library's, unless
+        there is nothing else.
+        """
+        codes = [each.f_code for each in outwards(frame)]
+        of_cells = [position for position, code in enumerate(codes) if self._is_cell(code)]
+        codes = codes[: of_cells[-1] + 1] if of_cells else codes
+        outside = [code for code in codes if not self._is_cell(code) and not _is_installed(code)]
+        cells = [codes[position] for position in of_cells]
+        functions = [code for code in cells if not is_top_level(code)]
+        return (outside or functions or cells or codes)[-1]
 
     def standing(self, frame: FrameType) -> Standing:
         """Judge how the cell's frame *frame* came to run."""
@@ -101,6 +113,19 @@ class Stacks:
         named = any(_is_called(call, caller, child) for call in calls)
         resumed = generator and any(_callee_name(call) in _RESUMING_BY_NAME for call in calls)
         return Standing.CLEAN if named or resumed else Standing.CALLED
+
+
+def outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """*frame*, and those that called it."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_installed(code: CodeType) -> bool:
+    """Whether *code* is a library's, or stands in no file."""
+    file = code.co_filename
+    return file.startswith(("<", _STANDARD_LIBRARY)) or any(name in file for name in _FOLDERS_OF_LIBRARIES)
 
 
 def _running(tree: ast.Module, frame: FrameType, instruction: dis.Instruction | None) -> Iterable[ast.Call]:

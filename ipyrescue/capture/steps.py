@@ -29,10 +29,11 @@ Chain = list[tuple[CodeType, int, int]]
 class Stepped:
     """One optimizer. *count* numbers its last step among those of all, *interval* is how many of them lie between its.
 
-    *chain* is where it stepped from since somebody asked, if it has.
+    *chain* is where it stepped from since somebody asked, if it has; *within* the code that has returned when its
+    training is over, once somebody has asked.
     """
 
-    __slots__ = ("alive", "chain", "count", "first", "follower", "interval")
+    __slots__ = ("alive", "chain", "count", "first", "follower", "interval", "within")
 
     def __init__(self, optimizer: object, count: int) -> None:
         self.alive = _reference(optimizer)
@@ -40,6 +41,7 @@ class Stepped:
         self.interval = float(min(count, _UNKNOWN_INTERVAL))
         self.follower = self
         self.chain: Chain = []
+        self.within: CodeType | None = None
 
     def stepped_in(self, loop: Loop) -> bool:
         """Whether it is known that the last step came from the body of *loop*."""

@@ -1,7 +1,8 @@
 """How well a kernel is protected right now: its life record and its newest snapshot into one word and a sentence.
 
-Pure. What is stale is never called protection: without a snapshot, with attempts that failed, or when what a cell did
-has been in no snapshot for more than twice the interval, it says so, and why where that is known.
+Pure. What is stale is never called protection: without a snapshot, with attempts that failed, when what a cell trains
+is in no variable, or when what a cell did has been in no snapshot for more than twice the interval, it says so, and why
+where that is known.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ def _judged(life: Life, now: float, aged: Callable[[float], str]) -> Protection:
         every = format_duration(life.every_seconds)
         return Protection(
             "stale", "not protected: no snapshot yet", f"Armed for every {every}, but there is no snapshot yet."
+        )
+    if life.lacking is not None:
+        return Protection(
+            "stale",
+            "NOT protected: training is not saved",
+            f"NOT protected, although there are snapshots of your variables; {last}. {clean(life.lacking)}",
         )
     if _unsaved_seconds(life, saved, now) > 2 * interval_of(life):
         return Protection(

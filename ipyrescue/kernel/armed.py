@@ -38,6 +38,7 @@ from ipyrescue.redaction import redacted
 from ipyrescue.selection import Occasion
 from ipyrescue.stack import raised_in
 from ipyrescue.store.scrub import Tally
+from ipyrescue.trained import unsaved_in
 from ipyrescue.training import progress
 
 _LOOK_SECONDS = 0.25
@@ -96,6 +97,7 @@ class Armed:
         self._untold: deque[str] = deque()
         self._will_tell = False
         self._lost: str | None = None
+        self._lacking: str | None = None
         self._main = threading.main_thread().ident or 0
         self._process = os.getpid()
         self._stopped = threading.Event()
@@ -255,7 +257,8 @@ class Armed:
         trigger = self._wanted()
         if trigger is not None and not self._saver.busy and (trigger == "memory" or self._is_exact(place)):
             sparing, self._trigger, self._pending_since = trigger == "memory", None, None
-            self._cut(Occasion(trigger=trigger, cut=place.cut), Spot(place.frame, place.header), sparing=sparing)
+            occasion = Occasion(trigger=trigger, cut=place.cut, trained=self.points.training())
+            self._cut(occasion, Spot(place.frame, place.header), sparing=sparing)
             self._read = place.frame
 
     def _is_exact(self, place: Place) -> bool:
@@ -296,7 +299,10 @@ class Armed:
         self._saver.drain(_LAST_WRITE_SECONDS)
         self.collect()
         if self._running:
-            self._cut(Occasion(trigger="signal", cut="interrupted", reason=name), Spot(sys._getframe()))
+            trained = self.points.training()
+            self._cut(
+                Occasion(trigger="signal", cut="interrupted", reason=name, trained=trained), Spot(sys._getframe())
+            )
         elif self._unsaved_since is not None:
             self._cut(Occasion(trigger="signal", reason=name))
         if self._saver.way != "child":
@@ -371,7 +377,11 @@ class Armed:
         self.last_snapshot = snapshot
         self._outside.answer(snapshot)
         self._measuring = _Measuring(verdict.pause_seconds, self._before, verdict.began, verdict.ended)
-        self._life.saves(snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=snapshot.pause_seconds)
+        lacking, pause_seconds = unsaved_in(snapshot.warnings), snapshot.pause_seconds
+        self._life.saves(
+            snapshot.created, interval_seconds=self.interval_seconds, pause_seconds=pause_seconds, lacking=lacking
+        )
+        self._note_what_it_lacks(snapshot, lacking)
         if self.failure is not None:
             self._untold.append(f"Saving works again: snapshot {snapshot.id[:8]}.")
         self.failures, self.failure = 0, None
@@ -380,6 +390,14 @@ class Armed:
             self._untold.append(f"Tagged, but not in snapshot {snapshot.id[:8]}: {lost}")
         self._lost = lost or None
         self._obstacle.pass_by()
+
+    def _note_what_it_lacks(self, snapshot: Snapshot, lacking: str | None) -> None:
+        """Tell it once. What a cell trained is mostly in a variable when it has ended: then it is saved at once."""
+        if lacking is not None and lacking != self._lacking:
+            self._untold.append(f"Snapshot {snapshot.id[:8]} lacks something. {lacking}")
+        self._lacking = lacking
+        if lacking is not None and not self._running:
+            self._want("every")
 
     def _fail(self, error: BaseException) -> None:
         text = redacted(str(error) if isinstance(error, RescueError) else f"{type(error).__name__}: {error}")

@@ -167,11 +167,12 @@ class LifeRecorder:
         waited: bool = False,
         interval_seconds: float | None = None,
         pause_seconds: float | None = None,
+        lacking: str | None = None,
     ) -> None:
         """Note the last snapshot that is durable; attempts that failed before it are past.
 
         *waited*: the program did nothing since it was *created*, as with a command. *interval_seconds* is the interval
-        from now on, where it was stretched or is that no more.
+        from now on, where it was stretched or is that no more; *lacking* a sentence on what is trained and not in it.
         """
         known = self._life
         armed, since = known is not None and known.every_seconds is not None, None
@@ -183,7 +184,8 @@ class LifeRecorder:
             saved_through=_now() if waited else created,
             failure=None,
             inside=None,
-            protected_since=(since or _now()) if armed else None,
+            lacking=lacking,
+            protected_since=(since or _now()) if armed and lacking is None else None,
             **{name: value for name, value in said.items() if value is not None},
         )
 

@@ -139,7 +139,7 @@ def _on_device(storage: Any, device: str, warnings: list[str]) -> Any:
     import torch
 
     if devices.is_here(device):
-        return storage.cuda(torch.device(device))
+        return torch.empty(0, dtype=torch.uint8).set_(storage).to(device).untyped_storage()
     sentence = f"{device} is not here: its tensors are on the CPU now."
     if sentence not in warnings:
         warnings += filter(None, (sentence, devices.why_not(device)))

@@ -19,6 +19,7 @@ from ipyrescue.pickling import collector, elsewhere, fenced, interrupts
 from ipyrescue.pickling.buffers import Reference, lay_out
 from ipyrescue.pickling.groups import Partition, decode_order, join_cycles, share_globals, share_memory, share_objects
 from ipyrescue.pickling.roots import Frozen, Root, Work, dump, message_of, pickle_alone, roots_of
+from ipyrescue.pickling.weights import unsaved
 
 _WORTH_COMPRESSING_BYTES = 512
 _LATE = "Copied from memory that processes share, and may have changed while it was saved"
@@ -82,7 +83,7 @@ def encode_groups(work: Work) -> Encoded:
         tuple(groups),
         _sizes(work),
         {name: reason for root, reason in work.refused.items() for name in root.names},
-        tuple(_dropped(work)),
+        (*_dropped(work), *_unsaved(work, together)),
     )
 
 
@@ -195,6 +196,13 @@ def _dropped(work: Work) -> Iterator[str]:
     for sentence, names in sorted(noted.items()):
         if names:
             yield f"{sentence}: {', '.join(names)}."
+
+
+def _unsaved(work: Work, together: list[tuple[list[Root], Any]]) -> Iterator[str]:
+    """Tell of what is trained in none of the groups."""
+    held = (reference for _, pickler in together for reference in pickler.references.ranges())
+    values = (root.value for roots, _ in together for root in roots)
+    return unsaved(work.frozen.weights, held, values)
 
 
 def compress(stream: bytes) -> tuple[str, bytes]:

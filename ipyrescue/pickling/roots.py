@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from ipyrescue.pickling import elsewhere, reducers, trust
 from ipyrescue.pickling.buffers import Copies
 from ipyrescue.pickling.pickler import ClassKeys, GroupPickler, LenientPickler, Surroundings, dill_pickler
+from ipyrescue.pickling.weights import Weights
 from ipyrescue.wording import type_name
 
 
@@ -23,7 +24,8 @@ from ipyrescue.wording import type_name
 class Frozen:
     """What `stage` hands to `encode`: values that nobody changes meanwhile, and the place where copies go.
 
-    *namespace* is the one that cell functions call their globals; *tensor_names* maps a tensor's id to its path.
+    *namespace* is the one that cell functions call their globals; *tensor_names* maps a tensor's id to its path;
+    *weights* are what is trained just then, of which it is told whether it is in any of the values.
     """
 
     values: Mapping[str, Any]
@@ -31,6 +33,7 @@ class Frozen:
     copies: Copies
     tensor_names: Mapping[int, str]
     randomness: Mapping[str, Any]
+    weights: Sequence[Weights] = ()
 
 
 class SetAside(BaseException):

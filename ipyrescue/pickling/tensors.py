@@ -139,6 +139,14 @@ def gradient(tensor: Any) -> Any:
         return tensor.grad if tensor.is_leaf else None
 
 
+def trained_by(optimizer: Any) -> list[Any]:
+    """The parameters that an optimizer changes; of any other object none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not issubclass(type(optimizer), torch.optim.Optimizer):
+        return []
+    return [each for each in _parameters(_attributes(torch.optim.Optimizer, optimizer)) if each.requires_grad]
+
+
 def is_trained(variable: Any, tensor: Any) -> bool:
     """Whether training probably writes to a *tensor* that was found in *variable*, or this process alone can read it.
 
@@ -247,13 +255,17 @@ def _walk_module(torch: Any, name: str, module: Any, seen: set[int]) -> Iterator
 
 def _walk_optimizer(torch: Any, name: str, optimizer: Any) -> Iterator[tuple[str, Any]]:
     held = _attributes(torch.optim.Optimizer, optimizer)
-    groups = [dict(items(group)) for _, group in items(held.get("param_groups"))]
-    parameters = [parameter for group in groups for _, parameter in items(group.get("params"))]
-    numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+    numbers = {id(parameter): number for number, parameter in enumerate(_parameters(held))}
     for parameter, state in _pairs(held.get("state")):
         for key, item in items(state) if id(parameter) in numbers else ():
             if issubclass(type(item), torch.Tensor):
                 yield f"{name}.state.{numbers[id(parameter)]}.{key}", item
+
+
+def _parameters(held: dict[str, Any]) -> list[Any]:
+    """The parameters of an optimizer that has the attributes *held*, as `state_dict` counts them."""
+    groups = [dict(items(group)) for _, group in items(held.get("param_groups"))]
+    return [parameter for group in groups for _, parameter in items(group.get("params"))]
 
 
 def _attributes(base: Any, value: Any) -> dict[str, Any]:

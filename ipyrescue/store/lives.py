@@ -74,7 +74,8 @@ class Life:
     there is none. *damage* is a sentence on snapshots of its notebook that were found damaged, *outlook* one on what
     the next snapshot lacks. *interval_seconds* is the interval in force, longer than *every_seconds* where a snapshot,
     with its *pause_seconds* and the *slowdown_seconds* that training lost while it was written, would cost too much;
-    *inside* says why none can be made inside the running cell just now. *restoring* is the snapshot that is being
+    *inside* says why none can be made inside the running cell just now, *lacking* is a sentence on what was trained
+    when the last one was made and is not in it. *restoring* is the snapshot that is being
     restored, *restoring_device* the device it is forced to. *cell_ids* are the front end's names of the last cells.
     *writer_pid* is the process that is writing a snapshot just now, and may outlive the kernel. *loops* are what the
     running loops stood at when it was looked at last, outermost first: `train 12/100`.
@@ -118,6 +119,7 @@ class Life:
     pause_seconds: float | None = None
     slowdown_seconds: float | None = None
     inside: str | None = None
+    lacking: str | None = None
     restoring: str | None = None
     restoring_device: str | None = None
     writer_pid: int | None = None

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ipyrescue.capture import safepoint
+from ipyrescue.capture import safepoint, stacks
 from ipyrescue.capture.safepoint import SafePoints
 
 STEPS = 6
@@ -1586,3 +1586,23 @@ def test_a_closure_is_never_cut(notebook):
 
     assert notebook.cuts == ["boundary"] * STEPS
     assert {hit[1] for hit in notebook.hits} == {"<module>"}
+
+
+def test_what_is_trained_is_known_by_its_place_until_that_has_returned(notebook, monkeypatch):
+    """A function of a file that nobody installed, else a function of the cell or all of it."""
+    monkeypatch.setattr(stacks, "_FOLDERS_OF_LIBRARIES", (__file__,))
+    seen = []
+
+    def look(place=None):
+        seen.append([(type(one.optimizer), one.within and one.within.co_name) for one in notebook.points.training()])
+
+    notebook.react = notebook.names["look"] = look
+    for source, inside, after in (
+        ("lib.fit(opt)\nlook()", [(Optimizer, "fit")], []),
+        ("def train():\n    for _ in range(6):\n        opt.step()\ntrain()\nlook()", [(Optimizer, None)], []),
+        ("for i in range(6):\n    opt.step()\nlook()", [(Optimizer, None)], [(Optimizer, None)]),
+        ("points.request()\nlook()", [], []),
+    ):
+        notebook.run(source)
+        assert (seen[0], seen[-1]) == (inside, after), source
+        seen.clear()

@@ -94,6 +94,12 @@ def armed(**fields):
             "the last one 1 min ago. Inside this cell it is paused: a debugger holds it.",
         ),
         (armed(inside="a debugger holds it"), "protected", "protected, 1 min ago", "the last one 1 min ago."),
+        (
+            armed(cell_running=True, lacking="What trains here (SGD)\n is in no variable."),
+            "stale",
+            "NOT protected: training is not saved",
+            r"snapshots of your variables; the last one 1 min ago. What trains here (SGD)\n is in no variable.",
+        ),
         # The interval that counts is the stretched one.
         (
             armed(
