@@ -191,13 +191,14 @@ def take_up_no_more() -> None:
 def sentences(states: Mapping[str, Any]) -> list[str]:
     """For people: where each pass of *states* goes on when its cell is run again."""
     return [
-        f"{kind} {name!r} goes on {_position(state)}"
+        f"{kind} {name!r} goes on {position(state)}"
         for kind, name, state in states.get("passes", ())
         if "steps" in state
     ]
 
 
-def _position(state: Mapping[str, Any]) -> str:
+def position(state: Mapping[str, Any]) -> str:
+    """For people: after how many iterations *state* is."""
     length = state.get("length")
     return f"after {state['steps']}" + ("" if length is None else f" of {length}")
 
@@ -253,6 +254,18 @@ def begin(one: Pass, frame: FrameType) -> dict[str, Any] | None:
     if state is None:
         _warn_of_what_is_pending(one)
     return state
+
+
+def goes_on(key: Key) -> bool:
+    """Whether the next pass of this kind and name is one that a restore has left in its middle, or after its end."""
+    state = _registry.pending.get(key, {})
+    return bool(state.get("steps") or state.get("finished"))
+
+
+def is_protected() -> bool:
+    """Whether snapshots are made by themselves just now."""
+    capture = sys.modules.get("ipyrescue.capture.safepoint")
+    return capture is not None and capture.current() is not None
 
 
 def run(one: Pass) -> None:
@@ -405,7 +418,7 @@ def _warn_of_what_is_pending(one: Pass) -> None:
     name, state = others[0]
     warnings.warn(
         f"This {one.kind} starts at its beginning. What the restored snapshot stood in goes by another name: {name!r}, "
-        f"{_position(state)}. If it is the same one, edited, type: ipyrescue.{one.kind}(..., name={name!r})",
+        f"{position(state)}. If it is the same one, edited, type: ipyrescue.{one.kind}(..., name={name!r})",
         stacklevel=4,
     )
 

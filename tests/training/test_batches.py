@@ -404,3 +404,8 @@ def test_only_samples_of_map_style_loaders_can_be_seeded(loader):
 def test_it_has_the_length_of_the_loader():
     assert len(ipyrescue.batches(DataLoader(Numbers(), batch_size=4))) == 6
     assert len(list(ipyrescue.batches(DataLoader(Stream(), batch_size=4)))) == 6
+
+
+def test_batches_that_others_have_numbered_are_refused():
+    with pytest.raises(RescueError, match=r"ipyrescue.batches\(loader\).enumerate\(\)"):
+        ipyrescue.batches(enumerate(DataLoader(Numbers())))
