@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, Generic, TypeVar, cast
 from ipyrescue.errors import RescueError
 from ipyrescue.training import bars, naming, progress, statements
 from ipyrescue.training.counting import counter_asking
+from ipyrescue.training.returned import Watch
 from ipyrescue.training.sources import BarSource, Source, source_of
 
 T = TypeVar("T")
@@ -180,8 +182,7 @@ class LoopPass(progress.Pass):
         if was != now:
             raise RescueError(
                 f"The {self.kind} {self.name!r} cannot go on: when it was saved, after {state['steps']} iterations, it "
-                f"was over {was}; now it is over {now}. Make it what it was, and run the cell again. To begin at the "
-                f"beginning instead, type: ipyrescue.{self.kind}(..., name={self.name + ' again'!r})"
+                f"was over {was}; now it is over {now}. Make it what it was, and run the cell again. {_anew(self)}"
             )
 
     def __del__(self) -> None:
@@ -204,6 +205,7 @@ def _begun(one: LoopPass, frame: FrameType) -> LoopPass:
             return one
         else:
             _refuse_another_count(one, state, frame)
+            _refuse_what_is_out_of_reach(one, state)
             one.go_on(state)
             progress.rewind_streams()
             _show_start(one, frame)
@@ -211,7 +213,57 @@ def _begun(one: LoopPass, frame: FrameType) -> LoopPass:
         one.end()  # it never ran, so it was not left either
         raise
     progress.run(one)
+    if one.goes_on:
+        _watch_first_step(one, frame)
     return one
+
+
+def _refuse_what_is_out_of_reach(one: LoopPass, state: dict[str, Any]) -> None:
+    """Raise `RescueError` where nothing came back but locals of functions, and nobody has taken those."""
+    returned = progress.returned() if state.get("steps") else None
+    if returned is not None and returned.is_out_of_reach:
+        raise RescueError(
+            f"The {one.kind} {one.name!r} cannot go on {progress.position(state)}: no variable came back from snapshot "
+            f"{returned.snapshot_id[:8]}, but locals of functions, which Python cannot put back. Take them from "
+            "ipyrescue.frames() before the loop (asking for them is enough where it needs none), or keep what it needs "
+            f"at the top level. {_anew(one)}"
+        )
+
+
+def _watch_first_step(one: LoopPass, frame: FrameType) -> None:
+    """Say where *one* goes on; before the first step within it, see whether what that trains came back."""
+    returned = progress.returned()
+    if returned is None:
+        return
+    at = f"{one.kind} {one.name!r} goes on {progress.position({'steps': one.steps, 'length': one.source.length})}"
+    bars.say(f"ipyrescue: {at}, from snapshot {returned.snapshot_id[:8]} (its goes_on is True, for sums over it).")
+    reference = weakref.ref(one)
+
+    def is_running() -> bool:
+        one = reference()
+        return one is not None and one.is_running and one.thread == threading.get_ident()
+
+    def refuse(optimizer: object) -> None:
+        said = (
+            f"The {at}, from snapshot {returned.snapshot_id[:8]}, but what its {type(optimizer).__name__} trains was "
+            "made anew before it: the iterations that were done are in none of those weights."
+        )
+        if not returned.has_parameters:
+            warnings.warn(f"{said} If they come from a file of yours, all is well.", stacklevel=4)
+            return
+        progress.give_up()
+        raise RescueError(
+            f"{said} Nothing was trained. Make model and optimizer in a cell of their own, or only where the loop "
+            f"begins: steps = ipyrescue.{kind}(..., name={name!r}), then `if not steps.goes_on:`. In a function take "
+            f"them from ipyrescue.frames(). Then restore once more, and run this again. {anew}"
+        )
+
+    kind, name, anew = one.kind, one.name, _anew(one)
+    progress.watch(Watch(returned, frame, is_running, refuse))
+
+
+def _anew(one: LoopPass) -> str:
+    return f"To begin at the beginning instead, type: ipyrescue.{one.kind}(..., name={one.name + ' again'!r})"
 
 
 def _refuse_another_count(one: LoopPass, state: dict[str, Any], frame: FrameType) -> None:
