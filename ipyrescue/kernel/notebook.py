@@ -44,6 +44,7 @@ from ipyrescue.store.retention import Retention
 from ipyrescue.store.room import Room, room
 from ipyrescue.store.upkeep import tidy, used_bytes
 from ipyrescue.training import progress
+from ipyrescue.training.returned import Returned
 
 
 @dataclass(frozen=True)
@@ -377,7 +378,7 @@ class Notebook:
             restored = replace(restored, warnings=(*restored.warnings, *self._mark_restored(restored.snapshot)))
             self._go_on_with_history(restored.snapshot)
             self.frames = Frames(restored.frames)
-            progress.resume(restored.progress)
+            progress.resume(restored.progress, Returned(restored, self._shell.user_ns) if restored.progress else None)
         if into is None and restored.before is not None and not restored.before.is_empty:
             self._undo = _Undo(restored.snapshot, restored.before, dict(self.cells))
             made = {scope.prefix + v.name: v.cell for v in restored.snapshot.variables if v.cell is not None}

@@ -39,8 +39,9 @@ def resume() -> Restored | None:
     were at. At the first start, and after a run that came to its end, None is returned and the program begins anew.
 
     What stands above this line is replaced by what was saved, what stands below runs again; functions and classes of
-    the script stay as its text has them now. Variables of functions are in `ipyrescue.frames()`. A line on stderr says
-    what was done. A last run that cannot be seen from here, as in a container that was started anew, may still be
+    the script stay as its text has them now. Variables of functions are in `ipyrescue.frames()`: a loop that needs them
+    is refused until they are asked for, or until what it trains is what came back. A line on stderr says what was done.
+    A last run that cannot be seen from here, as in a container that was started anew, may still be
     alive: it is waited for up to a minute.
 
     Does nothing in the worker processes of `multiprocessing`. Raises as `ipyrescue.restore` does: a snapshot that
@@ -167,6 +168,11 @@ def _tell(here: Recorder, restored: Restored) -> None:
     made = clock(seconds_of(snapshot.created) or 0.0, now=time.time())
     facts = [f"{', '.join(names[:_SHOWN_NAMES]) or 'no variables'}{more}", *progress.sentences(restored.progress)]
     say(f"{here.notebook.identity.title} goes on from snapshot {snapshot.id[:8]}, made at {made}: {'; '.join(facts)}.")
+    if not names and any(frame.locals for frame in restored.frames):
+        say(
+            "what came back are locals of functions, which Python cannot put back: take them from ipyrescue.frames(), "
+            "or keep at the top level what must come back."
+        )
     lost = [str(skipped) for skipped in restored.skipped if skipped not in snapshot.skipped]
     if lost:
         say(f"{count(len(lost), 'variable')} did not come back: {'; '.join(lost)}")

@@ -20,6 +20,7 @@ from ipyrescue.manifest import Settings, Snapshot
 from ipyrescue.restoring import Restored, Scope
 from ipyrescue.selection import Occasion
 from ipyrescue.settings import resolve
+from ipyrescue.training import progress
 
 
 def checkpoint(names: Sequence[str] = (), *, label: str | None = None) -> Snapshot:
@@ -88,6 +89,7 @@ def frames() -> Frames:
     shared with variables they share still: `ipyrescue.frames()[0].locals["model"] is model`. Only a full restore brings
     them, and none of them is bound to a name.
     """
+    progress.frames_are_taken()
     return recorder().notebook.frames
 
 

@@ -35,6 +35,15 @@ def bar_asking(frame: FrameType | None) -> Any | None:
     return None if bar.disable else bar
 
 
+def say(text: str) -> None:
+    """Print *text* on stderr as a line of its own, above bars that are shown there."""
+    module = sys.modules.get("tqdm.std")
+    if module is not None:
+        module.tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - once, where a loop of the user's goes on
+
+
 class Counting:
     """Counts for a bar that has begun by itself, at zero, what really began at *start*."""
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from typing import TypeVar
 
+from ipyrescue.errors import RescueError
 from ipyrescue.training import naming
 from ipyrescue.training.loading import source_of_batches
 from ipyrescue.training.loop import Loop, over
@@ -17,6 +18,9 @@ def batches(loader: Iterable[T], *, name: str | None = None, seed_samples: bool 
     """Iterate over *loader*; the same cell, run again after a full restore, goes on with the batch that would be next.
 
         for x, y in ipyrescue.batches(loader): ...
+
+    `batches(loader).enumerate()` numbers them, and `batches(loader).goes_on` tells whether the pass will begin in its
+    middle: see `loop`.
 
     What is resumed is the pass that was in progress; the passes after it are as ever. `loop` says what counts as in
     progress, when a batch is completed, and what a *name* is for. By loader:
@@ -37,5 +41,10 @@ def batches(loader: Iterable[T], *, name: str | None = None, seed_samples: bool 
     Raises `RescueError` when the pass starts: for a loader of another length or type than what was saved, for one with
     `in_order=False`, and for a name that is taken; `ValueError` for *seed_samples* where it does not apply.
     """
+    if isinstance(loader, enumerate):
+        raise RescueError(
+            "batches() takes the loader itself: what enumerate() has begun cannot go on. Write: "
+            "for i, batch in ipyrescue.batches(loader).enumerate()"
+        )
     source = source_of_batches(loader, seed_samples=seed_samples)
     return over(loader, "batches", name or naming.name_of(sys._getframe(1)), source)

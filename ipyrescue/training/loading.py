@@ -70,6 +70,8 @@ class MapSource(Source):
             "generators": streams.read_generators(self.loader),
             "seed_drawn": _will_draw_a_seed(self.loader),
         }
+        if self._seed_samples:
+            self._begun["repeats"] = self._repeats()
         indices = _indices_of(self.loader)
         if indices is None and not self._seed_samples and draws_at_first(_sampler(self.loader)):
             return iter(self.loader)
@@ -108,7 +110,7 @@ class MapSource(Source):
     def _made_with(self, indices: Indices) -> Iterator[Any]:
         """Make the loader's iterator over *indices*; they are remembered where the loader keeps its iterator."""
         self._indices = indices
-        indices.seed = seed_of(self._begun["streams"]["torch"]) if self._seed_samples else None
+        indices.seed = self._seed() if self._seed_samples else None
         replaced: dict[str, Any] = {_sampler_name(self.loader): indices}
         if self._seed_samples:
             from ipyrescue.training.seeding import SeededDataset
@@ -119,6 +121,29 @@ class MapSource(Source):
         if getattr(self.loader, "persistent_workers", False):
             _KEPT[self.loader] = indices
         return batches
+
+    def _seed(self) -> int:
+        """The seed of the pass's samples: another one for each pass, also where no stream has moved in between."""
+        if "repeats" not in self._begun:  # it began under an ipyrescue that knew the global stream only
+            return seed_of(self._begun["streams"]["torch"])
+        self.loader.__dict__[_SEEDED] = (self._digest(), self._begun["repeats"])
+        return seed_of(*self._read_streams(), self._begun["repeats"])
+
+    def _repeats(self) -> int:
+        """How many passes of the loader before this one began with the very same streams, since it draws nothing.
+
+        One that makes its iterator anew moves a stream by itself: standing the same, it was set on purpose.
+        """
+        if self._begun["seed_drawn"]:
+            return 0
+        digest, repeats = self.loader.__dict__.get(_SEEDED, (None, -1))
+        return repeats + 1 if digest == self._digest() else 0
+
+    def _digest(self) -> int:
+        return seed_of(*self._read_streams())
+
+    def _read_streams(self) -> tuple[Any, Any]:
+        return self._begun["streams"]["torch"], self._begun["generators"].get("generator")
 
     def _rewind_streams(self) -> None:
         streams.put_back(self._begun["streams"])
@@ -209,6 +234,10 @@ def source_of_batches(loader: Iterable[Any], *, seed_samples: bool) -> Source:
         return StreamSource(loader)
     return MapSource(loader, seed_samples=seed_samples) if is_loader else source_of(loader)
 
+
+_SEEDED = "_ipyrescue_seeded"
+"""An attribute of a loader with seeded samples, so that it travels with the loader: the digest of the streams that its
+last pass began with, and how many passes before that one had begun with the same."""
 
 _KEPT: weakref.WeakKeyDictionary[Any, Indices] = weakref.WeakKeyDictionary()
 """The indices that a loader with `persistent_workers` keeps with its iterator."""

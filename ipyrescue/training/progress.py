@@ -19,12 +19,15 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import attrgetter
 from types import FrameType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from ipyrescue.errors import RescueError
 from ipyrescue.training import statements, streams
 from ipyrescue.training.statements import Place
 from ipyrescue.wording import clean, shortened
+
+if TYPE_CHECKING:
+    from ipyrescue.training.returned import Returned, Watch
 
 TRAINER = "trainer"
 """The kind of a pass that a bridge to a trainer's library has begun."""
@@ -101,7 +104,10 @@ class _Running(NamedTuple):
 
 @dataclass
 class _Registry:
-    """All that this module remembers; `finished` counts the passes that ended in *cell*, within no other pass."""
+    """All that this module remembers; `finished` counts the passes that ended in *cell*, within no other pass.
+
+    *whole* is what *pending* was before anything was taken up, *returned* what was restored with it.
+    """
 
     running: dict[Key, _Running] = field(default_factory=dict)
     left: dict[Key, _Left] = field(default_factory=dict)
@@ -110,6 +116,9 @@ class _Registry:
     cell: statements.CellRun | None = None
     finished: dict[Key, int] = field(default_factory=dict)
     warned: bool = False
+    returned: Returned | None = None
+    whole: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    watch: Watch | None = None
     awaited: Callable[[FrameType], None] | None = None
     forked: bool = False
 
@@ -167,9 +176,10 @@ def header_of_tail(frame: FrameType) -> int | None:
     return statements.header_of_tail(frame)
 
 
-def resume(states: Mapping[str, Any]) -> None:
+def resume(states: Mapping[str, Any], returned: Returned | None = None) -> None:
     """Let passes of the same kind and name go on from *states*, each once; what was to be resumed before is forgotten.
 
+    With *returned*, what was restored beside them, each tells that it goes on, and is refused where that is lost.
     Called from within a loop that is running, it changes nothing for loops: that one goes on by itself.
     """
     _registry.pending, _registry.warned = {}, False
@@ -180,24 +190,33 @@ def resume(states: Mapping[str, Any]) -> None:
         return
     _registry.running.clear()
     _registry.pending = {(kind, name): state for kind, name, state in states.get("passes", ())}
+    _registry.whole, _registry.returned = dict(_registry.pending), returned
     _registry.streams = dict(states.get("streams", {}))
 
 
 def take_up_no_more() -> None:
     """Forget what no pass has taken up: the cell that a restore has left it for is done."""
     _registry.pending, _registry.streams = {}, {}
+    _registry.whole, _registry.returned = {}, None
+
+
+def frames_are_taken() -> None:
+    """Somebody has asked for the locals that a restore hands out, so what a loop in a function needs is in reach."""
+    if _registry.returned is not None:
+        _registry.returned.is_out_of_reach = False
 
 
 def sentences(states: Mapping[str, Any]) -> list[str]:
     """For people: where each pass of *states* goes on when its cell is run again."""
     return [
-        f"{kind} {name!r} goes on {_position(state)}"
+        f"{kind} {name!r} goes on {position(state)}"
         for kind, name, state in states.get("passes", ())
         if "steps" in state
     ]
 
 
-def _position(state: Mapping[str, Any]) -> str:
+def position(state: Mapping[str, Any]) -> str:
+    """For people: after how many iterations *state* is."""
     length = state.get("length")
     return f"after {state['steps']}" + ("" if length is None else f" of {length}")
 
@@ -247,12 +266,25 @@ def begin(one: Pass, frame: FrameType) -> dict[str, Any] | None:
             f"Two loops called {one.name!r} cannot be in progress at once: what a restore goes on with would be "
             f"anybody's guess. Give one of them another name: ipyrescue.{one.kind}(..., name={one.name + ' 2'!r})"
         )
+    _watch_no_more()
     one.began_in, one.cell = statements.CellRun(frame), statements.cell_run_of(frame)
     _registry.left.pop(one.key, None)
     state = _registry.pending.get(one.key)
     if state is None:
         _warn_of_what_is_pending(one)
     return state
+
+
+def goes_on(key: Key) -> bool:
+    """Whether the next pass of this kind and name is one that a restore has left in its middle, or after its end."""
+    state = _registry.pending.get(key, {})
+    return bool(state.get("steps") or state.get("finished"))
+
+
+def is_protected() -> bool:
+    """Whether snapshots are made by themselves just now."""
+    capture = sys.modules.get("ipyrescue.capture.safepoint")
+    return capture is not None and capture.current() is not None
 
 
 def run(one: Pass) -> None:
@@ -312,8 +344,33 @@ def is_between(place_frame: FrameType | None, header: int | None) -> bool:
     return not running or any(one.is_complete_at(place_frame, header) for one in running)
 
 
+def returned() -> Returned | None:
+    """What was restored with the states that are being taken up; nothing where a trainer sees to that itself."""
+    trained_by_itself = any(one.kind == TRAINER for one in _registry.alive())
+    return None if trained_by_itself else _registry.returned
+
+
+def watch(watching: Watch) -> None:
+    """Let *watching* see the first step that comes; whatever was watched before is not any more."""
+    if _registry.watch is not None:
+        _registry.watch.stop()
+    _registry.watch = watching
+
+
+def give_up() -> None:
+    """What was taken up is left again, for whoever runs the cell anew: it could not go on."""
+    _registry.pending = dict(_registry.whole)
+
+
+def _watch_no_more() -> None:
+    if _registry.watch is not None and _registry.watch.is_over:
+        _registry.watch.stop()
+        _registry.watch = None
+
+
 def finish(one: Pass) -> None:
     """*one* came to its end."""
+    _watch_no_more()
     if _running(one.key) is one:
         _count(one)
         del _registry.running[one.key]
@@ -405,7 +462,7 @@ def _warn_of_what_is_pending(one: Pass) -> None:
     name, state = others[0]
     warnings.warn(
         f"This {one.kind} starts at its beginning. What the restored snapshot stood in goes by another name: {name!r}, "
-        f"{_position(state)}. If it is the same one, edited, type: ipyrescue.{one.kind}(..., name={name!r})",
+        f"{position(state)}. If it is the same one, edited, type: ipyrescue.{one.kind}(..., name={name!r})",
         stacklevel=4,
     )
 

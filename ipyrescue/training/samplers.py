@@ -135,9 +135,17 @@ def draws_at_first(sampler: Any) -> bool:
     return type(sampler) in (*at_first, list, tuple, range)
 
 
-def seed_of(torch_state: Any) -> int:
-    """A number for a pass, made of the state of torch's global stream when it began, without drawing from that."""
-    return int.from_bytes(hashlib.blake2b(bytes(torch_state.tolist()), digest_size=8).digest(), "big")
+def seed_of(torch_state: Any, generator_state: Any = None, repeats: int = 0) -> int:
+    """A number for a pass, made of the states of torch's global stream and of its loader's own generator when it began.
+
+    Nothing is drawn from either. *repeats* tells passes apart that began with the same streams.
+    """
+    made = hashlib.blake2b(bytes(torch_state.tolist()), digest_size=8)
+    if generator_state is not None:
+        made.update(bytes(generator_state.tolist()))
+    if repeats:
+        made.update(repeats.to_bytes(8, "big"))
+    return int.from_bytes(made.digest(), "big")
 
 
 def sample_seed(pass_seed: int, position: int) -> int:

@@ -74,6 +74,27 @@ def places_asking(frame: FrameType) -> tuple[tuple[Place, ...], bool]:
     return tuple(places), False
 
 
+def is_generator(frame: FrameType) -> bool:
+    """Whether *frame* hands items on, as tqdm's does."""
+    return bool(frame.f_code.co_flags & _GENERATOR)
+
+
+def handed_to(frame: FrameType) -> FrameType | None:
+    """Whoever waits for what the generator of *frame* hands on, through other generators."""
+    at: FrameType | None = frame
+    while at is not None and is_generator(at):
+        at = at.f_back
+    return at
+
+
+def iterated_by(frame: FrameType) -> ast.expr | None:
+    """What the `for` statement is over that *frame* is at; None elsewhere."""
+    if not stands_at_for(frame):
+        return None
+    loops = (node for node in _loops(source_of(frame.f_code)) if frame.f_lineno in header_lines(node))
+    return next((node.iter for node in loops if isinstance(node, ast.For)), None)
+
+
 def lines_of_loop(code: CodeType, header: int) -> range:
     """The lines of the loop whose header has the line *header*; that line alone if there is no source."""
     for node in _loops(source_of(code)):

@@ -91,7 +91,8 @@ def test_a_killed_kernel_goes_on_in_the_middle_of_its_loop(
     assert names(kernel) - before <= set(answer["restored"])
     kernel.run("slow = False")
     told = kernel.run(LOOP)
-    assert "ipyrescue:" not in told.text  # no offer: the runner has decided
+    assert "ipyrescue: loop 'train' goes on after " in told.text
+    assert "died" not in told.text  # no offer: the runner has decided
     assert kernel.value("done == list(range(200))")
     dead, alive = lives.read_all(store_root)
     assert (dead.restored, alive.every_seconds) == (inside.id, 0.2)

@@ -20,6 +20,8 @@ from torch.utils.data import (
 import ipyrescue
 from ipyrescue.errors import RescueError
 from ipyrescue.training import streams
+from ipyrescue.training.loading import source_of_batches
+from ipyrescue.training.samplers import seed_of
 
 SAMPLES = 23
 
@@ -233,6 +235,77 @@ def test_seeded_samples_do_not_depend_on_the_number_of_workers():
     assert samples(0) == samples(2)
 
 
+SEEDED_LOADERS = {
+    "shuffled": {"shuffle": True},
+    "own generator": {"generator": 1},
+    "own generator, shuffled": {"generator": 1, "shuffle": True},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"generator": 1}, {}, {"shuffle": True}], ids=["own generator", "plain", "shuffled"]
+)
+def test_each_epoch_of_kept_workers_seeds_its_samples_otherwise(options):
+    """No random stream moves between two epochs of the first two."""
+    test_each_epoch_seeds_its_samples_otherwise({**options, "num_workers": 1, "persistent_workers": True})
+
+
+@pytest.mark.parametrize("options", SEEDED_LOADERS.values(), ids=SEEDED_LOADERS)
+def test_each_epoch_seeds_its_samples_otherwise(options):
+    source = """
+        for epoch in ipyrescue.loop(range(3)):
+            for batch in ipyrescue.batches(loader, seed_samples=True):
+                seen.append([epoch, round(batch.sum().item(), 9)])
+                checkpoint()
+        """
+
+    def setup():
+        torch.manual_seed(0)
+        generator = {"generator": seeded(options["generator"])} if "generator" in options else {}
+        loader = DataLoader(Drawn(), batch_size=2, **{**options, **generator})
+        return {"ipyrescue": ipyrescue, "loader": loader}
+
+    whole = run(source, {**setup(), "seen": [], "checkpoint": lambda: None})["seen"]
+    assert len({number for _, number in whole}) == 6
+
+    for die_at in (1, 4):
+        snapshot = run_until(source, ("seen",), die_at, {**setup(), "seen": []})
+        assert run_again(source, snapshot, setup())["seen"] == whole
+
+
+class Drawn(Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return torch.rand(3)
+
+
+def test_who_sets_the_seed_gets_the_same_samples():
+    loader = DataLoader(Drawn(), batch_size=2)
+
+    def samples():
+        torch.manual_seed(0)
+        return [batch.tolist() for batch in ipyrescue.batches(loader, seed_samples=True)]
+
+    assert samples() == samples()
+
+
+def test_a_pass_that_an_older_ipyrescue_seeded_goes_on_as_it_would():
+    """Its state knows of no repeated streams: the seed is that of the global stream alone."""
+    torch.manual_seed(0)
+    loader = DataLoader(Drawn(), batch_size=2, generator=seeded(1))
+    source = source_of_batches(loader, seed_samples=True)
+    next(source.start())
+    state = source.state(1, complete=True)
+    del state["begun"]["repeats"]
+
+    source.go_on(state, 1)
+
+    assert source._indices.seed == seed_of(state["begun"]["streams"]["torch"])
+
+
 def test_what_was_done_is_not_read_again():
     data = Numbers()
     setup = setup_for(lambda: DataLoader(data, batch_size=4, shuffle=True))
@@ -331,3 +404,8 @@ def test_only_samples_of_map_style_loaders_can_be_seeded(loader):
 def test_it_has_the_length_of_the_loader():
     assert len(ipyrescue.batches(DataLoader(Numbers(), batch_size=4))) == 6
     assert len(list(ipyrescue.batches(DataLoader(Stream(), batch_size=4)))) == 6
+
+
+def test_batches_that_others_have_numbered_are_refused():
+    with pytest.raises(RescueError, match=r"ipyrescue.batches\(loader\).enumerate\(\)"):
+        ipyrescue.batches(enumerate(DataLoader(Numbers())))

@@ -1,5 +1,6 @@
 """`loop`: the same cell, run again, does what was left to do, and nothing twice."""
 
+import itertools
 import os
 import pickle
 import subprocess
@@ -96,10 +97,22 @@ PROGRAMS = {
             done.append(n)
             checkpoint()
         """,
-    "zip and enumerate": """
-        for i, (n, m) in enumerate(zip(ipyrescue.loop(range(6)), ipyrescue.loop("abcdef"))):
+    "zip": """
+        for n, m in zip(ipyrescue.loop(range(6)), tqdm(ipyrescue.loop("abcdef"), disable=True)):
             done.append((n, m))
             checkpoint()
+        """,
+    "enumerate": """
+        for i, n in ipyrescue.loop("abcdef").enumerate():
+            done.append((i, n))
+            checkpoint()
+        """,
+    "enumerate from one, in a bar": """
+        def train():
+            for i, n in tqdm(ipyrescue.loop("abcdef", name="x").enumerate(start=1), disable=True):
+                done.append((i, n))
+                checkpoint()
+        train()
         """,
     "a generator": """
         for n in ipyrescue.loop(squares()):
@@ -188,6 +201,90 @@ def test_the_same_cell_run_again_does_what_was_left(source):
         again = run_again(source, snapshot, {**setup, "screen": StringIO()})
 
         assert again["done"] == whole, die_at
+
+
+COUNTERS = {
+    "enumerate": "enumerate(ipyrescue.loop(range(6), name='x'))",
+    "enumerate of a bar": "enumerate(tqdm(ipyrescue.loop(range(6), name='x'), disable=True))",
+    "a bar of enumerate": "tqdm(enumerate(ipyrescue.loop(range(6), name='x')), disable=True)",
+    "enumerate of a variable": "enumerate(items)",
+    "zip": "zip(ipyrescue.loop(range(6), name='x'), 'abcdef')",
+    "map": "map(pow, ipyrescue.loop(range(6), name='x'), range(6))",
+    "islice": "itertools.islice(ipyrescue.loop(range(6), name='x'), 4)",
+}
+
+
+@pytest.mark.parametrize("asking", COUNTERS.values(), ids=COUNTERS)
+@pytest.mark.parametrize("place", ["cell", "function"])
+def test_what_counts_beside_a_loop_that_goes_on_is_refused(asking, place):
+    """It would begin at zero. The position stays, and is taken up once the cell is written otherwise."""
+    body = f"""
+    items = ipyrescue.loop(range(6), name='x')
+    for n in {asking}:
+        done.append(n)
+        checkpoint()
+    """
+    source = f"def train():{body}\ntrain()" if place == "function" else f"if True:{body}"
+    setup = {**SETUP, "itertools": itertools}
+    snapshot = run_until(source, ("done",), 2, {**setup, "done": []})
+
+    with pytest.raises(RescueError, match=r"after 2 of 6.* for i, item in ipyrescue.loop\(..., name='x'\).enumerate"):
+        run_again(source, snapshot, setup)
+
+    namespace = run("rest = list(ipyrescue.loop(range(6), name='x').enumerate())", {**setup})
+    assert namespace["rest"] == [(n, n) for n in range(2, 6)]
+
+
+@pytest.mark.parametrize(
+    "asking",
+    [
+        "list(ipyrescue.loop(range(6), name='x'))",
+        "map(str, ipyrescue.loop(range(6), name='x'))",
+        "zip(items, ipyrescue.loop(range(6), name='y'))",
+        "[n for n in ipyrescue.loop(range(6), name='x')]",
+        "sorted(n for n in ipyrescue.loop(range(6), name='x'))",
+    ],
+)
+def test_what_does_not_count_is_let_alone(asking):
+    namespace = {**SETUP, "items": ipyrescue.loop(range(6), name="x")}
+    state = {"iterable": "range", "length": 6, "steps": 4, "source": {}}
+    progress.resume({"passes": [("loop", "x", state), ("loop", "y", state)]})
+
+    assert len(list(run(f"found = list({asking})", namespace)["found"])) == 2
+
+
+def test_whoever_is_protected_is_told_of_a_count_before_it_matters(monkeypatch):
+    source = "done = list(enumerate(ipyrescue.loop('ab', name='x')))"
+    assert run(source, {**SETUP})["done"] == [(0, "a"), (1, "b")]
+    monkeypatch.setattr(progress, "is_protected", lambda: True)
+
+    with pytest.warns(UserWarning, match=r"'x' will be refused in this enumerate\(\).*name='x'\).enumerate\(\)"):
+        assert run(source, {**SETUP})["done"] == [(0, "a"), (1, "b")]
+
+
+def test_a_loop_tells_before_it_begins_whether_it_goes_on():
+    """So that sums over it are what came back, and not zero."""
+    source = """
+        for epoch in ipyrescue.loop(range(3)):
+            steps = ipyrescue.loop(range(4), name="steps")
+            if not steps.goes_on:
+                total = 0
+            for n in steps:
+                total += n
+                told.append(steps.goes_on)
+                checkpoint()
+            sums.append((epoch, total))
+            checkpoint()
+        """
+    for die_at in range(1, 12):
+        snapshot = run_until(source, ("told", "sums", "total"), die_at, {**SETUP, "told": [], "sums": []})
+        before, again = pickle.loads(snapshot)[1]["told"], run_again(source, snapshot, SETUP)
+
+        assert again["sums"] == [(epoch, 6) for epoch in range(3)], die_at
+        left_of_the_pass = -len(before) % 4
+        assert again["told"][len(before) :] == [True] * left_of_the_pass + [False] * (
+            12 - len(before) - left_of_the_pass
+        )
 
 
 def test_a_run_may_die_many_times():
