@@ -6,6 +6,7 @@ An attempt turns the plan into an Outcome. Whether there is another one, the run
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from dataclasses import replace
@@ -23,6 +24,7 @@ from ipyrescue.runs import asking, environment_file, offspring
 from ipyrescue.runs import record as records
 from ipyrescue.runs.client import CellClient
 from ipyrescue.runs.holdings import bury
+from ipyrescue.runs.journal import harmless
 from ipyrescue.runs.kernel import END_SECONDS, Kernel, KernelDiedError, environment
 from ipyrescue.runs.plan import Code, Left, Plan, plan
 from ipyrescue.runs.record import Death, Done, Process
@@ -236,7 +238,7 @@ class Attempt:
             work.say(f"The snapshot after cell {code.number} could not be pinned: {error}")
 
     async def _raised(self, code: Code, error: str) -> Outcome:
-        what = shortened(clean(error), _LONGEST_ERROR)
+        what = what_it_said(error)
         return await self._fail(code, f"Cell {code.number} raised {what}", f"the cell raised {what} here")
 
     async def _fail(self, code: Code, sentence: str, cut_off: str) -> Outcome:
@@ -244,8 +246,9 @@ class Attempt:
         work, name = self.work, self.work.journal.record.name
         work.document.mark(code, "failed")
         await self.kernel.end()
-        stale = await asyncio.to_thread(work.holdings.newest_sequence)
-        work.journal.note(cut_off=cut_off, stale_through=stale)
+        work.journal.note(cut_off=cut_off)
+        with contextlib.suppress(StoreError):  # a store that cannot be read just now is not why the cell failed
+            work.journal.note(stale_through=await asyncio.to_thread(work.holdings.newest_sequence))
         return Outcome("failed", f"{sentence}. Edit the notebook, then: ipyrescue resume {name}")
 
     async def _interrupt(self, code: Code, cell: asyncio.Future[Any], limit_seconds: float) -> Outcome:
@@ -364,3 +367,9 @@ def _how_it_goes_on(chosen: Plan, goes_on: list[str], cut_off: int | None) -> st
     if chosen.first != cut_off:
         return f"after cell {chosen.first} and what follows"
     return "from its beginning"
+
+
+def what_it_said(error: str) -> str:
+    """An exception's name and message, for the record; the name alone where the message may show a secret."""
+    name, _, _ = error.partition(":")
+    return shortened(harmless(clean(error)) or clean(name), _LONGEST_ERROR)

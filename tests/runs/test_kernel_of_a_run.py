@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from ipyrescue.errors import RunError
+from ipyrescue.runs.attempt import what_it_said
 from ipyrescue.runs.journal import last_line
 from ipyrescue.runs.kernel import answer_of, environment
 
@@ -59,3 +60,15 @@ def test_nonsense_is_no_answer(said: dict[str, object]) -> None:
 )
 def test_the_last_line_says_how_far_a_run_is(tail: bytes, line: str | None) -> None:
     assert last_line(tail) == line
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        ("ValueError: 3 is too many", "ValueError: 3 is too many"),
+        ("ValueError: password=hunter2-Sup3rSecret!", "ValueError"),
+        ("KeyError", "KeyError"),
+    ],
+)
+def test_the_record_of_a_run_has_no_secret_of_an_exception(error: str, said: str) -> None:
+    assert what_it_said(error) == said
