@@ -46,7 +46,9 @@ def loop(iterable: Iterable[T], *, name: str | None = None) -> Loop[T]:
 
     *name* must be the only one among the loops that run at the same time; without one the place in the source is the
     name (see `ipyrescue.training.naming`), so name it if the cell is going to be edited. When the resumed loop starts,
-    a length or type other than what was saved raises `RescueError`; so does a name that is taken.
+    a length or type other than what was saved raises `RescueError`; so does a name that is taken, an `enumerate` or
+    `zip` that would begin at zero beside it, and the first step of an optimizer of torch in it whose parameters stood
+    there before the loop, and neither came back nor have the values of those that did.
     """
     return over(iterable, "loop", name or naming.name_of(sys._getframe(1)), source_of(iterable))
 

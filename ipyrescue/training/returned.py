@@ -109,27 +109,32 @@ def parameters_in(values: Iterable[Any]) -> Iterator[Any]:
     waiting = list(values)
     while waiting and len(seen) < _MOST_OBJECTS:
         value = waiting.pop()
-        if id(value) in seen or isinstance(value, _LEAVES):
+        if id(value) in seen or issubclass(type(value), _LEAVES):
             continue
         seen.add(id(value))
-        kind = type(value)
-        if issubclass(kind, torch.nn.Module):
-            yield from value.parameters()
-        elif issubclass(kind, torch.optim.Optimizer):
-            yield from (each for group in value.param_groups for each in group["params"])
-        elif issubclass(kind, torch.Tensor):
-            if value.requires_grad and value.is_leaf:
-                yield value
+        if issubclass(type(value), (torch.nn.Module, torch.optim.Optimizer, torch.Tensor)):
+            yield from _parameters_of(value, torch)
         else:
             waiting.extend(_parts(value))
 
 
+def _parameters_of(value: Any, torch: Any) -> list[Any]:
+    try:
+        if isinstance(value, torch.nn.Module):
+            return list(value.parameters())
+        if isinstance(value, torch.optim.Optimizer):
+            return [each for group in value.param_groups for each in group["params"]]
+        return [value] if value.requires_grad and value.is_leaf else []
+    except Exception:  # noqa: BLE001 - the user's own methods may answer; what they cannot say is not compared
+        return []
+
+
 def _parts(value: Any) -> Iterable[Any]:
     """The items of a container, the attributes of an object; past its own methods."""
-    if isinstance(value, (dict, list, tuple, set)):
-        if len(value) > _MOST_ITEMS:
-            return ()
-        return list(value.values()) if isinstance(value, dict) else list(value)
+    kind = next((kind for kind in (dict, list, tuple, set) if issubclass(type(value), kind)), None)
+    if kind is not None:
+        small = kind.__len__(value) <= _MOST_ITEMS
+        return list(dict.values(value) if kind is dict else kind.__iter__(value)) if small else ()
     try:
         return list(object.__getattribute__(value, "__dict__").values())
     except AttributeError:
@@ -154,7 +159,7 @@ def _in_reach(frame: FrameType) -> Iterator[Any]:
 
 
 def _is_data(value: object) -> bool:
-    return not isinstance(value, (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType))
+    return not issubclass(type(value), (types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType))
 
 
 def _samples(parameters: Iterable[Any]) -> dict[Any, list[Any]]:

@@ -171,3 +171,35 @@ def test_a_step_after_the_loop_is_nobodys_business():
 
     assert run(source, namespace)["rest"] == [6, 7, 8]
     assert not HOOKS
+
+
+def test_what_a_trainer_trains_is_its_own_business():
+    """The bridges load what came back into models that are made anew."""
+    namespace = resumed(trained())
+    fitting = progress.Pass("lightning")
+    fitting.kind = progress.TRAINER
+    progress.run(fitting)
+
+    assert run(f"{MAKE}\n{train()}", namespace)["done"] == [6, 7, 8]
+    progress.finish(fitting)
+
+
+def test_objects_that_do_not_say_what_they_hold_cost_nothing():
+    class Silent(torch.nn.Module):
+        def __init__(self):
+            pass
+
+        def parameters(self):
+            raise OSError
+
+    class Proxy:
+        @property
+        def __class__(self):
+            raise OSError
+
+        def __getattribute__(self, name):
+            raise OSError
+
+    namespace = resumed({**trained(), "silent": Silent(), "proxy": Proxy(), "many": [object()] * 5000})
+
+    assert run(train(), namespace)["done"] == [6, 7, 8]
