@@ -222,6 +222,12 @@ class Armed:
             missed, self._missed, self._trigger = self._missed, None, None
             self._cut_after(*missed)
 
+    def is_commanded(self, snapshot: Snapshot) -> None:
+        """A command in the running cell has made *snapshot*: what was to be caught up with is in it."""
+        self.last_snapshot = snapshot
+        if self._trigger == "every":
+            self._trigger = None
+
     def is_saved(self, snapshot: Snapshot) -> None:
         """All that was done is in *snapshot*, which was made by somebody else while no cell ran."""
         self.last, self._unsaved_since, self._trigger, self._missed = time.monotonic(), None, None, None
@@ -314,6 +320,8 @@ class Armed:
 
         def save() -> None:
             try:
+                self._saver.drain(_LAST_WRITE_SECONDS)
+                self.collect()
                 if not self._running and self._unsaved_since is not None and not self._saver.busy:
                     self._cut(Occasion(trigger=how))
             finally:

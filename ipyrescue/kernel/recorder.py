@@ -121,7 +121,7 @@ class Recorder:
             self.last_snapshot = self.notebook.write(self.notebook.capture(occasion, wanted, spot=here))
         self.life.saves(self.last_snapshot.created, waited=True, pause_seconds=self.last_snapshot.pause_seconds)
         if self.armed is not None:
-            self.armed.last_snapshot = self.last_snapshot
+            self.armed.is_commanded(self.last_snapshot)
         return self.last_snapshot
 
     def cell_is_done(self) -> Snapshot:

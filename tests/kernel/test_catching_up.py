@@ -80,6 +80,11 @@ def test_the_end_of_a_cell_is_saved_when_the_kernel_is_idle(make_kernel, tmp_pat
         at_rest = kernel.value(AT_REST)
     assert at_rest == (None, None, None, None, False), "nothing ran since, so nothing is wanted any more"
 
+    (tmp_path / "open").unlink()
+    kernel.try_run(DROPPED)
+    kernel.run("Path('open').touch()\n%checkpoint_vars")
+    assert kernel.value(AT_REST)[1:] == (None, None, None, False), "a command has saved it"
+
 
 @pytest.mark.slow
 def test_the_end_of_a_script_is_saved_when_the_snapshot_before_it_is_written(tmp_path):
