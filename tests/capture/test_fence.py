@@ -118,6 +118,7 @@ def test_progress_without_end_has_an_end():
     assert Fence(0.2).run(work).how == "did not end within 1.2 s"
 
 
+@pytest.mark.slow
 def test_memory_without_end_is_refused_in_the_child(fence):
     fence.deadline_seconds = 60
 

@@ -122,6 +122,7 @@ def test_npz_takes_every_layout_of_numpy(arrays, tmp_path):
         assert found["model.0.weight"].shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_pt_has_the_keys_of_a_checkpoint_and_loads_as_weights_only(truth, tmp_path, namespace):
     out = tmp_path / "model.pt"
 

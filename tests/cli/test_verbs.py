@@ -599,6 +599,7 @@ def process(*arguments, code="from ipyrescue.cli import main; main()", **options
     return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
 
 
+@pytest.mark.slow
 def test_the_process_ends_with_the_documented_codes(store, make):
     snapshot = make()
 
@@ -612,6 +613,7 @@ def test_the_process_ends_with_the_documented_codes(store, make):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_no_verb_loads_what_unpickles(make):
     """`sys.modules` after every verb, and an audit hook: nothing looked a class up to unpickle it."""
     make()

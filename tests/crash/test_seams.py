@@ -68,6 +68,7 @@ def test_a_store_stays_bounded_under_a_fast_schedule(tmp_path: Path) -> None:
         assert len(list((tmp_path / ".ipyrescue" / "snapshots").iterdir())) <= 8
 
 
+@pytest.mark.slow
 def test_two_kernels_write_into_one_store(tmp_path: Path) -> None:
     """Snapshots of both are complete, and each restores its own."""
     with kernels(tmp_path) as make:

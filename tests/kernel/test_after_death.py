@@ -212,6 +212,7 @@ class Bomb:
 """
 
 
+@pytest.mark.slow
 def test_a_restore_that_killed_the_kernel_is_not_offered_again(make_kernel: MakeKernel) -> None:
     """The generation before is, with the reason; and once that is back, nothing is offered any more."""
     kernel = make_kernel()
@@ -378,6 +379,7 @@ def test_the_record_says_how_full_the_memory_was(make_kernel: MakeKernel, tmp_pa
     assert life["cell_running"]
 
 
+@pytest.mark.slow
 def test_what_died_before_the_kernel_that_was_restored_is_past(make_kernel: MakeKernel) -> None:
     """Two kernels died one after the other, each with its own snapshots; the user went on from the second."""
     for value in (1, 2):

@@ -61,6 +61,7 @@ def _holding(folder, name):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_cell_is_saved_when_the_kernel_is_idle(make_kernel, tmp_path):
     """A cell that was too short for a snapshot, and one that ended with an exception while another was written."""
     kernel = make_kernel(IPYRESCUE_MAX_SHARE="100%")

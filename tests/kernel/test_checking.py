@@ -68,6 +68,7 @@ def outcomes(told: Any) -> dict[str, str]:
     return {verdict["name"]: verdict["outcome"] for verdict in told["verdicts"]}
 
 
+@pytest.mark.slow
 def test_a_session_is_checked(make_kernel: MakeKernel, tmp_path: Path) -> None:
     """Training state is the same, what is lossy is told by its place, what kills costs itself; a kernel lives on."""
     kernel = make_kernel()
@@ -105,6 +106,7 @@ def test_a_session_is_checked(make_kernel: MakeKernel, tmp_path: Path) -> None:
     assert kernel.value("lock.acquire(blocking=False) and opt.param_groups[0]['params'][0] is model.body.weight")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_check_and_the_kernel_goes_on(make_kernel: MakeKernel, tmp_path: Path) -> None:
     """What hangs is given up after the setting's time, Ctrl-C is quicker, and the process dies with its kernel."""
     kernel = make_kernel(IPYRESCUE_CHECK_TIMEOUT="2s")

@@ -46,6 +46,7 @@ sleeps = Sleeps()
 """
 
 
+@pytest.mark.slow
 def test_snapshots_after_cells_go_on_beside_objects_that_end_their_process(make_kernel: MakeKernel) -> None:
     """With threads that compute and hold locks meanwhile; the live objects are not touched, nothing is printed."""
     kernel = make_kernel()

@@ -101,6 +101,7 @@ def test_training_goes_on_bit_for_bit_after_sigkill(make_kernel: MakeKernel) -> 
     assert second.value("digest()") == uninterrupted(make_kernel)
 
 
+@pytest.mark.slow
 def test_run_all_after_a_crash_does_not_hide_the_old_life(make_kernel: MakeKernel) -> None:
     """The new kernel ran every cell and made more snapshots than are kept; a plain restore brings the old life back."""
     first = make_kernel()
@@ -523,6 +524,7 @@ def test_a_polite_shutdown_finishes_what_is_being_written(make_kernel: MakeKerne
     assert second.value("x.size") == 5_000_000
 
 
+@pytest.mark.slow
 def test_a_death_that_left_nothing_is_told_once_and_hides_nothing(make_kernel: MakeKernel) -> None:
     """A life that died before it saved anything does not stand before the one that did."""
     first = make_kernel()

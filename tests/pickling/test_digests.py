@@ -213,6 +213,7 @@ def test_not_the_same(case: str) -> None:
     assert difference(one, other) is not None
 
 
+@pytest.mark.slow
 def test_two_processes_come_to_the_same() -> None:
     """Whatever their hash seeds and addresses are."""
     program = (

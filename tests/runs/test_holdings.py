@@ -44,7 +44,7 @@ def test_a_store_that_cannot_be_read_is_never_taken_for_one_that_holds_nothing(
     assert holdings.newest_sequence() == snapshot.sequence
 
     monkeypatch.setenv("IPYRESCUE_KEY_FILE", "elsewhere")
-    with pytest.raises(UntrustedError, match="There is no key at elsewhere"):
+    with pytest.raises(UntrustedError, match=r"There is no key at .*elsewhere"):
         holdings.saved(record)
     assert holdings.saved(record_of(life)) == []  # a new run in a store that came with the notebook
     assert holdings.newest_sequence() == snapshot.sequence
