@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from kernels import Kernel
 
 MakeKernel = Callable[..., Kernel]
