@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -88,6 +88,8 @@ class Armed:
         self._trigger: str | None = None
         self._missed: tuple[str, BaseException | None, FrameType | None] | None = None
         """Why and where a cell ended, if that is to be saved once the snapshot before it is written."""
+        self._ended = Occasion()
+        """How the last cell ended: what an exception left stays what it is until another cell has run."""
         self._outside = Outside(self._place)
         self._obstacle = Obstacle(notebook.room)
         self._foresight = Foresight(notebook)
@@ -188,8 +190,8 @@ class Armed:
         *frame* is where the program stands, if it is no cell that ends but a block. With *is_saved_next* somebody else
         is about to save the end of this cell.
         """
-        self._running = False
-        self._read = None
+        self._running, self._read = False, None
+        self._ended = occasion_of("every", error)
         self.points.cell_ends()
         with self.points.held():  # the clock takes the kernel for idle
             self._save_end(started, error, frame, is_saved_next=is_saved_next)
@@ -310,7 +312,7 @@ class Armed:
                 Occasion(trigger="signal", cut="interrupted", reason=name, trained=trained), Spot(sys._getframe())
             )
         elif self._unsaved_since is not None:
-            self._cut(Occasion(trigger="signal", reason=name))
+            self._cut(replace(self._ended, trigger="signal", reason=name))
         if self._saver.way != "child":
             self._saver.drain(_LAST_WRITE_SECONDS)
 
@@ -323,7 +325,7 @@ class Armed:
                 self._saver.drain(_LAST_WRITE_SECONDS)
                 self.collect()
                 if not self._running and self._unsaved_since is not None and not self._saver.busy:
-                    self._cut(Occasion(trigger=how))
+                    self._cut(replace(self._ended, trigger=how))
             finally:
                 done.set()
 
@@ -342,7 +344,9 @@ class Armed:
             return  # a task or a callback of the user's is in the middle of something: what is due can wait for its end
         if trigger == "memory" or self._missed is None:
             self._trigger = self._missed = None
-            self._cut(Occasion(trigger=trigger), sparing=trigger == "memory")
+            # Who asks for a snapshot by hand wants what is there.
+            occasion = Occasion(trigger=trigger) if trigger == "now" else replace(self._ended, trigger=trigger)
+            self._cut(occasion, sparing=trigger == "memory")
         self.catch_up()
 
     def _look_outside(self) -> None:

@@ -33,6 +33,23 @@ while not armed._saver.busy: time.sleep(0.01)
 final = "trained"
 raise ValueError("at the end")
 """
+FULL = """
+from pathlib import Path
+from ipyrescue.errors import StoreError
+from ipyrescue.kernel import session
+from ipyrescue.kernel.notebook import Notebook
+complete = Notebook.complete
+def filling(*args, **kwargs):
+    if Path("full").exists(): raise StoreError("no space left")
+    return complete(*args, **kwargs)
+Notebook.complete = filling
+armed = session.recorder().armed
+"""
+RAISES = """
+Path("full").touch()
+half = "of a step"
+raise ValueError("in the middle")
+"""
 SCRIPT = f"""
 import threading
 import ipyrescue
@@ -85,6 +102,22 @@ def test_the_end_of_a_cell_is_saved_when_the_kernel_is_idle(make_kernel, tmp_pat
     kernel.try_run(DROPPED)
     kernel.run("Path('open').touch()\n%checkpoint_vars")
     assert kernel.value(AT_REST)[1:] == (None, None, None, False), "a command has saved it"
+
+
+@pytest.mark.slow
+def test_what_an_exception_left_is_not_called_consistent_by_the_idle_kernel(make_kernel, tmp_path):
+    """The snapshot at the exception found no room; what is saved once there is some is the same half of a step."""
+    kernel = make_kernel(IPYRESCUE_MAX_SHARE="100%")
+    kernel.run(f"%load_ext ipyrescue\n%checkpoint_vars every=1s\n{FULL}")
+    assert kernel.try_run(RAISES).error == "ValueError: in the middle"
+    deadline = time.monotonic() + REPLY_SECONDS
+    while not kernel.value("armed.failures"):
+        assert time.monotonic() < deadline
+    (tmp_path / "full").unlink()
+
+    late = _holding(tmp_path, "half")
+
+    assert (late.trigger, late.cut, late.reason) == ("every", "interrupted", "ValueError: in the middle")
 
 
 @pytest.mark.slow
