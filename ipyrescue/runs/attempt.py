@@ -6,7 +6,6 @@ An attempt turns the plan into an Outcome. Whether there is another one, the run
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from dataclasses import replace
@@ -246,9 +245,12 @@ class Attempt:
         work, name = self.work, self.work.journal.record.name
         work.document.mark(code, "failed")
         await self.kernel.end()
-        work.journal.note(cut_off=cut_off)
-        with contextlib.suppress(StoreError):  # a store that cannot be read just now is not why the cell failed
-            work.journal.note(stale_through=await asyncio.to_thread(work.holdings.newest_sequence))
+        stale = work.left.stale_through
+        try:
+            stale = await asyncio.to_thread(work.holdings.newest_sequence)
+        except StoreError as error:  # which is not why the cell failed
+            work.say(f"A resume may go on from a snapshot inside cell {code.number}, for the store is silent: {error}")
+        work.journal.note(cut_off=cut_off, stale_through=stale)
         return Outcome("failed", f"{sentence}. Edit the notebook, then: ipyrescue resume {name}")
 
     async def _interrupt(self, code: Code, cell: asyncio.Future[Any], limit_seconds: float) -> Outcome:

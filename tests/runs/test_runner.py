@@ -18,8 +18,10 @@ import pytest
 from notebook_runs import Run, shown, wait_until
 
 from ipyrescue.cli import runs as runs_shown
+from ipyrescue.errors import StoreError
 from ipyrescue.runs import outputs, runner, spawn
 from ipyrescue.runs import record as records
+from ipyrescue.runs.holdings import Holdings
 from ipyrescue.store import Store, lives
 from ipyrescue.store.signing import load_key
 
@@ -419,6 +421,26 @@ def test_what_cannot_be_run_is_refused_in_a_sentence(run: Callable[..., Run]) ->
     nbformat.write(julia, one.source)
     assert one.resume() == runner.FAILED
     assert "train.ipynb is a notebook in julia" in str(one.record.reason)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_silent_is_not_why_a_cell_failed(
+    run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, known = run("open('ran', 'w').close()\n1 / 0"), Holdings.newest_sequence
+
+    def newest_sequence(holdings: Holdings) -> int:
+        if (tmp_path / "ran").exists():
+            raise StoreError("Could not read the store: Stale file handle.")
+        return known(holdings)
+
+    monkeypatch.setattr(Holdings, "newest_sequence", newest_sequence)
+
+    assert one.here() == runner.FAILED
+
+    assert "Cell 1 raised ZeroDivisionError" in str(one.record.reason)
+    assert "ZeroDivisionError" in str(one.record.cut_off)
+    assert "inside cell 1, for the store is silent: Could not read the store" in one.log
 
 
 @pytest.mark.slow
